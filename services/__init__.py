@@ -1,0 +1,1 @@
+"""The services: islands that meet only in `contracts` and on Kafka, over the plumbing in `services.kit`."""

@@ -1,0 +1,204 @@
+"""The one tree of errors. Each answers the only question a caller has: try again, try elsewhere, or never?
+
+    MailroomError
+    ├── TransientError                 again      it may well work later; `retry_after` says when, if known
+    │   ├── Unavailable                again      a dependency cannot be reached; the message names it
+    │   └── AppendOutcomeUnknown       again      an append was sent and not answered: read back before acting
+    ├── ExpectedVersionConflict        again      somebody else wrote first: load, decide and append anew
+    ├── RefusedHere                    elsewhere  this account or owner cannot; another one may
+    ├── PermanentError                 never      the same input will fail for ever: park it
+    ├── SettingsError                  never      the process cannot start with these settings
+    └── ApiError                       never      answered to an HTTP caller as it stands
+        ├── InvalidRequest       400
+        ├── Unauthenticated      401
+        ├── Forbidden            403
+        ├── NotFound             404
+        ├── Conflict             409
+        ├── Gone                 410
+        ├── ContentTooLarge      413
+        ├── UnsupportedMediaType 415
+        ├── TooManyRequests      429
+        └── ServiceUnavailable   503   again, after `Retry-After`
+
+Adapters turn foreign errors into these once, at the edge; nothing further in knows a client library's exceptions.
+Messages say what happened and what to do about it. They never carry an address, a body or a secret.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+Answer = Literal["again", "elsewhere", "never"]
+"""What a caller may do after an error."""
+
+Detail = Mapping[str, object]
+"""One entry of an answer's `details`: for a bad field `{"field": "to[0]", "message": "…"}`."""
+
+
+class MailroomError(Exception):
+    """Root of all errors that Mailroom raises on purpose."""
+
+    answer: ClassVar[Answer] = "never"
+
+
+class TransientError(MailroomError):
+    """Failed this time; the same thing may work later. `retry_after` is in seconds, None = the caller's own backoff."""
+
+    answer = "again"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(TransientError):
+    """A dependency (Kafka, MongoDB, AWS, …) cannot be reached or is not fit to serve now. Nothing was changed there."""
+
+    def __init__(self, dependency: str, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"{dependency}: {message}", retry_after=retry_after)
+        self.dependency = dependency
+
+
+class AppendOutcomeUnknown(TransientError):
+    """An append to a stream was sent and its answer was lost: it may or may not stand. Read the stream back (primary, majority)."""
+
+    def __init__(self, stream_id: str, detail: str = "", *, retry_after: float | None = None) -> None:
+        reason = f" ({detail})" if detail else ""
+        super().__init__(
+            f"append to stream {stream_id} got no answer{reason}: read it back", retry_after=retry_after
+        )
+        self.stream_id = stream_id
+        self.detail = detail
+
+
+class ExpectedVersionConflict(MailroomError):
+    """The stream is not at the version the decision was made on. `found_version` is None where the store cannot tell."""
+
+    answer = "again"
+
+    def __init__(self, stream_id: str, expected_version: int, found_version: int | None = None) -> None:
+        found = "another version" if found_version is None else f"version {found_version}"
+        super().__init__(
+            f"stream {stream_id} is at {found}, not at {expected_version}: load it and decide again"
+        )
+        self.stream_id = stream_id
+        self.expected_version = expected_version
+        self.found_version = found_version
+
+
+class RefusedHere(MailroomError):
+    """Refused to us, not to the work: a suspended account, a lease that went to another process. Another one may do it."""
+
+    answer = "elsewhere"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class PermanentError(MailroomError):
+    """The same input will always fail. `reason` is a stable camelCase slug that operators search for; `detail` is for people."""
+
+    answer = "never"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class SettingsError(MailroomError):
+    """The environment is not fit to start with. `problems` holds one sentence for each variable, all of them at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("cannot start, settings need mending:\n" + "\n".join(f"  - {p}" for p in self.problems))
+
+
+class ApiError(MailroomError):
+    """An answer to an HTTP caller: `{"success": false, "error": error, "details": details}` with `status` and `headers`."""
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        details: Sequence[Detail] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.status = status
+        self.error = error
+        self.details = list(details)
+        self.headers = dict(headers or {})
+
+
+class InvalidRequest(ApiError):
+    """400: the request is wrong; `details` lists every field that is."""
+
+    def __init__(self, error: str = "The request is not valid.", details: Sequence[Detail] = ()) -> None:
+        super().__init__(400, error, details)
+
+
+class Unauthenticated(ApiError):
+    """401: nobody known is calling."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(401, error, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(ApiError):
+    """403: the caller is known and may not do this."""
+
+    def __init__(self, error: str, details: Sequence[Detail] = ()) -> None:
+        super().__init__(403, error, details)
+
+
+class NotFound(ApiError):
+    """404: there is no such thing, or it belongs to somebody else (the two are never told apart)."""
+
+    def __init__(self, error: str = "Not found.") -> None:
+        super().__init__(404, error)
+
+
+class Conflict(ApiError):
+    """409: the request contradicts what stands already."""
+
+    def __init__(self, error: str, details: Sequence[Detail] = ()) -> None:
+        super().__init__(409, error, details)
+
+
+class Gone(ApiError):
+    """410: it existed and was deleted for good."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(410, error)
+
+
+class ContentTooLarge(ApiError):
+    """413: the body is larger than this route takes."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(413, error)
+
+
+class UnsupportedMediaType(ApiError):
+    """415: the body is of a type that this route does not read."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(415, error)
+
+
+class TooManyRequests(ApiError):
+    """429: slow down; `retry_after` in seconds."""
+
+    def __init__(self, error: str, *, retry_after: int) -> None:
+        super().__init__(429, error, headers={"Retry-After": str(retry_after)})
+
+
+class ServiceUnavailable(ApiError):
+    """503: a dependency is away. `details` carries the id of what may have been done already, so that it can be repeated."""
+
+    answer = "again"
+
+    def __init__(self, error: str, *, retry_after: int = 5, details: Sequence[Detail] = ()) -> None:
+        super().__init__(503, error, details, headers={"Retry-After": str(retry_after)})

@@ -1,0 +1,1 @@
+"""Fakes that ship: each passes the same suite as the real thing (`tests/ports`), or stands for time and ids."""
