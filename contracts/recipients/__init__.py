@@ -1,0 +1,1 @@
+"""The published language of recipients: who must not be written to, and why."""

@@ -1,0 +1,54 @@
+"""Export the JSON Schemas, or check that what is stored is what the models say.
+
+Usage: `python -m contracts.schemas` writes; `python -m contracts.schemas --check` exits 1 and names what drifted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from contracts.envelope import CommandEnvelope, Envelope
+from contracts.registry import COMMANDS, EVENTS
+from contracts.views import EmailLog
+
+HERE = Path(__file__).parent
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """File name → JSON Schema of every envelope, event, command and view."""
+    found: dict[str, dict[str, Any]] = {
+        "envelope.event.json": Envelope.model_json_schema(mode="serialization"),
+        "envelope.command.json": CommandEnvelope.model_json_schema(mode="validation"),
+        "view.email_log.json": EmailLog.model_json_schema(mode="serialization"),
+    }
+    for name, event in EVENTS.items():
+        found[f"{name}.v{event.version}.json"] = event.model.model_json_schema(mode="serialization")
+    for name, command in COMMANDS.items():
+        found[f"{name}.v{command.version}.json"] = command.model.model_json_schema(mode="validation")
+    return {file: {"$schema": DIALECT, **schema} for file, schema in found.items()}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the schemas, or with `--check` compare; returns the exit status."""
+    wanted = {file: json.dumps(schema, indent=2, sort_keys=True) + "\n" for file, schema in schemas().items()}
+    stored = {path.name: path.read_text() for path in HERE.glob("*.json") if path.name != "asyncapi.json"}
+    drifted = sorted(file for file in wanted.keys() | stored.keys() if wanted.get(file) != stored.get(file))
+    if "--check" in arguments:
+        for file in drifted:
+            print(f"contracts/schemas/{file} is not what the models say; run: python -m contracts.schemas")
+        return 1 if drifted else 0
+    for file in drifted:
+        if file in wanted:
+            (HERE / file).write_text(wanted[file])
+        else:
+            (HERE / file).unlink()
+    print(f"{len(wanted)} schemas, {len(drifted)} changed")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
