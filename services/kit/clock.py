@@ -1,9 +1,13 @@
-"""Time and ids as ports, so that nothing inside reads a clock or makes an id by itself. The fakes are in `kit/testing`."""
+"""Time and ids as ports, so that nothing inside reads a clock or makes an id by itself. The fakes are in
+`kit/testing`.
+"""
 
 import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Protocol
+
+from contracts.ids import uuid7
 
 
 class Clock(Protocol):
@@ -47,6 +51,4 @@ class SystemIds:
     """UUIDv7 by the machine's clock and randomness."""
 
     def new(self) -> str:
-        from contracts.ids import uuid7
-
-        return str(uuid7())
+        return uuid7()

@@ -1,6 +1,7 @@
 """Encryption at rest under keys that can be replaced, and keys for other uses derived from the same secret.
 
-Sealed bytes are `version (1) | key id (8) | nonce (12) | ciphertext and tag`, AES-256-GCM (NIST SP 800-38D). The header
+Sealed bytes are `version (1) | key id (8) | nonce (12) | ciphertext and tag`, AES-256-GCM (NIST SP 800-38D).
+The header
 and the caller's context are authenticated, so that sealed bytes moved to another place do not open there.
 Nonces are random: one key is good for 2³² seals (section 8.3 there); replace the secret long before.
 """
@@ -30,14 +31,18 @@ OVERHEAD = _HEADER_BYTES + _TAG_BYTES
 
 
 class Cipher(Protocol):
-    """Seals bytes so that only the holder of the secret can read them, and only under the context they were sealed for."""
+    """Seals bytes so that only the holder of the secret can read them, and only under the context they were
+    sealed for.
+    """
 
     def seal(self, plain: bytes, context: bytes) -> bytes:
         """Encrypt. `context` says what this is and whose (a message id, …); the same must be given to `open`."""
         ...
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
-        """Decrypt. Raises PermanentError: `sealedBroken` (changed, cut short, other context) or `sealedKeyUnknown`."""
+        """Decrypt. Raises PermanentError: `sealedBroken` (changed, cut short, other context) or
+        `sealedKeyUnknown`.
+        """
         ...
 
 
@@ -45,7 +50,9 @@ class KeyRing:
     """The current key, with which is sealed, and old ones, which still open. A `Cipher`."""
 
     def __init__(self, current: bytes, old: Sequence[bytes] = ()) -> None:
-        """`current` and `old` are secrets as bytes; keys are derived from them, never the secrets themselves used."""
+        """`current` and `old` are secrets as bytes; keys are derived from them, never the secrets themselves
+        used.
+        """
         for secret in (current, *old):
             if len(secret) < SHORTEST_SECRET:
                 raise ValueError(f"an encryption secret needs at least {SHORTEST_SECRET} characters")
@@ -77,15 +84,21 @@ class KeyRing:
         try:
             return cipher.decrypt(header[-_NONCE_BYTES:], body, header + context)
         except InvalidTag:
-            raise PermanentError("sealedBroken", "changed since it was sealed, or sealed for another place") from None
+            raise PermanentError(
+                "sealedBroken", "changed since it was sealed, or sealed for another place"
+            ) from None
 
     def derive(self, label: str) -> bytes:
-        """32 bytes for another use, from the current secret: the same label gives the same key, labels give unrelated ones."""
+        """32 bytes for another use, from the current secret: the same label gives the same key, labels give
+        unrelated ones.
+        """
         return _derive(self._current, f"derive {label}")
 
 
 def _derive(secret: bytes, label: str, length: int = 32) -> bytes:
-    return HKDF(algorithm=SHA256(), length=length, salt=None, info=f"mailroom {label}".encode()).derive(secret)
+    return HKDF(algorithm=SHA256(), length=length, salt=None, info=f"mailroom {label}".encode()).derive(
+        secret
+    )
 
 
 def _key_id(secret: bytes) -> bytes:

@@ -20,7 +20,8 @@
         ├── TooManyRequests      429
         └── ServiceUnavailable   503   again, after `Retry-After`
 
-Adapters turn foreign errors into these once, at the edge; nothing further in knows a client library's exceptions.
+Adapters turn foreign errors into these once, at the edge; nothing further in knows a client library's
+exceptions.
 Messages say what happened and what to do about it. They never carry an address, a body or a secret.
 """
 
@@ -41,7 +42,9 @@ class MailroomError(Exception):
 
 
 class TransientError(MailroomError):
-    """Failed this time; the same thing may work later. `retry_after` is in seconds, None = the caller's own backoff."""
+    """Failed this time; the same thing may work later. `retry_after` is in seconds, None = the caller's own
+    backoff.
+    """
 
     answer = "again"
 
@@ -51,7 +54,9 @@ class TransientError(MailroomError):
 
 
 class Unavailable(TransientError):
-    """A dependency (Kafka, MongoDB, AWS, …) cannot be reached or is not fit to serve now. Nothing was changed there."""
+    """A dependency (Kafka, MongoDB, AWS, …) cannot be reached or is not fit to serve now. Nothing was changed
+    there.
+    """
 
     def __init__(self, dependency: str, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(f"{dependency}: {message}", retry_after=retry_after)
@@ -59,7 +64,9 @@ class Unavailable(TransientError):
 
 
 class AppendOutcomeUnknown(TransientError):
-    """An append to a stream was sent and its answer was lost: it may or may not stand. Read the stream back (primary, majority)."""
+    """An append to a stream was sent and its answer was lost: it may or may not stand. Read the stream back
+    (primary, majority).
+    """
 
     def __init__(self, stream_id: str, detail: str = "", *, retry_after: float | None = None) -> None:
         reason = f" ({detail})" if detail else ""
@@ -71,7 +78,9 @@ class AppendOutcomeUnknown(TransientError):
 
 
 class ExpectedVersionConflict(MailroomError):
-    """The stream is not at the version the decision was made on. `found_version` is None where the store cannot tell."""
+    """The stream is not at the version the decision was made on. `found_version` is None where the store
+    cannot tell.
+    """
 
     answer = "again"
 
@@ -86,7 +95,9 @@ class ExpectedVersionConflict(MailroomError):
 
 
 class RefusedHere(MailroomError):
-    """Refused to us, not to the work: a suspended account, a lease that went to another process. Another one may do it."""
+    """Refused to us, not to the work: a suspended account, a lease that went to another process. Another one
+    may do it.
+    """
 
     answer = "elsewhere"
 
@@ -97,7 +108,9 @@ class RefusedHere(MailroomError):
 
 
 class PermanentError(MailroomError):
-    """The same input will always fail. `reason` is a stable camelCase slug that operators search for; `detail` is for people."""
+    """The same input will always fail. `reason` is a stable camelCase slug that operators search for;
+    `detail` is for people.
+    """
 
     answer = "never"
 
@@ -108,15 +121,21 @@ class PermanentError(MailroomError):
 
 
 class SettingsError(MailroomError):
-    """The environment is not fit to start with. `problems` holds one sentence for each variable, all of them at once."""
+    """The environment is not fit to start with. `problems` holds one sentence for each variable, all of them
+    at once.
+    """
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
-        super().__init__("cannot start, settings need mending:\n" + "\n".join(f"  - {p}" for p in self.problems))
+        super().__init__(
+            "cannot start, settings need mending:\n" + "\n".join(f"  - {p}" for p in self.problems)
+        )
 
 
 class ApiError(MailroomError):
-    """An answer to an HTTP caller: `{"success": false, "error": error, "details": details}` with `status` and `headers`."""
+    """An answer to an HTTP caller: `{"success": false, "error": error, "details": details}` with `status` and
+    `headers`.
+    """
 
     def __init__(
         self,
@@ -196,7 +215,9 @@ class TooManyRequests(ApiError):
 
 
 class ServiceUnavailable(ApiError):
-    """503: a dependency is away. `details` carries the id of what may have been done already, so that it can be repeated."""
+    """503: a dependency is away. `details` carries the id of what may have been done already, so that it can
+    be repeated.
+    """
 
     answer = "again"
 

@@ -12,7 +12,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 class FakeClock:
     """A `Clock` that stands still until told.
 
-    `sleeping="advance"` (default): `sleep(n)` moves this clock by n and returns, so a loop with backoff runs at once.
+    `sleeping="advance"` (default): `sleep(n)` moves this clock by n and returns, so a loop with backoff runs
+    at once.
     `sleeping="wait"`: `sleep(n)` blocks until `advance` has passed its end, for tests with several tasks.
     Wall clock and monotonic clock move together; `jump` moves the wall clock alone, as an NTP step does.
     `slept` lists every duration asked for.
@@ -46,7 +47,9 @@ class FakeClock:
         await woken
 
     def move(self, seconds: float) -> None:
-        """Let `seconds` pass and wake whoever's time has come, in the order of their ends; they run at the next await."""
+        """Let `seconds` pass and wake whoever's time has come, in the order of their ends; they run at the
+        next await.
+        """
         self._monotonic += seconds
         self._now += timedelta(seconds=seconds)
         while self._sleepers and self._sleepers[0][0] <= self._monotonic:
