@@ -81,14 +81,14 @@ class UnknownData(EventData):
     """Data of an event type that this build does not know. Kept whole, ignored by folds, counted."""
 
 
-class Money(Model):
-    """An amount in millionths of its currency's unit: `{"amount": 100, "currency": "USD"}` is 0.0001 USD."""
-
-    amount: int
-    currency: Annotated[str, AfterValidator(lambda code: _currency(code))]
-
-
 def _currency(code: str) -> str:
     if len(code) != 3 or not code.isascii() or not code.isupper():
         raise ValueError("a currency is a three-letter ISO 4217 code such as USD")
     return code
+
+
+class Money(Model):
+    """An amount in millionths of its currency's unit: `{"amount": 100, "currency": "USD"}` is 0.0001 USD."""
+
+    amount: int
+    currency: Annotated[str, AfterValidator(_currency)]

@@ -1,7 +1,7 @@
 """CloudEvents 1.0 in structured JSON mode: the envelope of every event and command on Kafka.
 
 `subject` is the aggregate's id and the Kafka key. `time` is when it happened, in UTC, to the microsecond.
-Source of the attribute names: CloudEvents specification 1.0.2, §3; the extensions are ours and lower-case as it demands.
+Attribute names: CloudEvents specification 1.0.2, §3; the extensions are ours and lower-case as it demands.
 """
 
 from __future__ import annotations

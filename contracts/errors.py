@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ContractError(ValueError):
-    """A record breaks the contract. `reason` is a short stable word for metrics and parking; `detail` says what to mend."""
+    """A record breaks the contract: `reason` is a short stable word, `detail` says what to mend."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

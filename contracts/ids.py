@@ -1,4 +1,4 @@
-"""Ids: ours are UUIDv7 (RFC 9562); a fact's is UUIDv5 over what makes it that fact, and so equal for the same happening."""
+"""Ids: ours are UUIDv7 (RFC 9562); a fact's is UUIDv5 over what makes it that fact, so equal for the same happening."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAUSES = uuid.UUID("0f4dd0b3-7a0e-5b0c-8a53-0a7a5f5e2b67")
 
 _SEPARATOR = "\x1f"
 _lock = threading.Lock()
-_last = (0, 0)
+_last = [0, 0]  # milliseconds and counter of the newest id
 
 
 def uuid7() -> str:
@@ -26,14 +26,13 @@ def uuid7() -> str:
 
     The 12 bits after the milliseconds are a counter within one millisecond (RFC 9562 §6.2, method 1).
     """
-    global _last
     with _lock:
         millis, counter = time.time_ns() // 1_000_000, 0
         if millis <= _last[0]:
             millis, counter = _last[0], _last[1] + 1
             if counter > 0xFFF:
                 millis, counter = millis + 1, 0
-        _last = (millis, counter)
+        _last[:] = millis, counter
     tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
     value = (millis & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail
     return str(uuid.UUID(int=value))

@@ -131,9 +131,7 @@ def event_from_wire(wire: dict[str, Any], upcasters: Upcasters = UPCASTERS) -> E
             return Envelope.model_validate({**wire, "data": data})
         version = _version(wire)
         raw = upcast(known.name, version, known.version, wire.get("data"), upcasters)
-        return Envelope.model_validate(
-            {**wire, "dataversion": known.version, "data": known.model.model_validate(raw)}
-        )
+        return Envelope.model_validate({**wire, "dataversion": known.version, "data": known.model.model_validate(raw)})
     except ValidationError as error:
         raise ContractError("invalid", describe(error)) from None
 

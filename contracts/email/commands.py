@@ -46,9 +46,7 @@ def _as_list(value: Any) -> Any:
 
 
 MessageId = Annotated[str, AfterValidator(canonical_uuid)]
-Addresses = Annotated[
-    list[Address], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_RECIPIENTS)
-]
+Addresses = Annotated[list[Address], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_RECIPIENTS)]
 
 
 class InlineAttachment(CommandData):
@@ -126,24 +124,16 @@ class SendEmail(CommandData):
     def _whole(self) -> SendEmail:
         problems: list[str] = []
         if len(self.recipients) > MAX_RECIPIENTS:
-            problems.append(
-                f"to, cc and bcc together name {len(self.recipients)} recipients; at most {MAX_RECIPIENTS}"
-            )
+            problems.append(f"to, cc and bcc together name {len(self.recipients)} recipients; at most {MAX_RECIPIENTS}")
         if not (self.html or self.text or self.template_id or self.sealed):
             problems.append("one of html, text or templateId is needed")
         if self.sealed and (self.html or self.text or self.template_data):
             problems.append("sealed stands for html, text and templateData: give one or the other")
         if self.category == "marketing" and self.list_id is None:
-            problems.append(
-                "listId is needed for category marketing: it is what a recipient unsubscribes from"
-            )
+            problems.append("listId is needed for category marketing: it is what a recipient unsubscribes from")
         if json_size(self.custom_data, self.tags, self.template_data) > MAX_FREE_DATA_BYTES:
-            problems.append(
-                f"customData, tags and templateData may have {MAX_FREE_DATA_BYTES} bytes of JSON together"
-            )
-        inline = sum(
-            len(a.content) * 3 // 4 for a in self.attachments or () if isinstance(a, InlineAttachment)
-        )
+            problems.append(f"customData, tags and templateData may have {MAX_FREE_DATA_BYTES} bytes of JSON together")
+        inline = sum(len(a.content) * 3 // 4 for a in self.attachments or () if isinstance(a, InlineAttachment))
         if inline > MAX_INLINE_ATTACHMENT_BYTES:
             problems.append(
                 f"attachments in a command may have {MAX_INLINE_ATTACHMENT_BYTES} bytes in all; "

@@ -39,14 +39,14 @@ def main(arguments: list[str]) -> int:
     drifted = sorted(file for file in wanted.keys() | stored.keys() if wanted.get(file) != stored.get(file))
     if "--check" in arguments:
         for file in drifted:
-            print(f"contracts/schemas/{file} is not what the models say; run: python -m contracts.schemas")
+            sys.stderr.write(f"contracts/schemas/{file} is not what the models say; run: python -m contracts.schemas\n")
         return 1 if drifted else 0
     for file in drifted:
         if file in wanted:
             (HERE / file).write_text(wanted[file])
         else:
             (HERE / file).unlink()
-    print(f"{len(wanted)} schemas, {len(drifted)} changed")
+    sys.stdout.write(f"{len(wanted)} schemas, {len(drifted)} changed\n")
     return 0
 
 
