@@ -84,9 +84,7 @@ class KeyRing:
         try:
             return cipher.decrypt(header[-_NONCE_BYTES:], body, header + context)
         except InvalidTag:
-            raise PermanentError(
-                "sealedBroken", "changed since it was sealed, or sealed for another place"
-            ) from None
+            raise PermanentError("sealedBroken", "changed since it was sealed, or sealed for another place") from None
 
     def derive(self, label: str) -> bytes:
         """32 bytes for another use, from the current secret: the same label gives the same key, labels give
@@ -96,9 +94,7 @@ class KeyRing:
 
 
 def _derive(secret: bytes, label: str, length: int = 32) -> bytes:
-    return HKDF(algorithm=SHA256(), length=length, salt=None, info=f"mailroom {label}".encode()).derive(
-        secret
-    )
+    return HKDF(algorithm=SHA256(), length=length, salt=None, info=f"mailroom {label}".encode()).derive(secret)
 
 
 def _key_id(secret: bytes) -> bytes:

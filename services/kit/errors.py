@@ -70,9 +70,7 @@ class AppendOutcomeUnknown(TransientError):
 
     def __init__(self, stream_id: str, detail: str = "", *, retry_after: float | None = None) -> None:
         reason = f" ({detail})" if detail else ""
-        super().__init__(
-            f"append to stream {stream_id} got no answer{reason}: read it back", retry_after=retry_after
-        )
+        super().__init__(f"append to stream {stream_id} got no answer{reason}: read it back", retry_after=retry_after)
         self.stream_id = stream_id
         self.detail = detail
 
@@ -86,9 +84,7 @@ class ExpectedVersionConflict(MailroomError):
 
     def __init__(self, stream_id: str, expected_version: int, found_version: int | None = None) -> None:
         found = "another version" if found_version is None else f"version {found_version}"
-        super().__init__(
-            f"stream {stream_id} is at {found}, not at {expected_version}: load it and decide again"
-        )
+        super().__init__(f"stream {stream_id} is at {found}, not at {expected_version}: load it and decide again")
         self.stream_id = stream_id
         self.expected_version = expected_version
         self.found_version = found_version
@@ -127,9 +123,7 @@ class SettingsError(MailroomError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
-        super().__init__(
-            "cannot start, settings need mending:\n" + "\n".join(f"  - {p}" for p in self.problems)
-        )
+        super().__init__("cannot start, settings need mending:\n" + "\n".join(f"  - {p}" for p in self.problems))
 
 
 class ApiError(MailroomError):

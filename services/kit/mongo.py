@@ -1,0 +1,228 @@
+"""The MongoDB client with the guarantees that all of Mailroom counts on, and its errors in our tree.
+
+Every read and write is `majority` and from the primary: what was acknowledged survives a fail-over, and what
+was
+read was acknowledged. Nothing but adapters sees motor or PyMongo.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WriteConcernError,
+    WTimeoutError,
+)
+
+from services.kit.errors import Unavailable
+
+Document = dict[str, Any]
+Client = AsyncIOMotorClient[Document]
+Database = AsyncIOMotorDatabase[Document]
+Collection = AsyncIOMotorCollection[Document]
+
+SERVER_SELECTION_SECONDS = 3.0
+"""How long an operation waits for a primary before it fails as Unavailable."""
+
+DUPLICATE_KEY = 11000
+
+_TRANSIENT_CODES = frozenset(
+    {
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        50,  # MaxTimeMSExpired
+        64,  # WriteConcernTimeout
+        89,  # NetworkTimeout
+        91,  # ShutdownInProgress
+        112,  # WriteConflict
+        189,  # PrimarySteppedDown
+        262,  # ExceededTimeLimit
+        317,  # ConnectionPoolExpired
+        9001,  # SocketException
+        10107,  # NotWritablePrimary
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+    }
+)
+"""Server codes after which the same operation may succeed (MongoDB's specification of retryable reads and
+writes,
+and time limits).
+"""
+
+BulkItem = Literal["done", "duplicate", "failed", "unknown"]
+"""What became of one operation of an unordered bulk: acknowledged by a majority; E11000, so its guard or
+unique key
+refused it; refused otherwise, nothing written; written or not, nobody knows (`is_transient` says why).
+"""
+
+
+def connect(
+    url: str,
+    *,
+    name: str = "mailroom",
+    server_selection: float = SERVER_SELECTION_SECONDS,
+    operation: float = 20.0,
+    pool: int = 50,
+) -> Client:
+    """A client for `url`; it connects at first use, so this neither waits nor fails for a server that is
+    away.
+
+    Args:
+        url: `mongodb://…`. Concerns in it are overruled: they are not a matter of taste here.
+        name: shown in the server's log and `currentOp`.
+        server_selection: seconds to look for a primary (see `SERVER_SELECTION_SECONDS`).
+        operation: seconds that one reply may take on the socket, and a write may wait for its majority.
+        pool: connections at most.
+
+    Datetimes come back aware and in UTC, to the millisecond, which is all that BSON dates hold.
+    """
+    milliseconds = int(operation * 1000)
+    return AsyncIOMotorClient(
+        url,
+        appname=name,
+        w="majority",
+        journal=True,
+        wTimeoutMS=milliseconds,
+        readConcernLevel="majority",
+        readPreference="primary",
+        retryWrites=True,
+        retryReads=True,
+        serverSelectionTimeoutMS=int(server_selection * 1000),
+        connectTimeoutMS=int(server_selection * 1000),
+        socketTimeoutMS=milliseconds + 2000,
+        waitQueueTimeoutMS=int(server_selection * 1000),
+        maxPoolSize=pool,
+        tz_aware=True,
+        uuidRepresentation="standard",
+    )
+
+
+async def ping(client: Client, *, timeout: float = 2.0) -> None:
+    """Return when the primary answers; raise Unavailable when it does not within `timeout` seconds."""
+    with foreign_errors():
+        await client.admin.command("ping", maxTimeMS=int(timeout * 1000))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same operation may succeed later, unchanged."""
+    if isinstance(error, BulkWriteError):
+        details = error.details or {}
+        failures = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
+        return bool(failures) and all(failure.get("code") in _TRANSIENT_CODES for failure in failures)
+    if isinstance(error, ConnectionFailure | ExecutionTimeout | WTimeoutError):
+        return True
+    if isinstance(error, OperationFailure):
+        return error.code in _TRANSIENT_CODES or _labelled(error)
+    return isinstance(error, PyMongoError) and _labelled(error)
+
+
+def is_unsent(error: BaseException) -> bool:
+    """Whether it is certain that a *single* write never reached a server, so that nothing can have been
+    written.
+
+    PyMongo raises this one before anything goes out; when its own retry of a write cannot find a server it
+    raises
+    the first attempt's error instead. A full connection pool gives no such certainty, as it may meet the
+    retry.
+    """
+    return isinstance(error, ServerSelectionTimeoutError)
+
+
+def is_duplicate(error: BaseException) -> bool:
+    """Whether a single write was refused by a unique index (E11000), `_id` included."""
+    return isinstance(error, DuplicateKeyError)
+
+
+@contextmanager
+def foreign_errors() -> Iterator[None]:
+    """Turn what may work later into Unavailable; everything else passes, since only its caller knows what it
+    means.
+
+    Not for a write whose unknown outcome matters: there, catch PyMongoError and ask `is_unsent` and
+    `is_transient`.
+    """
+    try:
+        yield
+    except PyMongoError as error:
+        if is_transient(error):
+            raise Unavailable("MongoDB", f"{type(error).__name__}: {_reason(error)}") from error
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOutcome:
+    """What became of each operation of an unordered bulk, by index."""
+
+    items: tuple[BulkItem, ...]
+    detail: str
+    """For people: the first thing that went wrong, "" when nothing did."""
+
+    def where(self, item: BulkItem) -> list[int]:
+        """The indexes at which `item` is the outcome."""
+        return [index for index, found in enumerate(self.items) if found == item]
+
+
+def classify_bulk(error: PyMongoError | None, size: int) -> BulkOutcome:
+    """Say for each of the `size` operations of an *unordered* bulk what became of it. `None` = no error.
+
+    A write error names its index. Where the majority's word is missing (a write concern error, a lost
+    connection) every operation not named is `unknown`: it may stand on the primary and still be rolled back.
+    A server that cannot be found is no exception: PyMongo splits large bulks, and an earlier part may have
+    been written.
+    """
+    if error is None:
+        return BulkOutcome(_all("done", size), "")
+    if not isinstance(error, BulkWriteError):
+        unsure = is_transient(error) or isinstance(error, WriteConcernError)
+        return BulkOutcome(_all("unknown", size) if unsure else _all("failed", size), _reason(error))
+    details = error.details or {}
+    unacknowledged = bool(details.get("writeConcernErrors"))
+    items: list[BulkItem] = ["unknown" if unacknowledged else "done"] * size
+    for failure in details.get("writeErrors", ()):
+        items[failure["index"]] = _write_error(failure)
+    return BulkOutcome(tuple(items), _reason(error))
+
+
+def _all(item: BulkItem, size: int) -> tuple[BulkItem, ...]:
+    return (item,) * size
+
+
+def _write_error(failure: Document) -> BulkItem:
+    if failure.get("code") == DUPLICATE_KEY:
+        return "duplicate"
+    return "unknown" if failure.get("code") in _TRANSIENT_CODES else "failed"
+
+
+def _labelled(error: PyMongoError) -> bool:
+    return error.has_error_label("RetryableWriteError") or error.has_error_label("TransientTransactionError")
+
+
+def _reason(error: PyMongoError) -> str:
+    """The server's words without the values it quotes: an E11000 repeats the key, which may be personal."""
+    if isinstance(error, BulkWriteError):
+        details = error.details or {}
+        failures: Sequence[Document] = [
+            *details.get("writeErrors", ()),
+            *details.get("writeConcernErrors", ()),
+        ]
+        codes = sorted({str(failure.get("code")) for failure in failures})
+        return f"{len(failures)} of the bulk's operations failed with code {', '.join(codes)}"
+    if isinstance(error, OperationFailure):
+        return f"code {error.code}"
+    if isinstance(error, ServerSelectionTimeoutError):
+        return "no primary answers: is it running, and is its address right?"
+    if isinstance(error, AutoReconnect):
+        return "the connection was lost"
+    return str(error)[:200]
