@@ -1,0 +1,1 @@
+"""Kafka: the consumer loop for all groups, the publisher, the codec, and the care of topics."""
