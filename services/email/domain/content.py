@@ -1,0 +1,70 @@
+"""The rendered content of a message as it is stored, and how it becomes bytes: one form for intake, sender and API."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, ValidationError
+
+from contracts.base import Model
+from services.kit.errors import PermanentError
+
+ContentKind = Literal["message", "sealed", "attachment"]
+"""`message`: rendered by the intake, named by `email.requested`. `sealed`: bodies and template data as the HTTP door
+got them. `attachment`: bytes of one attachment, stored by the HTTP door."""
+
+
+class StoredFile(Model):
+    """An attachment with its bytes here (`content`) or stored under the message's id (`ref`)."""
+
+    filename: str
+    content_type: str
+    size: int
+    content: bytes | None = None
+    ref: str | None = None
+
+    model_config = ConfigDict(val_json_bytes="base64")
+
+
+class MessageContent(Model):
+    """What recipients get: at least one of `html` and `text`, and attachments in their order."""
+
+    html: str | None = None
+    text: str | None = None
+    attachments: tuple[StoredFile, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """UTF-8 JSON; the same content gives the same bytes, so the same sha256 and the same ref."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> MessageContent:
+        """Read what `to_bytes` wrote. Raises PermanentError `contentBroken`."""
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            raise PermanentError(
+                "contentBroken", f"stored content cannot be read ({error.error_count()} errors)"
+            ) from None
+
+
+class SealedBody(Model):
+    """What the HTTP door keeps out of the command: exactly the fields that `sealed` stands for."""
+
+    html: str | None = None
+    text: str | None = None
+    template_data: dict[str, object] | None = None
+
+    def to_bytes(self) -> bytes:
+        """UTF-8 JSON; equal bodies give equal bytes."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> SealedBody:
+        """Read what `to_bytes` wrote. Raises PermanentError `contentBroken`."""
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            raise PermanentError(
+                "contentBroken", f"a sealed body cannot be read ({error.error_count()} errors)"
+            ) from None

@@ -1,0 +1,62 @@
+"""What can come of one attempt, as the decider hears it. A provider's adapter makes the first three."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from contracts.base import Money
+
+RefusalKind = Literal["mail", "account", "throttle"]
+"""`mail`: this mail will never be taken. `throttle`: not now. `account`: nothing of this account is taken now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one recipient costs, and which version of the price table says so."""
+
+    money: Money
+    price_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider's response says that it took the mail. `size` is the bytes handed over."""
+
+    provider_message_id: str
+    size: int
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Certainly not taken: a response says so, or the connection never stood (DNS, refused, TLS).
+
+    Attributes:
+        code: the provider's own code, or `connectionFailed`.
+        detail: for people; no address, no body.
+        kind: whom the refusal means. A failure before the connection stood is a `throttle`.
+        retry_after: seconds the provider asks for; None = our own backoff.
+    """
+
+    code: str
+    detail: str
+    kind: RefusalKind
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No answer, or one that may hide an accepted mail (5xx other than 503, a broken or timed-out connection)."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotCalled:
+    """The holder of the licence lets it go without having called."""
+
+    detail: str
+
+
+Outcome = Accepted | Rejected | Unknown | NotCalled

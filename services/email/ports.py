@@ -1,0 +1,239 @@
+"""What the email service needs from outside. Adapters implement these; tests use the fakes in `tests/email_fakes`.
+
+Every method may raise `TransientError` (again later) unless its docstring says that it never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from contracts.email.commands import SendEmail
+from contracts.email.values import Category, ContentRef
+from contracts.recipients.events import SuppressionReason
+from services.email.domain.content import ContentKind, MessageContent, SealedBody
+from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, Rejected, Unknown
+
+__all__ = [
+    "Accepted",
+    "ContentKey",
+    "ContentStore",
+    "Cost",
+    "MailProvider",
+    "NewContent",
+    "NotCalled",
+    "Outcome",
+    "OutgoingAttempt",
+    "OutgoingMail",
+    "PriceTable",
+    "Quota",
+    "RecipientKeys",
+    "Rejected",
+    "Rendered",
+    "Renderer",
+    "StoredContent",
+    "SuppressionList",
+    "SuppressionQuery",
+    "Unknown",
+]
+
+
+# --- providers ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutgoingMail:
+    """What all recipients of one message share; the same object for all attempts of a wave (identity is equality).
+
+    `files` are the attachments' (filename, content type, bytes); `date` goes into the Date header. An adapter may keep
+    what it prepares from a mail for as long as the object lives.
+    """
+
+    message_id: str
+    from_: str
+    to: tuple[str, ...]
+    cc: tuple[str, ...]
+    reply_to: str | None
+    subject: str
+    category: Category
+    user_id: str
+    list_id: str | None
+    date: datetime
+    content: MessageContent
+    files: tuple[tuple[str, str, bytes], ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingAttempt:
+    """One licensed call: `mail` to `recipient` and nobody else."""
+
+    attempt_id: str
+    recipient: str
+    mail: OutgoingMail
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What the account may send, in recipients."""
+
+    max_send_rate: float
+    max_24_hour: float
+    sent_last_24_hours: float
+
+
+class MailProvider(Protocol):
+    """One account at one provider."""
+
+    @property
+    def name(self) -> str:
+        """The wire name: `ses`, `sendgrid`, `mailgun`."""
+        ...
+
+    async def send(self, attempt: OutgoingAttempt) -> Accepted | Rejected | Unknown:
+        """Make exactly one call, without retries, and say what came of it.
+
+        `Rejected` only for a response that says "not accepted", or for a failure before the connection stood; anything
+        else without a clear yes is `Unknown`. Mail that cannot be written is `Rejected(kind="mail", code="invalid")`.
+        Never raises but CancelledError, after which the outcome is unknown; the caller bounds the time.
+        """
+        ...
+
+    async def quota(self) -> Quota:
+        """The account's limits now. Raises TransientError, and RefusedHere for a suspended account."""
+        ...
+
+    def estimate_cost(self, size: int, at: datetime) -> Cost:
+        """What one recipient of a mail of `size` bytes costs at `at`. No I/O."""
+        ...
+
+
+class PriceTable(Protocol):
+    """Dated prices, kept as data."""
+
+    def cost(self, provider: str, size: int, at: datetime) -> Cost:
+        """What one recipient of `size` bytes costs by the prices in force at `at`. PermanentError `priceMissing`."""
+        ...
+
+
+# --- content -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ContentKey:
+    """One stored content: a ref is valid only under its own message id."""
+
+    message_id: str
+    ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewContent:
+    """Bytes to be stored, encrypted, under (message id, sha256)."""
+
+    message_id: str
+    category: Category
+    kind: ContentKind
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """What a sweep sees of a content: never its bytes. `touched_at`: when it was last put."""
+
+    key: ContentKey
+    category: Category
+    kind: ContentKind
+    touched_at: datetime
+
+
+class ContentStore(Protocol):
+    """Encrypted contents, insert-only: the same bytes under the same message are stored once and give the same ref."""
+
+    async def put_many(self, items: Sequence[NewContent]) -> list[ContentRef]:
+        """Store all, durable when it returns (majority, journalled). A repeat changes nothing but `touched_at` = now.
+
+        `ContentRef.size` is the bytes given, before encryption. All or a TransientError (repeat the whole).
+        """
+        ...
+
+    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes]:
+        """Read and decrypt. A content that was deleted or never was, or cannot be decrypted, is not in the result."""
+        ...
+
+    async def delete_messages(self, message_ids: Sequence[str]) -> None:
+        """Delete every content of these messages. Repeating it is harmless."""
+        ...
+
+    async def to_review(
+        self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
+    ) -> list[StoredContent]:
+        """Contents last put before that time, oldest first: those not kept yet, or with `categories` all of those."""
+        ...
+
+    async def keep(self, keys: Sequence[ContentKey]) -> None:
+        """A stream names these: they leave the review and live for their category's retention."""
+        ...
+
+    async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
+        """Delete those of `keys` that were not put again since `touched_before`; returns how many went."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """At least one of `html` and `text`. `template_version` names the template's exact text; None without a template."""
+
+    html: str | None
+    text: str | None
+    template_version: str | None = None
+
+
+class Renderer(Protocol):
+    """Turns a command into what recipients get. Pure: no I/O, may be called in a thread."""
+
+    def render(self, command: SendEmail, sealed: SealedBody | None) -> Rendered:
+        """Render the bodies once, for all recipients. Attachments are not its business.
+
+        Args:
+            command: valid by contract.
+            sealed: what `command.sealed` stands for; None exactly where the command has none.
+
+        Raises:
+            PermanentError: `renderingFailed` (unknown template, missing data, …) or `invalid`.
+        """
+        ...
+
+
+# --- suppression -------------------------------------------------------------------------------------------------
+
+
+class RecipientKeys(Protocol):
+    """HMAC of the wholly lower-cased address: the id of a recipient's stream."""
+
+    def key(self, address: str) -> str:
+        """The same key for every spelling in upper or lower case."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionQuery:
+    """May these recipients get a mail of this category (and, for marketing, this list)?"""
+
+    addresses: tuple[str, ...]
+    category: Category
+    list_id: str | None
+
+
+class SuppressionList(Protocol):
+    """Who must not be written to."""
+
+    async def blocked(self, queries: Sequence[SuppressionQuery], now: datetime) -> list[dict[str, SuppressionReason]]:
+        """For each query the blocked ones of its addresses, with the reason; every suppression acknowledged before
+        the call counts (primary, majority).
+
+        Raises TransientError when it cannot be read: nothing may be sent then.
+        """
+        ...
