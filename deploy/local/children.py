@@ -1,0 +1,142 @@
+"""Processes that outlive the command which started them, found again by a record in the state folder.
+
+A record names a process by pid, start time and boot, so that a pid which was given to another program
+in the meantime is never signalled.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deploy.local.site import HOST
+
+LARGEST_LOG = 20_000_000
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_started: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process of ours. `started` is its start time in clock ticks since `boot`."""
+
+    pid: int
+    started: int
+    boot: str
+
+    def alive(self) -> bool:
+        """True while it runs; false for a dead one, a zombie, and another program under its pid."""
+        handle = _started.get(self.pid)
+        if handle is not None and handle.poll() is not None:
+            del _started[self.pid]
+        found = _stat(self.pid)
+        return found is not None and found == self.started and _boot_id() == self.boot
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal it and whatever it started; nothing happens if it is gone."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    def wait_gone(self, seconds: float) -> bool:
+        """Wait until it is gone; False if it still runs after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self.alive():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def stop(self, seconds: float) -> bool:
+        """SIGTERM, then SIGKILL after `seconds`. True if it went by itself."""
+        if not self.alive():
+            return True
+        self.signal(signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        if self.wait_gone(seconds):
+            return True
+        self.signal(signal.SIGKILL)
+        self.wait_gone(5)
+        return False
+
+    def memory_mb(self) -> int:
+        """Resident memory in MB, 0 if it is gone."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) // 1024
+        return 0
+
+
+def start(record: Path, log: Path, command: Sequence[str], env: Mapping[str, str], folder: Path) -> Child:
+    """Start `command` in a session of its own, its output appended to `log`, and write its record."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LARGEST_LOG:
+        log.replace(log.with_suffix(".log.1"))
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(env),
+            cwd=folder,
+            start_new_session=True,
+        )
+    _started[process.pid] = process
+    child = Child(process.pid, _stat(process.pid) or 0, _boot_id())
+    part = record.with_suffix(".part")
+    part.write_text(json.dumps(asdict(child)))
+    part.replace(record)
+    return child
+
+
+def find(record: Path) -> Child | None:
+    """The living process behind a record, or None."""
+    try:
+        child = Child(**json.loads(record.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return child if child.alive() else None
+
+
+def listens(port: int) -> bool:
+    """True if something takes connections on a loopback port."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def port_is_free(port: int) -> bool:
+    """True if a server could listen on a loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _stat(pid: int) -> int | None:
+    """Start time of a process in ticks; None if there is none or it is a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text().strip()

@@ -1,0 +1,200 @@
+"""What a local stack consists of: how each part is started, and how one sees that it works."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+from deploy import processes
+from deploy.local import kafka, mongo, provision, resources
+from deploy.local.provision import Progress
+from deploy.local.site import HOST, ROOT, Site, StackError
+from deploy.processes import REGION, AwsResources, Job, Process
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
+
+
+class NotReady(Exception):
+    """A part does not answer as it should yet; the message says what it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command and its whole environment."""
+
+    command: list[str]
+    env: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the stack.
+
+    `launch` says how to start its process, after writing whatever files it needs; `ready` returns when it
+    works and raises anything else while it does not. A part without `launch` is a job: `run` does it, and
+    it is done each time the stack starts.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    launch: Callable[[Site, Mapping[str, str], Progress], Launch] | None = None
+    ready: Callable[[Site], None] | None = None
+    run: Callable[[Site, Mapping[str, str]], None] | None = None
+    ready_seconds: float = 60
+    stop_seconds: float = 10
+
+
+def plain_environment() -> dict[str, str]:
+    """The few variables that every process gets from the person who starts it."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def http_ok(site: Site, part: str, path: str) -> None:
+    """Return if `part` answers 200 on `path`, else raise NotReady with what it says."""
+    request = urllib.request.Request(site.url(part) + path, headers={"Accept": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=3) as answer:
+            answer.read()
+    except urllib.error.HTTPError as error:
+        body = error.read(2000).decode(errors="replace").strip()
+        raise NotReady(f"{path} answers {error.code}: {body}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise NotReady(f"{path} does not answer: {error}") from None
+
+
+def read_outputs(site: Site) -> AwsResources:
+    """What the template made at the last start of this stack."""
+    try:
+        return AwsResources(**json.loads(site.outputs_file.read_text()))
+    except (OSError, ValueError, TypeError):
+        raise StackError("The AWS resources are not deployed yet: run `make up`.") from None
+
+
+def _kafka(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
+    return Launch(kafka.command(site, progress), plain_environment())
+
+
+def _mongo(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
+    return Launch(mongo.command(site, progress), plain_environment())
+
+
+def _aws(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
+    folder = site.data_dir("aws")
+    folder.mkdir(parents=True, exist_ok=True)
+    durable = "1" if site.durable_aws else "0"
+    return Launch(
+        [str(provision.ministack(site.cache_dir, progress))],
+        plain_environment()
+        | {
+            "AUTH": "true",
+            "MINISTACK_REGION": REGION,
+            "MINISTACK_HOST": HOST,
+            "BIND_HOST": HOST,
+            "GATEWAY_PORT": str(site.ports["aws"]),
+            "PERSIST_STATE": durable,
+            "STATE_DIR": str(folder / "state"),
+            "S3_PERSIST": durable,
+            "S3_DATA_DIR": str(folder / "s3"),
+            "TMPDIR": str(folder),
+            "LOG_LEVEL": "WARNING",
+        },
+    )
+
+
+def _simulator(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
+    folder = site.data_dir("simulator")
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "deploy.local.simulator", "--port", str(site.ports["simulator"])]
+    command += ["--sns-endpoint", site.url("aws"), "--region", REGION, "--state-dir", str(folder)]
+    return Launch(command, plain_environment() | processes.aws_environment(site.url("aws")))
+
+
+def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
+    folder = site.data_dir("gateway")
+    folder.mkdir(parents=True, exist_ok=True)
+    caddyfile = str(ROOT / "deploy/gateway/Caddyfile")
+    return Launch(
+        [str(provision.caddy(site.cache_dir, progress)), "run", "--adapter", "caddyfile", "--config", caddyfile],
+        plain_environment()
+        | {
+            "XDG_DATA_HOME": str(folder),
+            "XDG_CONFIG_HOME": str(folder),
+            "MAILROOM_GATEWAY_BIND": HOST,
+            "MAILROOM_GATEWAY_PORT": str(site.ports["gateway"]),
+            "MAILROOM_EMAIL_UPSTREAM": f"{HOST}:{site.ports['email']}",
+            "MAILROOM_EVENTS_UPSTREAM": f"{HOST}:{site.ports['events']}",
+        },
+    )
+
+
+def _service(process: Process) -> Part:
+    def launch(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
+        return Launch([sys.executable, "-m", *process.module], {**env, "PYTHONUNBUFFERED": "1"})
+
+    return Part(
+        name=process.name,
+        needs=process.needs,
+        ports=(process.name,),
+        launch=launch,
+        ready=lambda site: http_ok(site, process.name, process.ready_path),
+        stop_seconds=process.stop_seconds,
+    )
+
+
+def _deploy_resources(site: Site, env: Mapping[str, str]) -> None:
+    made = resources.deploy(site.url("aws"))
+    site.outputs_file.write_text(json.dumps(asdict(made), indent=2))
+
+
+def _command_job(job: Job) -> Callable[[Site, Mapping[str, str]], None]:
+    def run(site: Site, env: Mapping[str, str]) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", *job.module],
+            env=dict(env),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        with site.log_file(job.name).open("a") as log:
+            log.write(done.stdout + done.stderr)
+        if done.returncode:
+            tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+            raise StackError(f"`python -m {' '.join(job.module)}` failed ({done.returncode}):\n{tail}")
+
+    return run
+
+
+_JOB_RUNS = {"resources": _deploy_resources}
+
+PARTS: dict[str, Part] = {
+    part.name: part
+    for part in (
+        Part("kafka", ports=("kafka", "kafka_controller"), launch=_kafka, ready=kafka.answers, stop_seconds=20),
+        Part("mongo", ports=("mongo",), launch=_mongo, ready=mongo.answers, stop_seconds=20),
+        Part("aws", ports=("aws",), launch=_aws, ready=lambda site: http_ok(site, "aws", "/_ministack/health")),
+        *(Part(job.name, needs=job.needs, run=_JOB_RUNS.get(job.name) or _command_job(job)) for job in processes.JOBS),
+        Part(
+            processes.SIMULATOR,
+            ports=(processes.SIMULATOR,),
+            launch=_simulator,
+            ready=lambda site: http_ok(site, processes.SIMULATOR, "/healthz"),
+        ),
+        *(_service(process) for process in processes.PROCESSES),
+        Part(
+            processes.GATEWAY,
+            ports=(processes.GATEWAY,),
+            launch=_gateway,
+            ready=lambda site: http_ok(site, processes.GATEWAY, "/healthz"),
+        ),
+    )
+}

@@ -1,0 +1,129 @@
+"""Deploy the CloudFormation template, to the emulator locally and in Compose, and read what it made.
+
+As a command (`python -m deploy.local.resources`) it takes the address and credentials from the usual AWS
+variables, deploys, prints the outputs as JSON, and can be run again at any time.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from deploy.local.site import ROOT, StackError
+from deploy.processes import REGION, STACK_NAME, TEMPLATE, AwsResources, aws_environment
+
+_PENDING = "_IN_PROGRESS"
+_BROKEN = ("ROLLBACK_COMPLETE", "CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAILED")
+
+
+def deploy(aws_url: str, seconds: float = 60) -> AwsResources:
+    """Create the stack or bring it up to date; returns what the services need of it.
+
+    Raises StackError with CloudFormation's own reasons when a resource cannot be made.
+    """
+    credentials = aws_environment(aws_url)
+    client = boto3.client(
+        "cloudformation",
+        endpoint_url=aws_url,
+        region_name=REGION,
+        aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
+        config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 3}),
+    )
+    try:
+        return _outputs(_settled(client, seconds))
+    except (BotoCoreError, ClientError) as error:
+        raise StackError(f"{TEMPLATE} could not be deployed to {aws_url}: {error}") from error
+
+
+def _settled(client: Any, seconds: float) -> Mapping[str, Any]:
+    stack = _describe(client)
+    if stack and str(stack["StackStatus"]) in _BROKEN:
+        client.delete_stack(StackName=STACK_NAME)
+        _wait(client, seconds)
+        stack = None
+    arguments = {
+        "StackName": STACK_NAME,
+        "TemplateBody": (ROOT / TEMPLATE).read_text(),
+        "Capabilities": ["CAPABILITY_NAMED_IAM"],
+    }
+    if stack is None:
+        client.create_stack(**arguments)
+    else:
+        try:
+            client.update_stack(**arguments)
+        except ClientError as error:
+            if "No updates" not in str(error):
+                raise
+    settled = _wait(client, seconds)
+    if settled is None or settled["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+        raise StackError(f"{TEMPLATE} could not be deployed: {_reasons(client, settled)}")
+    return settled
+
+
+def _describe(client: Any) -> Mapping[str, Any] | None:
+    try:
+        stacks: list[Mapping[str, Any]] = client.describe_stacks(StackName=STACK_NAME)["Stacks"]
+    except ClientError as error:
+        if "does not exist" in str(error):
+            return None
+        raise
+    return next((each for each in stacks if each["StackStatus"] != "DELETE_COMPLETE"), None)
+
+
+def _wait(client: Any, seconds: float) -> Mapping[str, Any] | None:
+    deadline = time.monotonic() + seconds
+    while True:
+        stack = _describe(client)
+        if stack is None or not str(stack["StackStatus"]).endswith(_PENDING):
+            return stack
+        if time.monotonic() > deadline:
+            raise StackError(f"{TEMPLATE}: CloudFormation is still at {stack['StackStatus']} after {seconds:.0f} s.")
+        time.sleep(0.1)
+
+
+def _reasons(client: Any, stack: Mapping[str, Any] | None) -> str:
+    if stack is None:
+        return "the stack is gone"
+    events = client.describe_stack_events(StackName=STACK_NAME)["StackEvents"]
+    failed = [event for event in events if str(event.get("ResourceStatus", "")).endswith("_FAILED")]
+    lines = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in failed]
+    return "; ".join(lines) or f"{stack['StackStatus']} {stack.get('StackStatusReason', '')}"
+
+
+def _outputs(stack: Mapping[str, Any]) -> AwsResources:
+    outputs = {str(each["OutputKey"]): str(each["OutputValue"]) for each in stack.get("Outputs", [])}
+    try:
+        return AwsResources(
+            queue_url=outputs["NotificationsQueueUrl"],
+            dead_letter_queue_url=outputs["DeadLetterQueueUrl"],
+            topic_arn=outputs["NotificationsTopicArn"],
+            bucket=outputs["ContentBucketName"],
+            configuration_set=outputs["ConfigurationSetName"],
+        )
+    except KeyError as missing:
+        raise StackError(f"{TEMPLATE} has no output named {missing}.") from None
+
+
+def main() -> int:
+    aws_url = os.environ.get("AWS_ENDPOINT_URL")
+    if not aws_url:
+        print("AWS_ENDPOINT_URL is not set: this command deploys to an emulator only.", file=sys.stderr)
+        return 2
+    try:
+        made = deploy(aws_url)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps({name: getattr(made, name) for name in AwsResources.__slots__}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

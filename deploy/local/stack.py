@@ -1,0 +1,263 @@
+"""One local stack: start, stop, restart and kill its parts.
+
+```python
+stack = Stack(throwaway_site(folder, os.environ))
+stack.start()                          # everything, in parallel where nothing needs another
+stack.kill("email", signal.SIGKILL)    # for tests of crashes
+stack.restart("email")
+stack.stop()
+```
+
+The parts are processes of their own that outlive the caller; what is known about them is in the state
+folder, so that any later `Stack` of the same site finds them.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+from deploy.local import children
+from deploy.local.children import Child
+from deploy.local.parts import PARTS, Part, plain_environment, read_outputs
+from deploy.local.site import HOST, ROOT, Site, StackError, port_setting, remember_ports
+from deploy.processes import AwsResources, Secrets, service_environment
+
+STOP_FIRST = ("gateway", "email", "events")
+_NO_RESOURCES = AwsResources("", "", "", "", "")
+
+
+class Stack:
+    """The parts of one site. `extra` is added to the environment of our own processes at their next start."""
+
+    def __init__(
+        self,
+        site: Site,
+        progress: Callable[[str], None] = lambda line: None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        self.site = site
+        self.extra = dict(extra or {})
+        self._progress = progress
+        self._secrets_lock = threading.Lock()
+
+    def start(self, names: Iterable[str] | None = None, *, with_needs: bool = True) -> None:
+        """Start the named parts (default: all) and what they need, and wait until each works.
+
+        What runs already is left alone. Raises StackError if a part does not come up; what did come up
+        stays up.
+        """
+        chosen = list(PARTS) if names is None else _known(names)
+        wanted = _with_needs(chosen) if with_needs else chosen
+        self.site.log_dir.mkdir(parents=True, exist_ok=True)
+        remember_ports(self.site)
+        self._check_ports(wanted)
+        futures: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(max_workers=len(wanted) or 1) as pool:
+            for name in wanted:
+                needs = [futures[need] for need in PARTS[name].needs if need in futures]
+                futures[name] = pool.submit(self._start_after, needs, PARTS[name])
+        failures = [error for error in (future.exception() for future in futures.values()) if error]
+        own = [error for error in failures if not isinstance(error, _NeedFailed)]
+        if own:
+            unexpected = next((error for error in own if not isinstance(error, StackError)), None)
+            raise StackError("\n".join(str(error) for error in own)) from unexpected
+        if self.site.outputs_file.exists():
+            self.write_env_file()
+
+    def stop(self, names: Iterable[str] | None = None) -> None:
+        """Stop the named parts (default: all): ours first, then what they use. SIGKILL for what does not go."""
+        chosen = list(PARTS) if names is None else _known(names)
+        for wave in (
+            [name for name in chosen if name in STOP_FIRST],
+            [name for name in chosen if name not in STOP_FIRST],
+        ):
+            with ThreadPoolExecutor(max_workers=len(wave) or 1) as pool:
+                list(pool.map(self._stop_one, wave))
+
+    def restart(self, name: str) -> None:
+        """Stop a part and start it again; jobs that prepare it are done again."""
+        self.stop([name])
+        jobs = [job for job, part in PARTS.items() if part.run and name in part.needs]
+        self.start([name, *jobs], with_needs=False)
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signal a part's process, by default kill -9, and for a kill wait until it is gone."""
+        child = self.child(name)
+        if child is None:
+            raise StackError(f"{name} is not running.")
+        child.signal(number)
+        if number is signal.SIGKILL and not child.wait_gone(10):
+            raise StackError(f"{name} (pid {child.pid}) survived SIGKILL.")
+
+    def child(self, name: str) -> Child | None:
+        """The living process of a part, or None."""
+        _known([name])
+        return children.find(self.site.run_dir / f"{name}.json")
+
+    def ready(self, names: Collection[str] | None = None) -> bool:
+        """True if every named part (default: all) runs and works now."""
+        return all(self.problem(name) is None for name in (PARTS if names is None else _known(names)))
+
+    def problem(self, name: str) -> str | None:
+        """Why a part does not work now; None if it does, and for a job."""
+        part = PARTS[name]
+        if part.launch is None or part.ready is None:
+            return None
+        if self.child(name) is None:
+            return "not running"
+        try:
+            part.ready(self.site)
+        except Exception as error:  # noqa: BLE001 - whatever a client library raises means "does not work"
+            return str(error) or type(error).__name__
+        return None
+
+    def wait_ready(self, names: Collection[str] | None = None, seconds: float = 60) -> None:
+        """Wait until every named part (default: all) works; raises StackError after `seconds`."""
+        deadline = time.monotonic() + seconds
+        for name in PARTS if names is None else _known(names):
+            while problem := self.problem(name):
+                if time.monotonic() > deadline:
+                    raise StackError(f"{name} is not ready after {seconds:.0f} s: {problem}")
+                time.sleep(0.1)
+
+    def logs(self, name: str) -> str:
+        """All that a part has written so far."""
+        path = self.site.log_file(_known([name])[0])
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def env(self) -> dict[str, str]:
+        """The environment of the services and of the `mailroom` command on this stack."""
+        try:
+            made = read_outputs(self.site)
+        except StackError:
+            made = _NO_RESOURCES
+        ours = service_environment(self.site.addresses(), made, self._secrets())
+        return {**ours, **self.extra}
+
+    def resources(self) -> AwsResources:
+        """What the AWS template made; raises StackError before the first deployment."""
+        return read_outputs(self.site)
+
+    def write_env_file(self) -> None:
+        """Write `env` into the state folder, for `./mailroom` and a person's shell."""
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(self.env().items())]
+        _write_private(self.site.env_file, "\n".join(lines) + "\n")
+
+    def _secrets(self) -> Secrets:
+        with self._secrets_lock:
+            path = self.site.secrets_file
+            if not path.exists():
+                made = Secrets(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
+                _write_private(path, json.dumps(asdict(made), indent=2))
+            return Secrets(**json.loads(path.read_text()))
+
+    def _start_after(self, needs: list[Future[None]], part: Part) -> None:
+        for need in needs:
+            if need.exception():
+                raise _NeedFailed(part.name)
+        began = time.monotonic()
+        env = {**plain_environment(), **self.env()}
+        if part.run:
+            try:
+                part.run(self.site, env)
+            except StackError as error:
+                raise StackError(f"{part.name}: {error}") from error
+            self._progress(f"{part.name:<10} done in {time.monotonic() - began:.1f} s")
+        elif self.problem(part.name) is None:
+            self._progress(f"{part.name:<10} runs already")
+        else:
+            self._launch(part, env)
+            where = ", ".join(str(self.site.ports[port]) for port in part.ports[:1])
+            self._progress(f"{part.name:<10} ready in {time.monotonic() - began:.1f} s ({HOST}:{where})")
+
+    def _launch(self, part: Part, env: Mapping[str, str]) -> None:
+        if part.launch is None or part.ready is None:
+            raise StackError(f"{part.name} is a job, not a process.")
+        child = self.child(part.name)
+        if child is None:
+            launch = part.launch(self.site, env, self._progress)
+            record, log = self.site.run_dir / f"{part.name}.json", self.site.log_file(part.name)
+            child = children.start(record, log, launch.command, launch.env, ROOT)
+        deadline = time.monotonic() + part.ready_seconds
+        while True:
+            try:
+                return part.ready(self.site)
+            except Exception as error:  # noqa: BLE001 - whatever a client library raises means "not yet"
+                reason: Any = error
+            if not child.alive():
+                raise StackError(f"{part.name} ended while starting.\n{self._last_words(part.name)}")
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"{part.name} is not ready after {part.ready_seconds:.0f} s: {reason}\n"
+                    f"{self._last_words(part.name)}"
+                )
+            time.sleep(0.05)
+
+    def _last_words(self, name: str) -> str:
+        lines = self.logs(name).splitlines()[-20:]
+        return f"Last lines of {self.site.log_file(name)}:\n" + "\n".join(f"  {line}" for line in lines)
+
+    def _check_ports(self, names: Iterable[str]) -> None:
+        taken = [
+            f"port {self.site.ports[port]} for {name} is in use by another program: "
+            f"set {port_setting(port)} to a free port, or stop that program"
+            for name in names
+            if PARTS[name].launch and self.child(name) is None
+            for port in PARTS[name].ports
+            if not children.port_is_free(self.site.ports[port])
+        ]
+        if taken:
+            raise StackError(
+                "\n".join(taken) + "\n(MAILROOM_PORT_BASE=9100 moves all ports; `make status` shows what runs)"
+            )
+
+    def _stop_one(self, name: str) -> None:
+        child = self.child(name)
+        if child is None:
+            return
+        began = time.monotonic()
+        by_itself = child.stop(PARTS[name].stop_seconds)
+        (self.site.run_dir / f"{name}.json").unlink(missing_ok=True)
+        how = "stopped" if by_itself else f"KILLED after {PARTS[name].stop_seconds:.0f} s"
+        self._progress(f"{name:<10} {how} in {time.monotonic() - began:.1f} s")
+
+
+class _NeedFailed(StackError):
+    """A part was not started because one that it needs failed, which is reported by itself."""
+
+
+def _known(names: Iterable[str]) -> list[str]:
+    chosen = list(names)
+    unknown = [name for name in chosen if name not in PARTS]
+    if unknown:
+        raise StackError(f"No part is called {', '.join(unknown)}; there are {', '.join(PARTS)}.")
+    return chosen
+
+
+def _with_needs(names: Iterable[str]) -> list[str]:
+    """The names and all they need, each after what it needs."""
+    ordered: list[str] = []
+
+    def add(name: str) -> None:
+        if name not in ordered:
+            for need in PARTS[name].needs:
+                add(need)
+            ordered.append(name)
+
+    for name in names:
+        add(name)
+    return ordered
+
+
+def _write_private(path: os.PathLike[str], text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -1,0 +1,140 @@
+"""The one list of Mailroom's own processes and their environment.
+
+The local stack (`deploy.local`) and `docker-compose.yml` (`deploy.compose`) are both derived from this
+module, so that they cannot drift apart. What differs between the two is only `Addresses` (where things
+are) and `Secrets` (values here, references to variables there).
+"""
+
+from dataclasses import dataclass
+
+REGION = "us-east-1"
+STACK_NAME = "mailroom"
+TEMPLATE = "deploy/aws/mailroom.yaml"
+
+FROM_ADDRESS = "no-reply@mailroom.example"
+REPLY_TO_ADDRESS = "support@mailroom.example"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a process finds the others. `http_host` is what the services bind to."""
+
+    http_host: str
+    email_port: int
+    events_port: int
+    kafka_bootstrap: str
+    mongo_url: str
+    aws_url: str
+    simulator_url: str
+    public_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwsResources:
+    """Outputs of the CloudFormation template that the services need."""
+
+    queue_url: str
+    dead_letter_queue_url: str
+    topic_arn: str
+    bucket: str
+    configuration_set: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Generated once for a local stack; `${VARIABLE}` references in Compose. Never in git."""
+
+    file_encryption_key: str
+    webhook_secret: str
+    jwt_secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One long-running process of ours.
+
+    `module` is run as `python -m …`; `needs` names what must be ready before it starts; `port_setting`
+    is the port it listens on; `ready_path` answers 200 once it can do its work, `live_path` as long as
+    it should not be restarted. `stop_seconds` is how long it may take to drain after SIGTERM.
+    """
+
+    name: str
+    module: tuple[str, ...]
+    port_setting: str
+    needs: tuple[str, ...]
+    ready_path: str = "/readyz"
+    live_path: str = "/healthz"
+    stop_seconds: int = 25
+    memory: str = "768m"
+    cpus: str = "1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something that runs to its end before others may start, and may be run again at any time."""
+
+    name: str
+    module: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+SIMULATOR = "simulator"
+BACKING = ("kafka", "mongo", "aws")
+GATEWAY = "gateway"
+
+PROCESSES = (
+    Process(
+        name="email",
+        module=("services.email", "all"),
+        port_setting="MAILROOM_EMAIL_PORT",
+        needs=("mongo", "topics", "resources", SIMULATOR),
+    ),
+    Process(
+        name="events",
+        module=("services.events", "all"),
+        port_setting="MAILROOM_EVENTS_PORT",
+        needs=("mongo", "topics"),
+    ),
+)
+
+JOBS = (
+    Job(name="topics", module=("services.cli", "topics", "apply"), needs=("kafka",)),
+    Job(name="resources", module=("deploy.local.resources",), needs=("aws",)),
+)
+
+
+def aws_environment(aws_url: str) -> dict[str, str]:
+    """Credentials and address of the emulator, under the names every AWS client reads."""
+    return {
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": aws_url,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def service_environment(at: Addresses, aws: AwsResources, secrets: Secrets) -> dict[str, str]:
+    """All environment variables that the services (and the `mailroom` command) get, by name."""
+    return {
+        **aws_environment(at.aws_url),
+        "AWS_ENDPOINT_URL_SESV2": at.simulator_url,
+        "AWS_SES_FROM_EMAIL": FROM_ADDRESS,
+        "AWS_SES_REPLY_TO": REPLY_TO_ADDRESS,
+        "SES_CONFIGURATION_SET": aws.configuration_set,
+        "AWS_S3_BUCKET": aws.bucket,
+        "WEBHOOK_SECRET": secrets.webhook_secret,
+        "FILE_ENCRYPTION_KEY": secrets.file_encryption_key,
+        "MAILROOM_KAFKA_BOOTSTRAP": at.kafka_bootstrap,
+        "MAILROOM_MONGO_URL": at.mongo_url,
+        "MAILROOM_EMAIL_DATABASE": "mailroom_email",
+        "MAILROOM_EVENTS_DATABASE": "mailroom_events",
+        "MAILROOM_NOTIFICATIONS_QUEUE_URL": aws.queue_url,
+        "MAILROOM_PUBLIC_URL": at.public_url,
+        "MAILROOM_HTTP_HOST": at.http_host,
+        "MAILROOM_EMAIL_PORT": str(at.email_port),
+        "MAILROOM_EVENTS_PORT": str(at.events_port),
+        "MAILROOM_JWT_ALGORITHM": "HS256",
+        "MAILROOM_JWT_SECRET": secrets.jwt_secret,
+    }

@@ -1,0 +1,112 @@
+"""The real stack for tests: started lazily on free ports, once per run, stopped by pid at the end.
+
+`kafka_bootstrap`, `mongo_url` and `aws` each start only what they need; `stack` starts everything,
+the services included. MAILROOM_TEST_KAFKA and MAILROOM_TEST_MONGO may name a running Kafka or MongoDB.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.local import children
+from deploy.local.parts import PARTS
+from deploy.local.site import throwaway_site
+from deploy.local.stack import Stack
+from deploy.processes import REGION
+
+_PREFIX = "mailroom-test-"
+
+
+@dataclass(frozen=True, slots=True)
+class AwsEndpoints:
+    """The emulator with the template deployed, and the simulator that stands where SES stands."""
+
+    endpoint_url: str
+    ses_endpoint_url: str
+    queue_url: str
+    dead_letter_queue_url: str
+    topic_arn: str
+    bucket: str
+    region: str
+    configuration_set: str
+    access_key_id: str = "test"
+    secret_access_key: str = "test"
+
+
+@pytest.fixture(scope="session")
+def test_stack() -> Iterator[Stack]:
+    """A stack of this run, nothing started: `test_stack.start([...])` starts parts of it."""
+    _stop_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    stack = Stack(throwaway_site(folder, os.environ))
+    failed = True
+    try:
+        yield stack
+        failed = False
+    finally:
+        stack.stop()
+        if failed or os.environ.get("MAILROOM_TEST_KEEP"):
+            print(f"\nlogs and data of the test stack are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(test_stack: Stack) -> str:
+    """Bootstrap address of a real Kafka without topics."""
+    if given := os.environ.get("MAILROOM_TEST_KAFKA"):
+        return given
+    test_stack.start(["kafka"])
+    return test_stack.site.addresses().kafka_bootstrap
+
+
+@pytest.fixture(scope="session")
+def mongo_url(test_stack: Stack) -> str:
+    """URL of a real MongoDB (replica set of one). Use a database name of your own in each test."""
+    if given := os.environ.get("MAILROOM_TEST_MONGO"):
+        return given
+    test_stack.start(["mongo"])
+    return test_stack.site.addresses().mongo_url
+
+
+@pytest.fixture(scope="session")
+def aws(test_stack: Stack) -> AwsEndpoints:
+    """The AWS emulator with the template deployed, and the simulator beside it."""
+    test_stack.start(["resources", "simulator"])
+    made = test_stack.resources()
+    return AwsEndpoints(
+        endpoint_url=test_stack.site.url("aws"),
+        ses_endpoint_url=test_stack.site.url("simulator"),
+        queue_url=made.queue_url,
+        dead_letter_queue_url=made.dead_letter_queue_url,
+        topic_arn=made.topic_arn,
+        bucket=made.bucket,
+        region=REGION,
+        configuration_set=made.configuration_set,
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(test_stack: Stack) -> Stack:
+    """Everything, the services and the gateway included, all ready."""
+    test_stack.start()
+    return test_stack
+
+
+def _stop_leftovers() -> None:
+    """Stop what an earlier run left behind because it was killed, and remove its folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and Path(f"/proc/{owner}").exists():
+            continue
+        for name in PARTS:
+            child = children.find(folder / "run" / f"{name}.json")
+            if child:
+                child.stop(5)
+        if not os.environ.get("MAILROOM_TEST_KEEP"):
+            shutil.rmtree(folder, ignore_errors=True)
