@@ -2,8 +2,8 @@
 in them.
 
 The standard library's loggers (uvicorn, aiokafka, botocore, PyMongo, warnings) go the same way, so that what
-they say is redacted too. Fields: `timestamp`, `level`, `event`, `source` (the logger), `service`, `correlation_id`,
-`aggregate_id`, and what the caller adds; `exception` holds a traceback.
+they say is redacted too. Fields: `timestamp`, `level`, `event`, `source` (the logger), `service`,
+`correlation_id`, `aggregate_id`, and what the caller adds; `exception` holds a traceback.
 """
 
 import json

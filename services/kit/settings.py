@@ -1,0 +1,204 @@
+"""Settings from the environment, checked all at once when a process starts.
+
+A service's settings are a subclass of `KitSettings` whose fields name their variable by alias and say what to
+set:
+
+    class EmailSettings(KitSettings):
+        sender: str = Field(alias="AWS_SES_FROM_EMAIL", description="the verified sender, as name@domain")
+
+What is wrong is told by variable name, everything in one `SettingsError`, and never with the value found.
+A rule over several variables is a validator of the later field (`info.data` holds the earlier ones), because
+pydantic runs validators of the whole model only when every field is good, and then problems would come one
+after another.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.kit.crypto import SHORTEST_SECRET, KeyRing
+from services.kit.errors import SettingsError
+from services.kit.logs import Format, Level, get_logger
+
+PREFIX = "MAILROOM_"
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError("not an origin: scheme, host and port and nothing more, for instance https://mail.example.com")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _strong(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < SHORTEST_SECRET:
+        raise ValueError(f"too short, at least {SHORTEST_SECRET} characters are needed (openssl rand -hex 32)")
+    return value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""A list separated by commas."""
+
+Origin = Annotated[str, AfterValidator(_origin)]
+"""Scheme, host and port of a web origin, without a path."""
+
+Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)]
+
+StrongSecret = Annotated[SecretStr, AfterValidator(_strong)]
+"""A secret of at least 32 bytes."""
+
+StrongSecrets = Annotated[tuple[StrongSecret, ...], NoDecode, BeforeValidator(_split)]
+
+
+class KitSettings(BaseSettings):
+    """What every process needs. No secret has a default."""
+
+    model_config = SettingsConfigDict(
+        case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+    )
+
+    kafka_bootstrap: str = Field(
+        alias="MAILROOM_KAFKA_BOOTSTRAP", min_length=1, description="Kafka's addresses, for instance 127.0.0.1:9092"
+    )
+    mongo_url: SecretStr = Field(
+        alias="MAILROOM_MONGO_URL",
+        description="MongoDB's address, for instance mongodb://127.0.0.1:27017/?replicaSet=rs0",
+    )
+    public_url: Origin = Field(
+        alias="MAILROOM_PUBLIC_URL", description="the origin people see, for instance https://mail.example.com"
+    )
+    http_host: str = Field("127.0.0.1", alias="MAILROOM_HTTP_HOST", description="the address to listen on")
+
+    file_encryption_key: StrongSecret = Field(
+        alias="FILE_ENCRYPTION_KEY", description="a secret of at least 32 characters (openssl rand -hex 32)"
+    )
+    old_encryption_keys: StrongSecrets = Field(
+        (),
+        alias="MAILROOM_OLD_ENCRYPTION_KEYS",
+        description="former values of FILE_ENCRYPTION_KEY, separated by commas",
+    )
+
+    jwt_algorithm: Literal["HS256", "RS256"] = Field(
+        alias="MAILROOM_JWT_ALGORITHM", description="RS256 with MAILROOM_JWKS_URL, or HS256 with MAILROOM_JWT_SECRET"
+    )
+    jwt_secret: StrongSecret | None = Field(
+        None, alias="MAILROOM_JWT_SECRET", description="a secret of at least 32 characters (openssl rand -hex 32)"
+    )
+    jwks_url: str | None = Field(
+        None,
+        alias="MAILROOM_JWKS_URL",
+        description="the issuer's key set, for instance https://id.example.com/jwks.json",
+    )
+    jwt_issuer: str | None = Field(None, alias="MAILROOM_JWT_ISSUER", description="the only `iss` to accept")
+    jwt_audience: str | None = Field(None, alias="MAILROOM_JWT_AUDIENCE", description="the only `aud` to accept")
+    session_cookie: str | None = Field(
+        None, alias="MAILROOM_SESSION_COOKIE", description="name of the cookie that may carry the token"
+    )
+    allowed_origins: Origins = Field(
+        (), alias="MAILROOM_ALLOWED_ORIGINS", description="origins beside the public one that may act with the cookie"
+    )
+    cors_origins: Origins = Field(
+        (), alias="MAILROOM_CORS_ORIGINS", description="origins whose pages may call the API from elsewhere"
+    )
+
+    log_level: Level = Field("info", alias="MAILROOM_LOG_LEVEL", description="debug, info, warning or error")
+    log_format: Format = Field("json", alias="MAILROOM_LOG_FORMAT", description="json or console")
+    traces: Literal["off", "console", "otlp"] = Field(
+        "off", alias="MAILROOM_TRACES", description="off, console, or otlp with OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
+    otlp_endpoint: str | None = Field(
+        None, alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="the collector, for instance http://127.0.0.1:4318"
+    )
+
+    @field_validator("mongo_url")
+    @classmethod
+    def _mongo_url_is_one(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("not a MongoDB URL")
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _secret_for_hs256(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None and info.data.get("jwt_algorithm") == "HS256":
+            raise ValueError("needed, because MAILROOM_JWT_ALGORITHM is HS256")
+        return value
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _key_set_for_rs256(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            if info.data.get("jwt_algorithm") == "RS256":
+                raise ValueError("needed, because MAILROOM_JWT_ALGORITHM is RS256")
+            return None
+        parts = urlsplit(value)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost"):
+            raise ValueError("must be https: whoever answers it decides who may log in")
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _endpoint_for_otlp(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("traces") == "otlp":
+            raise ValueError("needed, because MAILROOM_TRACES is otlp")
+        return value
+
+    def key_ring(self) -> KeyRing:
+        """The keys derived from FILE_ENCRYPTION_KEY and its former values."""
+        old = [secret.get_secret_value() for secret in self.old_encryption_keys]
+        return KeyRing.from_secret(self.file_encryption_key.get_secret_value(), old)
+
+    def secret_values(self) -> list[str]:
+        """The values of all secrets among the settings, for the log to leave out."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        flat = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+        return [item.get_secret_value() for item in flat if isinstance(item, SecretStr)]
+
+
+S = TypeVar("S", bound=KitSettings)
+
+
+def load(settings: type[S], environ: Mapping[str, str] | None = None, *, others: Iterable[str] = ()) -> S:
+    """Read `settings` from `environ` (the process's own unless given). An empty variable counts as not set.
+
+    Raises SettingsError naming every variable that is missing or wrong. Warns of MAILROOM_* variables that
+    nobody reads, with the name that was probably meant; `others` are the names that other processes read.
+    """
+    found = {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
+    known = {str(field.alias) for field in settings.model_fields.values() if field.alias}
+    _warn_of_strangers(found, known, set(others))
+    try:
+        return settings.model_validate({name: value for name, value in found.items() if name in known})
+    except ValidationError as error:
+        raise SettingsError(_problems(settings, error)) from None
+
+
+def _problems(settings: type[KitSettings], error: ValidationError) -> list[str]:
+    aliases = {name: str(field.alias) for name, field in settings.model_fields.items()}
+    wanted = {str(field.alias): field.description for field in settings.model_fields.values()}
+    problems: dict[str, str] = {}
+    for found in error.errors(include_input=False, include_url=False):
+        where = str(found["loc"][0]) if found["loc"] else "settings"
+        name = aliases.get(where, where)
+        message = found["msg"].removeprefix("Value error, ")
+        what = "is not set" if found["type"] == "missing" else f"is wrong: {message}"
+        hint = f". Set it to {wanted[name]}." if wanted.get(name) else "."
+        problems.setdefault(name, f"{name} {what}{hint}")
+    return list(problems.values())
+
+
+def _warn_of_strangers(found: Mapping[str, str], known: set[str], others: set[str]) -> None:
+    log = get_logger(__name__)
+    for name in sorted(found):
+        if name.startswith(PREFIX) and name not in known | others:
+            meant = difflib.get_close_matches(name, known - found.keys(), n=1, cutoff=0.75)
+            log.warning("unknown variable in the environment", variable=name, meant=meant[0] if meant else None)
