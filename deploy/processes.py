@@ -103,6 +103,41 @@ JOBS = (
 )
 
 
+# What Kafka must be set to wherever it runs as one node; addresses and folders come on top.
+KAFKA_SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "8",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "8",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+}
+
+
+def emulator_environment(host: str, bind: str, port: int) -> dict[str, str]:
+    """Environment of the AWS emulator: with AUTH it enforces signatures and policies as AWS does."""
+    return {
+        "AUTH": "true",
+        "MINISTACK_REGION": REGION,
+        "MINISTACK_HOST": host,
+        "BIND_HOST": bind,
+        "GATEWAY_PORT": str(port),
+        "LOG_LEVEL": "WARNING",
+    }
+
+
+def simulator_command(host: str, port: int, sns_endpoint: str, state_dir: str) -> list[str]:
+    """Arguments of Python that start the simulator of the mail providers."""
+    command = ["-m", "deploy.local.simulator", "--host", host, "--port", str(port)]
+    return [*command, "--sns-endpoint", sns_endpoint, "--region", REGION, "--state-dir", state_dir]
+
+
 def aws_environment(aws_url: str) -> dict[str, str]:
     """Credentials and address of the emulator, under the names every AWS client reads."""
     return {

@@ -8,49 +8,33 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from deploy.local import children
+from deploy.local.endpoints import AwsEndpoints, aws_endpoints
 from deploy.local.parts import PARTS
 from deploy.local.site import throwaway_site
 from deploy.local.stack import Stack
-from deploy.processes import REGION
 
 _PREFIX = "mailroom-test-"
 
 
-@dataclass(frozen=True, slots=True)
-class AwsEndpoints:
-    """The emulator with the template deployed, and the simulator that stands where SES stands."""
-
-    endpoint_url: str
-    ses_endpoint_url: str
-    queue_url: str
-    dead_letter_queue_url: str
-    topic_arn: str
-    bucket: str
-    region: str
-    configuration_set: str
-    access_key_id: str = "test"
-    secret_access_key: str = "test"
-
-
 @pytest.fixture(scope="session")
-def test_stack() -> Iterator[Stack]:
-    """A stack of this run, nothing started: `test_stack.start([...])` starts parts of it."""
+def test_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """A stack of this run, nothing started: `test_stack.start([...])` starts parts of it.
+
+    Its logs and data are kept if a test failed, or if MAILROOM_TEST_KEEP is set.
+    """
     _stop_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     stack = Stack(throwaway_site(folder, os.environ))
-    failed = True
     try:
         yield stack
-        failed = False
     finally:
         stack.stop()
-        if failed or os.environ.get("MAILROOM_TEST_KEEP"):
+        if request.session.testsfailed or os.environ.get("MAILROOM_TEST_KEEP"):
             print(f"\nlogs and data of the test stack are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -78,17 +62,7 @@ def mongo_url(test_stack: Stack) -> str:
 def aws(test_stack: Stack) -> AwsEndpoints:
     """The AWS emulator with the template deployed, and the simulator beside it."""
     test_stack.start(["resources", "simulator"])
-    made = test_stack.resources()
-    return AwsEndpoints(
-        endpoint_url=test_stack.site.url("aws"),
-        ses_endpoint_url=test_stack.site.url("simulator"),
-        queue_url=made.queue_url,
-        dead_letter_queue_url=made.dead_letter_queue_url,
-        topic_arn=made.topic_arn,
-        bucket=made.bucket,
-        region=REGION,
-        configuration_set=made.configuration_set,
-    )
+    return aws_endpoints(test_stack)
 
 
 @pytest.fixture(scope="session")

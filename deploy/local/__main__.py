@@ -14,6 +14,7 @@ from deploy.local import provision
 from deploy.local.parts import PARTS
 from deploy.local.site import DEFAULT_PORTS, HOST, ROOT, Site, StackError, port_setting, site_from_environment
 from deploy.local.stack import Stack
+from deploy.processes import AwsResources, Secrets, service_environment
 
 _OWN_SETTINGS = ("MAILROOM_STATE_DIR", "MAILROOM_CACHE_DIR", "MAILROOM_PORT_BASE")
 
@@ -155,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
 def _passed_on() -> dict[str, str]:
     """Settings of the services that the caller's environment has and the stack does not fix itself."""
     stack_settings = {*_OWN_SETTINGS, *map(port_setting, DEFAULT_PORTS)}
-    fixed = Stack(site_from_environment(os.environ)).env()
+    addresses = site_from_environment(os.environ).addresses()
+    fixed = service_environment(addresses, AwsResources("", "", "", "", ""), Secrets("", "", ""))
     return {
         name: value
         for name, value in os.environ.items()

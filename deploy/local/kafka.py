@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from deploy.local import children, provision
 from deploy.local.provision import Progress
 from deploy.local.site import HOST, Site, StackError
+from deploy.processes import KAFKA_SETTINGS
 
 _LOGGING = """\
 rootLogger.level = warn
@@ -67,23 +68,11 @@ def answers(site: Site) -> None:
 def _properties(site: Site) -> dict[str, str]:
     broker, controller = site.ports["kafka"], site.ports["kafka_controller"]
     return {
-        "process.roles": "broker,controller",
-        "node.id": "1",
+        **KAFKA_SETTINGS,
         "controller.quorum.voters": f"1@{HOST}:{controller}",
         "listeners": f"PLAINTEXT://{HOST}:{broker},CONTROLLER://{HOST}:{controller}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{broker}",
-        "controller.listener.names": "CONTROLLER",
         "log.dirs": str(site.data_dir("kafka") / "log"),
-        "auto.create.topics.enable": "false",
-        "offsets.topic.replication.factor": "1",
-        "offsets.topic.num.partitions": "8",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
-        "transaction.state.log.num.partitions": "8",
-        "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1",
-        "group.initial.rebalance.delay.ms": "0",
-        "log.retention.check.interval.ms": "300000",
     }
 
 

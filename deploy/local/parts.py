@@ -5,8 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -14,7 +12,7 @@ from deploy import processes
 from deploy.local import kafka, mongo, provision, resources
 from deploy.local.provision import Progress
 from deploy.local.site import HOST, ROOT, Site, StackError
-from deploy.processes import REGION, AwsResources, Job, Process
+from deploy.processes import AwsResources, Job, Process
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
 
@@ -57,16 +55,17 @@ def plain_environment() -> dict[str, str]:
 
 def http_ok(site: Site, part: str, path: str) -> None:
     """Return if `part` answers 200 on `path`, else raise NotReady with what it says."""
-    request = urllib.request.Request(site.url(part) + path, headers={"Accept": "application/json"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    connection = http.client.HTTPConnection(HOST, site.ports[part], timeout=3)
     try:
-        with opener.open(request, timeout=3) as answer:
-            answer.read()
-    except urllib.error.HTTPError as error:
-        body = error.read(2000).decode(errors="replace").strip()
-        raise NotReady(f"{path} answers {error.code}: {body}") from None
+        connection.request("GET", path, headers={"Accept": "application/json"})
+        answer = connection.getresponse()
+        body = answer.read(2000).decode(errors="replace").strip()
     except (OSError, http.client.HTTPException) as error:
         raise NotReady(f"{path} does not answer: {error}") from None
+    finally:
+        connection.close()
+    if answer.status != http.HTTPStatus.OK:
+        raise NotReady(f"{path} answers {answer.status}: {body}")
 
 
 def read_outputs(site: Site) -> AwsResources:
@@ -92,18 +91,13 @@ def _aws(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
     return Launch(
         [str(provision.ministack(site.cache_dir, progress))],
         plain_environment()
+        | processes.emulator_environment(HOST, HOST, site.ports["aws"])
         | {
-            "AUTH": "true",
-            "MINISTACK_REGION": REGION,
-            "MINISTACK_HOST": HOST,
-            "BIND_HOST": HOST,
-            "GATEWAY_PORT": str(site.ports["aws"]),
             "PERSIST_STATE": durable,
             "STATE_DIR": str(folder / "state"),
             "S3_PERSIST": durable,
             "S3_DATA_DIR": str(folder / "s3"),
             "TMPDIR": str(folder),
-            "LOG_LEVEL": "WARNING",
         },
     )
 
@@ -111,9 +105,8 @@ def _aws(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
 def _simulator(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
     folder = site.data_dir("simulator")
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "deploy.local.simulator", "--port", str(site.ports["simulator"])]
-    command += ["--sns-endpoint", site.url("aws"), "--region", REGION, "--state-dir", str(folder)]
-    return Launch(command, plain_environment() | processes.aws_environment(site.url("aws")))
+    command = processes.simulator_command(HOST, site.ports["simulator"], site.url("aws"), str(folder))
+    return Launch([sys.executable, *command], plain_environment() | processes.aws_environment(site.url("aws")))
 
 
 def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from deploy.local import children
@@ -257,7 +258,8 @@ def _with_needs(names: Iterable[str]) -> list[str]:
     return ordered
 
 
-def _write_private(path: os.PathLike[str], text: str) -> None:
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

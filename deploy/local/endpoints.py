@@ -1,0 +1,40 @@
+"""What a test or tool needs to talk to the AWS side of a stack."""
+
+from dataclasses import dataclass
+
+from deploy.local.stack import Stack
+from deploy.processes import REGION, aws_environment
+
+
+@dataclass(frozen=True, slots=True)
+class AwsEndpoints:
+    """The emulator with the template deployed, and the simulator that stands where SES stands."""
+
+    endpoint_url: str
+    ses_endpoint_url: str
+    queue_url: str
+    dead_letter_queue_url: str
+    topic_arn: str
+    bucket: str
+    region: str
+    configuration_set: str
+    access_key_id: str
+    secret_access_key: str
+
+
+def aws_endpoints(stack: Stack) -> AwsEndpoints:
+    """The endpoints of a stack whose `resources` were deployed; raises StackError before that."""
+    made, aws_url = stack.resources(), stack.site.url("aws")
+    credentials = aws_environment(aws_url)
+    return AwsEndpoints(
+        endpoint_url=aws_url,
+        ses_endpoint_url=stack.site.url("simulator"),
+        queue_url=made.queue_url,
+        dead_letter_queue_url=made.dead_letter_queue_url,
+        topic_arn=made.topic_arn,
+        bucket=made.bucket,
+        region=REGION,
+        configuration_set=made.configuration_set,
+        access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+        secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
+    )
