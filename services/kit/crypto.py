@@ -56,7 +56,7 @@ class KeyRing:
         for secret in (current, *old):
             if len(secret) < SHORTEST_SECRET:
                 raise ValueError(f"an encryption secret needs at least {SHORTEST_SECRET} characters")
-        self._current = current
+        self._secrets = (current, *old)
         self._key_id = _key_id(current)
         self._ciphers = {_key_id(secret): AESGCM(_derive(secret, "seal")) for secret in (*old, current)}
 
@@ -87,10 +87,12 @@ class KeyRing:
             raise PermanentError("sealedBroken", "changed since it was sealed, or sealed for another place") from None
 
     def derive(self, label: str) -> bytes:
-        """32 bytes for another use, from the current secret: the same label gives the same key, labels give
-        unrelated ones.
-        """
-        return _derive(self._current, f"derive {label}")
+        """32 bytes for another use, from the current secret: one label gives one key, other labels unrelated ones."""
+        return self.derive_all(label)[0]
+
+    def derive_all(self, label: str) -> list[bytes]:
+        """The same from every secret, the current one first, for what must outlive a change of the secret."""
+        return [_derive(secret, f"derive {label}") for secret in self._secrets]
 
 
 def _derive(secret: bytes, label: str, length: int = 32) -> bytes:

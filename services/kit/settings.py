@@ -190,7 +190,7 @@ def _problems(settings: type[KitSettings], error: ValidationError) -> list[str]:
         where = str(found["loc"][0]) if found["loc"] else "settings"
         name = aliases.get(where, where)
         message = found["msg"].removeprefix("Value error, ")
-        what = "is not set" if found["type"] == "missing" else f"is wrong: {message}"
+        what = "is not set" if found["type"] == "missing" else _wrong(message)
         hint = f". Set it to {wanted[name]}." if wanted.get(name) else "."
         problems.setdefault(name, f"{name} {what}{hint}")
     return list(problems.values())
@@ -202,3 +202,7 @@ def _warn_of_strangers(found: Mapping[str, str], known: set[str], others: set[st
         if name.startswith(PREFIX) and name not in known | others:
             meant = difflib.get_close_matches(name, known - found.keys(), n=1, cutoff=0.75)
             log.warning("unknown variable in the environment", variable=name, meant=meant[0] if meant else None)
+
+
+def _wrong(message: str) -> str:
+    return f"is {message}" if message.startswith("needed") else f"is wrong: {message}"
