@@ -1,0 +1,137 @@
+"""From raw notifications to facts: `email.notifications` → translate (pure) → `email.events`.
+
+The facts of a batch are published together and acknowledged before any offset is let go. Translating a notification
+again makes the same facts with the same ids, so a crash anywhere repeats and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+from contracts.envelope import Envelope
+from services.email.adapters.ses_notifications import (
+    correlate,
+    provider_message_id,
+    translate_ses,
+    without_message,
+)
+from services.email.adapters.ses_transport import Delivered, unwrap
+from services.email.domain.correlation import Correlation
+from services.kit.errors import PermanentError, TransientError
+from services.kit.kafka.codec import encode
+from services.kit.kafka.consumer_loop import DONE, Outcome, Park, Record, Retry
+from services.kit.kafka.publisher import Publisher
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class AttemptLookup(Protocol):
+    """Finds the attempt that a provider's message id belongs to."""
+
+    async def by_provider_message_id(self, provider: str, provider_message_id: str) -> Correlation | None:
+        """The message and attempt, or None where no stream knows the id (yet). Raises TransientError."""
+        ...
+
+
+class TranslatorMetrics(Protocol):
+    """What the translator counts."""
+
+    def translated(self, event_type: str) -> None:
+        """One fact of this type was made."""
+
+    def ignored(self) -> None:
+        """One notification became no fact, for a reason that is no error."""
+
+
+class Translator:
+    """Batch handler of the group that reads `email.notifications`."""
+
+    def __init__(self, publisher: Publisher, lookup: AttemptLookup, metrics: TranslatorMetrics) -> None:
+        self._publisher, self._lookup, self._metrics = publisher, lookup, metrics
+
+    async def __call__(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        """Translate and publish; one outcome a record, in order.
+
+        A notification that belongs to no message of ours is parked as `uncorrelated`: the sender's own write may be
+        late, so the parking lot retries it for 24 h.
+        """
+        made: list[tuple[Envelope, ...] | Outcome] = [await self._translate(record) for record in records]
+        flat = [(n, fact) for n, facts in enumerate(made) if isinstance(facts, tuple) for fact in facts]
+        answers = await self._publisher.publish([encode(fact) for _, fact in flat]) if flat else []
+        failed: dict[int, Exception] = {}
+        for (n, fact), error in zip(flat, answers, strict=True):
+            if error is not None:
+                failed[n] = error
+            else:
+                self._metrics.translated(fact.type)
+        return [_outcome(facts, failed.get(n)) for n, facts in enumerate(made)]
+
+    async def _translate(self, record: Record) -> tuple[Envelope, ...] | Outcome:
+        try:
+            delivered = unwrap_record(record)
+            notification = delivered.notification
+            if notification is None or without_message(notification):
+                self._metrics.ignored()
+                return ()
+            correlation = await self._correlation(delivered)
+            if correlation is None:
+                return Park("uncorrelated", kind="uncorrelated", detail="no stream knows this notification's message")
+            translation = translate_ses(delivered, correlation)
+        except PermanentError as error:
+            return Park(error.reason, kind="poison", detail=error.detail)
+        except TransientError as error:
+            return Retry(error)
+        if not translation.facts:
+            self._metrics.ignored()
+            log.info("translator.nothing", why=translation.why_none, aggregate_id=correlation.message_id)
+        return translation.facts
+
+    async def _correlation(self, delivered: Delivered) -> Correlation | None:
+        notification = delivered.notification or {}
+        own = correlate(notification)
+        if own is not None:
+            return Correlation(_uuid(own.message_id), own.attempt_id)
+        provider_id = provider_message_id(notification)
+        if provider_id is None:
+            raise PermanentError("malformed", "`mail.messageId` is missing: not a notification about a message")
+        return await self._lookup.by_provider_message_id("ses", provider_id)
+
+
+def unwrap_record(record: Record) -> Delivered:
+    """The notification in a record of `email.notifications`, with what the headers know of its transport.
+
+    Raises:
+        PermanentError: `nullValue`, `notJson`, `notAnObject`, `unknownSource`.
+    """
+    if record.value is None:
+        raise PermanentError("nullValue", "a notification record has no value")
+    headers = {name: value for name, value in record.headers if value is not None}
+    source = headers.get("source", b"ses")
+    if source != b"ses":
+        raise PermanentError("unknownSource", "only notifications of SES can be translated by this build")
+    return unwrap(
+        record.value,
+        sqs_message_id=headers.get("sqs-message-id", b"").decode("ascii", "replace") or None,
+        sqs_sent=headers.get("sqs-sent-timestamp", b"").decode("ascii", "replace") or None,
+    )
+
+
+def _outcome(made: tuple[Envelope, ...] | Outcome, error: Exception | None) -> Outcome:
+    if not isinstance(made, tuple):
+        return made
+    if error is None:
+        return DONE
+    if isinstance(error, PermanentError):
+        return Park(error.reason, kind="poison", detail=error.detail)
+    return Retry(error)
+
+
+def _uuid(text: str) -> str:
+    """Our message ids are UUIDs: a tag of that name with anything else is somebody else's."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise PermanentError("malformed", "the message id in the notification's tags is not a UUID") from None
