@@ -10,6 +10,14 @@ from dataclasses import dataclass
 REGION = "us-east-1"
 STACK_NAME = "mailroom"
 TEMPLATE = "deploy/aws/mailroom.yaml"
+ACCOUNT = "000000000000"
+
+# What the template names its resources with its default parameters, in the emulator's account.
+QUEUE_NAME = "mailroom-local-notifications"
+DEAD_LETTER_QUEUE_NAME = "mailroom-local-notifications-dead"
+TOPIC_NAME = "mailroom-local-notifications"
+BUCKET_NAME = f"mailroom-local-content-{ACCOUNT}"
+CONFIGURATION_SET = "mailroom-local"
 
 FROM_ADDRESS = "no-reply@mailroom.example"
 REPLY_TO_ADDRESS = "support@mailroom.example"

@@ -1,0 +1,269 @@
+"""Write `docker-compose.yml` from `deploy.processes`; with `--check`, say whether it is up to date.
+
+Compose differs from the local stack in addresses, images and limits only. It cannot hold secrets:
+they are references to variables, which `python -m deploy.compose --env > .env` makes once.
+"""
+
+import argparse
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy import processes
+from deploy.processes import Addresses, AwsResources, Job, Process, Secrets
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "docker-compose.yml"
+
+EMAIL_PORT, EVENTS_PORT, SIMULATOR_PORT, AWS_PORT, GATEWAY_PORT = 8101, 8102, 8103, 4566, 8100
+KAFKA_IMAGE = "apache/kafka:4.3.1"
+MONGO_IMAGE = "mongo:6.0"
+AWS_IMAGE = "ministackorg/ministack:1.5.33"
+CADDY_IMAGE = "caddy:2.11"
+
+ADDRESSES = Addresses(
+    http_host="0.0.0.0",  # noqa: S104 - inside its container; only the gateway is published
+    email_port=EMAIL_PORT,
+    events_port=EVENTS_PORT,
+    kafka_bootstrap="kafka:9092",
+    mongo_url="mongodb://mongo:27017/?replicaSet=rs0",
+    aws_url=f"http://aws:{AWS_PORT}",
+    simulator_url=f"http://simulator:{SIMULATOR_PORT}",
+    public_url=f"http://127.0.0.1:${{MAILROOM_GATEWAY_PORT:-{GATEWAY_PORT}}}",
+)
+SECRETS = Secrets(
+    file_encryption_key="${FILE_ENCRYPTION_KEY:?make .env first, see the top of docker-compose.yml}",
+    webhook_secret="${WEBHOOK_SECRET:?make .env first, see the top of docker-compose.yml}",  # noqa: S106
+    jwt_secret="${MAILROOM_JWT_SECRET:?make .env first, see the top of docker-compose.yml}",  # noqa: S106
+)
+
+HEADER = """\
+# Mailroom in containers: `docker compose up --build`, then http://127.0.0.1:8100.
+# Written by `make compose` from deploy/processes.py; a change here is lost, and fails `make check`.
+#
+# Once, before the first start:  python -m deploy.compose --env > .env
+# The AWS emulator and the simulator keep nothing over a restart. In production leave both out, deploy
+# deploy/aws/mailroom.yaml to AWS, and set the AWS_* variables to what it made.
+"""
+
+
+def document() -> dict[str, Any]:
+    """The Compose file as data."""
+    ours = {process.name: _process(process) for process in processes.PROCESSES}
+    return {
+        "name": "mailroom",
+        "services": {
+            "kafka": _kafka(),
+            "mongo": _mongo(),
+            "aws": _aws(),
+            **{job.name: _job(job) for job in processes.JOBS},
+            processes.SIMULATOR: _simulator(),
+            **ours,
+            processes.GATEWAY: _gateway(),
+        },
+        "volumes": {"kafka-data": {}, "mongo-data": {}},
+    }
+
+
+def text() -> str:
+    """The Compose file as it stands in git."""
+    return HEADER + yaml.dump(document(), Dumper=_NoAliases, sort_keys=False, width=130, allow_unicode=True)
+
+
+def resources() -> AwsResources:
+    """What the template makes in the emulator: its names are fixed there, so they are known beforehand."""
+    queues = f"{ADDRESSES.aws_url}/{processes.ACCOUNT}"
+    return AwsResources(
+        queue_url=f"{queues}/{processes.QUEUE_NAME}",
+        dead_letter_queue_url=f"{queues}/{processes.DEAD_LETTER_QUEUE_NAME}",
+        topic_arn=f"arn:aws:sns:{processes.REGION}:{processes.ACCOUNT}:{processes.TOPIC_NAME}",
+        bucket=processes.BUCKET_NAME,
+        configuration_set=processes.CONFIGURATION_SET,
+    )
+
+
+def _hardened(memory: str, cpus: str, *, keep: tuple[str, ...] = (), restart: str = "unless-stopped") -> dict[str, Any]:
+    limits: dict[str, Any] = {
+        "restart": restart,
+        "init": True,
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "deploy": {"resources": {"limits": {"cpus": cpus, "memory": memory, "pids": 512}}},
+        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+    }
+    if keep:
+        return {**limits, "cap_add": list(keep)}
+    return {**limits, "security_opt": ["no-new-privileges:true"]}
+
+
+def _image() -> dict[str, Any]:
+    return {
+        "image": "mailroom:${MAILROOM_VERSION:-dev}",
+        "build": {"context": ".", "dockerfile": "deploy/docker/Dockerfile"},
+    }
+
+
+def _environment() -> dict[str, str]:
+    return processes.service_environment(ADDRESSES, resources(), SECRETS)
+
+
+def _after(needs: tuple[str, ...]) -> dict[str, Any]:
+    jobs = {job.name for job in processes.JOBS}
+    return {
+        need: {"condition": "service_completed_successfully" if need in jobs else "service_healthy"} for need in needs
+    }
+
+
+def _health(test: list[str], *, start: str = "30s", interval: str = "10s") -> dict[str, Any]:
+    return {"test": test, "interval": interval, "timeout": "5s", "retries": 3, "start_period": start}
+
+
+def _our_health(port: int, path: str) -> dict[str, Any]:
+    return _health(["CMD", "python", "/app/deploy/docker/healthcheck.py", f"http://127.0.0.1:{port}{path}"])
+
+
+def _process(process: Process) -> dict[str, Any]:
+    port = {"email": EMAIL_PORT, "events": EVENTS_PORT}[process.name]
+    return {
+        **_image(),
+        "command": ["python", "-m", *process.module],
+        "environment": _environment(),
+        "depends_on": _after(process.needs),
+        "healthcheck": _our_health(port, process.live_path),
+        "stop_grace_period": f"{process.stop_seconds}s",
+        "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
+        **_hardened(process.memory, process.cpus),
+    }
+
+
+def _job(job: Job) -> dict[str, Any]:
+    return {
+        **_image(),
+        "command": ["python", "-m", *job.module],
+        "environment": _environment(),
+        "depends_on": _after(job.needs),
+        "healthcheck": {"disable": True},
+        "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
+        **_hardened("512m", "1.0", restart="on-failure:5"),
+    }
+
+
+def _simulator() -> dict[str, Any]:
+    command = processes.simulator_command("0.0.0.0", SIMULATOR_PORT, ADDRESSES.aws_url, "/state")  # noqa: S104
+    return {
+        **_image(),
+        "command": ["python", *command],
+        "environment": processes.aws_environment(ADDRESSES.aws_url),
+        "depends_on": _after(("aws",)),
+        "healthcheck": _our_health(SIMULATOR_PORT, "/healthz"),
+        "tmpfs": ["/tmp", "/state:uid=10001,gid=10001"],  # noqa: S108 - in its own container
+        **_hardened("512m", "1.0"),
+    }
+
+
+def _kafka() -> dict[str, Any]:
+    settings = {
+        **processes.KAFKA_SETTINGS,
+        "controller.quorum.voters": "1@localhost:9093",
+        "listeners": "PLAINTEXT://:9092,CONTROLLER://:9093",
+        "advertised.listeners": f"PLAINTEXT://{ADDRESSES.kafka_bootstrap}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": "/var/lib/kafka/data",
+    }
+    names = {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in settings.items()}
+    ask = "/opt/kafka/bin/kafka-broker-api-versions.sh --bootstrap-server 127.0.0.1:9092 > /dev/null"
+    hardened = _hardened("1536m", "2.0")
+    # Its entrypoint writes the configuration into its own file system.
+    del hardened["read_only"]
+    return {
+        "image": KAFKA_IMAGE,
+        "user": "1000:1000",
+        "environment": {**names, "KAFKA_HEAP_OPTS": "-Xmx768m"},
+        "healthcheck": {**_health(["CMD-SHELL", ask], interval="15s"), "timeout": "10s"},
+        "stop_grace_period": "30s",
+        "volumes": ["kafka-data:/var/lib/kafka/data"],
+        **hardened,
+    }
+
+
+def _mongo() -> dict[str, Any]:
+    member = "{_id: 0, host: 'mongo:27017'}"
+    initiate = f"rs.initiate({{_id: 'rs0', members: [{member}]}})"
+    # Initiates the replica set at the first check; healthy once it is primary.
+    script = f"try {{ rs.status() }} catch (e) {{ {initiate} }}; if (!db.hello().isWritablePrimary) quit(1)"
+    return {
+        "image": MONGO_IMAGE,
+        "user": "999:999",
+        "command": ["mongod", "--replSet", "rs0", "--bind_ip_all", "--wiredTigerCacheSizeGB", "1"],
+        "healthcheck": _health(["CMD", "mongosh", "--quiet", "--norc", "--eval", script], start="40s"),
+        "stop_grace_period": "30s",
+        "volumes": ["mongo-data:/data/db"],
+        "tmpfs": ["/tmp", "/data/configdb:uid=999,gid=999"],  # noqa: S108 - in its own container
+        **_hardened("2g", "2.0"),
+    }
+
+
+def _aws() -> dict[str, Any]:
+    ask = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{AWS_PORT}/_ministack/health', timeout=4)"
+    return {
+        "image": AWS_IMAGE,
+        "user": "1000:1000",
+        "environment": {
+            **processes.emulator_environment("aws", "0.0.0.0", AWS_PORT),  # noqa: S104
+            "HOME": "/tmp",  # noqa: S108 - in its own container
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        "healthcheck": _health(["CMD", "python", "-c", ask]),
+        "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
+        **_hardened("1g", "1.0"),
+    }
+
+
+def _gateway() -> dict[str, Any]:
+    return {
+        "image": CADDY_IMAGE,
+        "user": "1000:1000",
+        "environment": {
+            "MAILROOM_GATEWAY_BIND": "0.0.0.0",  # noqa: S104
+            "MAILROOM_GATEWAY_PORT": str(GATEWAY_PORT),
+            "MAILROOM_EMAIL_UPSTREAM": f"email:{EMAIL_PORT}",
+            "MAILROOM_EVENTS_UPSTREAM": f"events:{EVENTS_PORT}",
+        },
+        "depends_on": _after(("email", "events")),
+        "healthcheck": _health(["CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{GATEWAY_PORT}/healthz"]),
+        "ports": [f"127.0.0.1:${{MAILROOM_GATEWAY_PORT:-{GATEWAY_PORT}}}:{GATEWAY_PORT}"],
+        "volumes": ["./deploy/gateway/Caddyfile:/etc/caddy/Caddyfile:ro"],
+        "tmpfs": ["/tmp", "/data:uid=1000,gid=1000", "/config:uid=1000,gid=1000"],  # noqa: S108
+        # The image's program carries this file capability and cannot be started without it.
+        **_hardened("256m", "1.0", keep=("NET_BIND_SERVICE",)),
+    }
+
+
+class _NoAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploy.compose", description=__doc__)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--check", action="store_true", help="write nothing; fail if the file is not up to date")
+    group.add_argument("--env", action="store_true", help="print new secrets for a .env file")
+    args = parser.parse_args()
+    if args.env:
+        for name in ("FILE_ENCRYPTION_KEY", "WEBHOOK_SECRET", "MAILROOM_JWT_SECRET"):
+            print(f"{name}={secrets.token_urlsafe(48)}")
+    elif args.check:
+        if not FILE.exists() or FILE.read_text() != text():
+            print("docker-compose.yml is not what deploy/processes.py says: run `make compose`.", file=sys.stderr)
+            return 1
+    else:
+        FILE.write_text(text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
