@@ -1,11 +1,12 @@
 """What an event store promises, and the values that go in and out of it.
 
-A stream is one aggregate's decisions in order. `version` is how many there are; 0 = no such stream. An append is one
-compare-and-set on the version: the events, where the stream is found (`StreamIndex`), its lease and its place in the
-outbox change together or not at all. Events are stored as the exact strings that are published.
+A stream is one aggregate's decisions in order. `version` is how many there are; 0 = no such stream. An append
+is one compare-and-set on the version: the events, where the stream is found (`StreamIndex`), its lease and
+its place in the outbox change together or not at all. Events are stored as the exact strings that are
+published.
 
-Leases only keep two processes from doing the same work; nothing is *licensed* by one. What licenses is a confirmed
-append, since of two appends on one version only one succeeds.
+Leases only keep two processes from doing the same work; nothing is *licensed* by one. What licenses is a
+confirmed append, since of two appends on one version only one succeeds.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,7 +32,8 @@ MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class StreamIndex:
-    """By what a stream is found. Written in the same compare-and-set as the events; each append replaces all of it.
+    """By what a stream is found. Written in the same compare-and-set as the events; each append replaces all
+    of it.
 
     Attributes:
         due_at: when the stream next wants to be looked at (aware, UTC); None = it waits for nothing.
@@ -54,9 +56,9 @@ class StreamIndex:
 class Stream:
     """A stream as it stood when it was read or appended to.
 
-    `wire` holds the stored strings, `events` the same decoded (and upcast) at first use. `published` is how many are
-    known to be on the log. `leased_by` and `leased_until` are None without a lease; `leased_until` is in the store's
-    time, so compare it with nothing of this process: call `renew`.
+    `wire` holds the stored strings, `events` the same decoded (and upcast) at first use. `published` is how
+    many are known to be on the log. `leased_by` and `leased_until` are None without a lease; `leased_until`
+    is in the store's time, so compare it with nothing of this process: call `renew`.
     """
 
     stream_id: str
@@ -94,12 +96,36 @@ class Stream:
         """The decoded events, oldest first.
 
         Raises:
-            PermanentError: `unreadableStream`: this build cannot decode one of them. Other streams are unaffected.
+            PermanentError: `unreadableStream`: this build cannot decode one of them. Other streams are
+            unaffected.
         """
         try:
             return tuple(event_from_wire(read_json(text.encode())) for text in self.wire)
         except ContractError as error:
             raise PermanentError("unreadableStream", f"{self.stream_id}: {error}") from error
+
+    def extended(
+        self,
+        events: Sequence[Envelope],
+        wire: Sequence[str],
+        *,
+        index: StreamIndex,
+        leased_by: str | None,
+        leased_until: datetime | None,
+    ) -> "Stream":
+        """The stream with `events` (`wire` is their stored form) after its own, and the rest replaced."""
+        longer = Stream(
+            self.stream_id,
+            self.version + len(wire),
+            (*self.wire, *wire),
+            self.published,
+            index,
+            leased_by,
+            leased_until,
+        )
+        if self.version == 0 or "events" in self.__dict__:
+            longer.__dict__["events"] = (*self.events, *events)
+        return longer
 
     @property
     def unpublished(self) -> tuple[str, ...]:
@@ -136,8 +162,8 @@ def stamp(
 ) -> tuple[Envelope, ...]:
     """Make the envelopes that follow `stream`'s last event.
 
-    Versions count on from the stream's; each time is max(`now`, the time before + 1 µs), so that the order in the
-    stream and the order by time agree whatever clocks did. The subject is the stream's id.
+    Versions count on from the stream's; each time is max(`now`, the time before + 1 µs), so that the order in
+    the stream and the order by time agree whatever clocks did. The subject is the stream's id.
     """
     last = stream.events[-1].time if stream.version else None
     stamped: list[Envelope] = []
@@ -179,7 +205,8 @@ class Append:
         stream: what the decision was made on; its version is the expected one.
         events: what was decided.
         index: by what the stream is found from now on; replaces the old one whole.
-        keep_lease: leave a lease on it as it is (a writer that is not its holder does this, or a holder that goes on);
+        keep_lease: leave a lease on it as it is (a writer that is not its holder does this, or a holder that
+        goes on);
             False drops any lease.
         lease: take the lease in the same compare-and-set, whoever had it. Wins over `keep_lease`.
     """
@@ -202,13 +229,17 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Confirmed: the events stand, acknowledged by a majority. `stream` is what they made of it."""
+    """Confirmed: the events stand, acknowledged by a majority.
+
+    `stream` is what they made of it; where the answer was lost and it was read back, it may have grown on since.
+    """
 
     stream: Stream
 
 
 AppendResult = Appended | ExpectedVersionConflict | AppendOutcomeUnknown | Unavailable | PermanentError
-"""Appended; somebody else wrote first (load and decide again); written or not, nobody can tell (load before acting);
+"""Appended; somebody else wrote first (load and decide again); written or not, nobody can tell (load before
+acting);
 certainly not written because the store is away; never writable (`streamTooLarge`)."""
 
 
@@ -224,7 +255,8 @@ def confirmed(result: AppendResult) -> Stream:
 
 
 class EventStore(Protocol):
-    """Streams and their outbox. Every method raises Unavailable when the store cannot answer and nothing is known.
+    """Streams and their outbox. Every method raises Unavailable when the store cannot answer and nothing is
+    known.
 
     What is read was acknowledged by a majority; what was confirmed survives a crash of any one node.
     """
@@ -244,9 +276,9 @@ class EventStore(Protocol):
     async def append_many(self, appends: Sequence[Append]) -> list[AppendResult]:
         """Append to several streams; each item has its own result at its index and none affects another.
 
-        A stream may be named once per call: it raises ValueError otherwise. An item whose answer was lost is read
-        back, and written again while the stream is unchanged; AppendOutcomeUnknown is what could not be settled so.
-        Cancelling the call leaves the outcome unknown.
+        A stream may be named once per call: it raises ValueError otherwise. An item whose answer was lost is
+        read back, and written again while the stream is unchanged; AppendOutcomeUnknown is what could not be
+        settled so. Cancelling the call leaves the outcome unknown.
         """
         ...
 
@@ -255,7 +287,9 @@ class EventStore(Protocol):
         ...
 
     async def mark_published(self, marks: Sequence[tuple[str, int]]) -> None:
-        """Note for each (stream id, version) that the events up to that version are on the log. Never goes back."""
+        """Note for each (stream id, version) that the events up to that version are on the log. Never goes
+        back.
+        """
         ...
 
     async def unpublished(self, older_than: timedelta, limit: int) -> list[Stream]:
@@ -265,14 +299,17 @@ class EventStore(Protocol):
     async def lease_due(
         self, lanes: Sequence[tuple[str, int]], owner: str, lease_for: timedelta, now: datetime
     ) -> list[Stream]:
-        """Lease at most `limit` due streams of each (lane, limit): lanes in this order, earliest due first in each.
+        """Lease at most `limit` due streams of each (lane, limit): lanes in this order, earliest due first in
+        each.
 
         Due = `due_at` ≤ `now` and no lease in force. `lease_for` counts in the store's time.
         """
         ...
 
     async def renew(self, stream_ids: Collection[str], owner: str, lease_for: timedelta) -> set[str]:
-        """Prolong `owner`'s leases to `lease_for` from now; returns those that it still holds, the rest are lost."""
+        """Prolong `owner`'s leases to `lease_for` from now; returns those that it still holds, the rest are
+        lost.
+        """
         ...
 
     async def release(self, stream_ids: Collection[str], owner: str) -> None:

@@ -1,0 +1,179 @@
+"""The event store on MongoDB. How a stream lies there: `documents.py`; how an append is followed through:
+`mongo_append.py`.
+"""
+
+from collections.abc import Collection as Bag
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from pymongo import UpdateOne
+
+from contracts.base import to_micros
+from services.kit import metrics as m
+from services.kit.clock import Clock, SystemClock
+from services.kit.errors import AppendOutcomeUnknown, ExpectedVersionConflict
+from services.kit.event_store.documents import INDEXES, read_stream
+from services.kit.event_store.mongo_append import BulkAppend
+from services.kit.event_store.port import Append, Appended, AppendResult, Stream
+from services.kit.event_store.server_time import ServerTime
+from services.kit.metrics import Metrics
+from services.kit.mongo import Collection, Document, foreign_errors
+
+LEASE_MARGIN = timedelta(seconds=2)
+"""How long past its end a lease still keeps others out: covers the skew between one primary's clock and the next's."""
+
+
+class MongoEventStore:
+    """`EventStore` on one collection, which needs `prepare` once and a client from `kit.mongo.connect`.
+
+    `clock` gives durations only: leases and the age of what is unpublished go by the server's clock.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        clock: Clock | None = None,
+        metrics: Metrics | None = None,
+        lease_margin: timedelta = LEASE_MARGIN,
+    ) -> None:
+        self._collection = collection
+        self._margin = lease_margin
+        self._clock = clock or SystemClock()
+        self._metrics = metrics
+        self._time = ServerTime(collection, self._clock)
+        self._last_until = 0
+
+    async def prepare(self) -> None:
+        """Create the indexes that are missing. May be called by every process at each start."""
+        with foreign_errors():
+            await self._collection.create_indexes(list(INDEXES))
+
+    async def load(self, stream_id: str) -> Stream:
+        with foreign_errors():
+            document = await self._collection.find_one({"_id": stream_id})
+        return Stream.absent(stream_id) if document is None else read_stream(document)
+
+    async def load_many(self, stream_ids: Bag[str]) -> Mapping[str, Stream]:
+        streams = {stream_id: Stream.absent(stream_id) for stream_id in stream_ids}
+        if streams:
+            streams |= {stream.stream_id: stream for stream in await self._find({"_id": {"$in": list(streams)}})}
+        return streams
+
+    async def append(self, append: Append) -> AppendResult:
+        return (await self.append_many([append]))[0]
+
+    async def append_many(self, appends: Sequence[Append]) -> list[AppendResult]:
+        if len({append.stream.stream_id for append in appends}) != len(appends):
+            raise ValueError("a stream is named twice in one call: append its events together")
+        if not appends:
+            return []
+        started = self._clock.monotonic()
+        results = await BulkAppend(self._collection, self._clock, appends, await self._time.micros()).run()
+        self._count(results, self._clock.monotonic() - started)
+        return results
+
+    async def find_by_lookup(self, value: str) -> str | None:
+        with foreign_errors():
+            document = await self._collection.find_one({"lookup": value}, {"_id": 1})
+        return None if document is None else str(document["_id"])
+
+    async def mark_published(self, marks: Sequence[tuple[str, int]]) -> None:
+        """One bulk where no stream grew since it was read; a second one for those that did."""
+        if not marks:
+            return
+        complete = [
+            UpdateOne(
+                {"_id": stream_id, "version": version},
+                {"$max": {"published": version}, "$unset": {"pending": "", "pendingSince": ""}},
+            )
+            for stream_id, version in marks
+        ]
+        partial = [
+            UpdateOne({"_id": stream_id, "version": {"$gt": version}}, {"$max": {"published": version}})
+            for stream_id, version in marks
+        ]
+        with foreign_errors():
+            result = await self._collection.bulk_write(complete, ordered=False)
+            if result.matched_count < len(marks):
+                await self._collection.bulk_write(partial, ordered=False)
+
+    async def unpublished(self, older_than: timedelta, limit: int) -> list[Stream]:
+        before = await self._time.micros() - _micros(older_than)
+        return await self._find({"pendingSince": {"$lte": before}}, sort=("pendingSince", limit))
+
+    async def lease_due(
+        self, lanes: Sequence[tuple[str, int]], owner: str, lease_for: timedelta, now: datetime
+    ) -> list[Stream]:
+        server = await self._time.micros()
+        free = {
+            "dueAt": {"$lte": to_micros(now)},
+            "leasedUntil": {"$not": {"$gte": server - _micros(self._margin)}},
+        }
+        wanted: list[str] = []
+        with foreign_errors():
+            for lane, limit in lanes:
+                if limit > 0:
+                    due = self._collection.find({"lane": lane, **free}, {"_id": 1}).sort("dueAt", 1).limit(limit)
+                    wanted += [document["_id"] async for document in due]
+            if not wanted:
+                return []
+            until = self._lease_end(server, lease_for)
+            await self._collection.update_many(
+                {"_id": {"$in": wanted}, **free}, {"$set": {"owner": owner, "leasedUntil": until}}
+            )
+        won = await self._find({"_id": {"$in": wanted}, "owner": owner, "leasedUntil": until})
+        order = {stream_id: place for place, stream_id in enumerate(wanted)}
+        return sorted(won, key=lambda stream: order[stream.stream_id])
+
+    async def renew(self, stream_ids: Bag[str], owner: str, lease_for: timedelta) -> set[str]:
+        if not stream_ids:
+            return set()
+        held: Document = {"_id": {"$in": list(stream_ids)}, "owner": owner}
+        until = self._lease_end(await self._time.micros(), lease_for)
+        with foreign_errors():
+            await self._collection.update_many(held, {"$max": {"leasedUntil": until}})
+            return {document["_id"] async for document in self._collection.find(held, {"_id": 1})}
+
+    async def release(self, stream_ids: Bag[str], owner: str) -> None:
+        if not stream_ids:
+            return
+        with foreign_errors():
+            await self._collection.update_many(
+                {"_id": {"$in": list(stream_ids)}, "owner": owner}, {"$unset": {"owner": "", "leasedUntil": ""}}
+            )
+
+    async def _find(self, query: Document, sort: tuple[str, int] | None = None) -> list[Stream]:
+        with foreign_errors():
+            cursor = self._collection.find(query)
+            if sort is not None:
+                cursor = cursor.sort(sort[0], 1).limit(sort[1])
+            return [read_stream(document) async for document in cursor]
+
+    def _lease_end(self, server: int, lease_for: timedelta) -> int:
+        """Never the same twice in this process, so that it tells which streams one call has won."""
+        self._last_until = max(self._last_until + 1, server + _micros(lease_for))
+        return self._last_until
+
+    def _count(self, results: Sequence[AppendResult], seconds: float) -> None:
+        if self._metrics is None:
+            return
+        self._metrics.observe(m.APPEND_SECONDS, seconds)
+        for outcome in map(_outcome, results):
+            self._metrics.inc(m.APPENDS, outcome=outcome)
+
+
+def _micros(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+def _outcome(result: AppendResult) -> str:
+    match result:
+        case Appended():
+            return "appended"
+        case ExpectedVersionConflict():
+            return "conflict"
+        case AppendOutcomeUnknown():
+            return "unknown"
+        case _:
+            return "refused"
