@@ -1,0 +1,204 @@
+"""Who is calling, and what they may do.
+
+A JSON Web Token, as a bearer token or in a same-origin cookie. The algorithm is fixed by settings and never taken
+from the token. Claims: `exp`, `sub` (the user's id), `role` (user, admin or service), `scope` (words separated by
+spaces; RFC 8693 §4.2). A cookie is sent by the browser whoever made the page, so with it everything that changes
+something needs an `Origin` on the list.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Protocol, cast, get_args
+
+import jwt
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from services.kit.errors import Forbidden, Unauthenticated
+from services.kit.jwks import KeySet
+
+Role = Literal["user", "admin", "service"]
+
+LEEWAY_SECONDS = 10
+"""How far an issuer's clock may differ from ours."""
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUIRED = ["exp", "sub", "role", "scope"]
+_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A JSON Web Token with the scope a call needs.")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody who proved who they are."""
+
+    user_id: str
+    scopes: frozenset[str]
+    role: Role
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they may see and touch what belongs to others."""
+        return self.role == "admin"
+
+    @property
+    def actor(self) -> str:
+        """How they are written into events: `user:<id>`, `admin:<id>` or `service:<id>`."""
+        return f"{self.role}:{self.user_id}"
+
+    def may_see(self, owner: str | None) -> bool:
+        """Whether something that belongs to `owner` exists for them. If not, answer 404 and not 403."""
+        return self.is_admin or (owner is not None and owner == self.user_id)
+
+
+class Verifier(Protocol):
+    """Turns a token into whoever it stands for."""
+
+    async def verify(self, token: str) -> Principal:
+        """Raises Unauthenticated, or Unavailable when the issuer's keys cannot be had."""
+        ...
+
+
+class SecretVerifier:
+    """HS256 with a shared secret, for development and single installations."""
+
+    def __init__(self, secret: str, *, issuer: str | None = None, audience: str | None = None) -> None:
+        self._secret = secret
+        self._issuer = issuer
+        self._audience = audience
+
+    async def verify(self, token: str) -> Principal:
+        return _principal(token, self._secret, "HS256", self._issuer, self._audience)
+
+
+class KeySetVerifier:
+    """RS256 with the keys that an issuer publishes."""
+
+    def __init__(self, keys: KeySet, *, issuer: str | None = None, audience: str | None = None) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+
+    async def verify(self, token: str) -> Principal:
+        try:
+            key_id = jwt.get_unverified_header(token).get("kid")
+        except jwt.PyJWTError:
+            raise Unauthenticated("The token is not a JSON Web Token.") from None
+        key = await self._keys.key(key_id) if isinstance(key_id, str) else None
+        if key is None:
+            raise Unauthenticated("The token is signed with a key that its issuer does not publish.")
+        return _principal(token, key, "RS256", self._issuer, self._audience)
+
+
+class Authenticator:
+    """Finds the token in a request and checks it."""
+
+    def __init__(self, verifier: Verifier, *, cookie: str | None = None, origins: Collection[str] = ()) -> None:
+        """`cookie`: the name of the one that may carry the token; `origins`: whose pages may act with it."""
+        self._verifier = verifier
+        self._cookie = cookie
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+
+    async def principal(self, request: Request) -> Principal:
+        """Whoever sends `request`. Raises Unauthenticated (401), or Forbidden for a cookie used from another's page."""
+        header = request.headers.get("authorization")
+        if header is not None:
+            scheme, _, token = header.partition(" ")
+            if scheme.lower() != "bearer" or not token.strip():
+                raise Unauthenticated("Authorization must be: Bearer <token>.")
+            return await self._verifier.verify(token.strip())
+        cookie = request.cookies.get(self._cookie) if self._cookie else None
+        if not cookie:
+            raise Unauthenticated("Send a token: Authorization: Bearer <token>.")
+        if request.method not in _SAFE_METHODS and not self._from_our_page(request):
+            raise Forbidden("With the session cookie, a change needs an Origin header that names an allowed page.")
+        return await self._verifier.verify(cookie)
+
+    def _from_our_page(self, request: Request) -> bool:
+        return request.headers.get("origin", "").lower().rstrip("/") in self._origins
+
+
+def require(*scopes: str) -> Callable[..., Any]:
+    """A FastAPI dependency: the Principal, if they have all of `scopes`; else 401 or 403.
+
+        @router.post("/api/email")
+        async def create(principal: Annotated[Principal, Depends(require("email:create"))]) -> …
+
+    The application must be made by `kit.http.create_app`, which keeps the Authenticator in its state.
+    """
+
+    async def allowed(
+        request: Request,
+        _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    ) -> Principal:
+        authenticator: Authenticator = request.app.state.authenticator
+        principal = await authenticator.principal(request)
+        missing = [scope for scope in scopes if scope not in principal.scopes]
+        if missing:
+            raise Forbidden(
+                f"The token lacks the scope {' and '.join(missing)}.", [{"missingScope": s} for s in missing]
+            )
+        return principal
+
+    return allowed
+
+
+def mint_token(
+    secret: str,
+    sub: str,
+    scopes: Iterable[str],
+    role: Role = "user",
+    ttl: timedelta = timedelta(hours=1),
+    *,
+    now: datetime | None = None,
+    issuer: str | None = None,
+    audience: str | None = None,
+) -> str:
+    """An HS256 token that `SecretVerifier` with the same secret takes, for development. `now` is the clock's."""
+    issued = now or datetime.now(UTC)
+    claims: dict[str, Any] = {
+        "sub": sub,
+        "role": role,
+        "scope": " ".join(scopes),
+        "iat": int(issued.timestamp()),
+        "exp": int((issued + ttl).timestamp()),
+    }
+    named = {"iss": issuer, "aud": audience}
+    return jwt.encode(claims | {k: v for k, v in named.items() if v}, secret, algorithm="HS256")
+
+
+def _principal(
+    token: str, key: str | jwt.PyJWK, algorithm: Literal["HS256", "RS256"], issuer: str | None, audience: str | None
+) -> Principal:
+    try:
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            issuer=issuer,
+            audience=audience,
+            leeway=LEEWAY_SECONDS,
+            options={"require": _REQUIRED, "verify_aud": audience is not None},
+        )
+    except jwt.ExpiredSignatureError:
+        raise Unauthenticated("The token has expired: get a new one.") from None
+    except jwt.MissingRequiredClaimError as error:
+        raise Unauthenticated(f"The token lacks the claim {error.claim}.") from None
+    except jwt.InvalidAudienceError:
+        raise Unauthenticated("The token is meant for somebody else (aud).") from None
+    except jwt.InvalidIssuerError:
+        raise Unauthenticated("The token is of an issuer that is not accepted (iss).") from None
+    except (jwt.PyJWTError, ValueError, TypeError):
+        raise Unauthenticated("The token is not valid.") from None
+    return _from_claims(claims)
+
+
+def _from_claims(claims: dict[str, Any]) -> Principal:
+    subject, role, scope = claims["sub"], claims["role"], claims["scope"]
+    if not isinstance(subject, str) or not 0 < len(subject) <= 200 or not subject.isprintable():
+        raise Unauthenticated("The token's sub must be a user id of 1 to 200 printable characters.")
+    if role not in get_args(Role):
+        raise Unauthenticated(f"The token's role must be one of {', '.join(get_args(Role))}.")
+    if not isinstance(scope, str):
+        raise Unauthenticated("The token's scope must be words separated by spaces.")
+    return Principal(subject, frozenset(scope.split()), cast("Role", role))
