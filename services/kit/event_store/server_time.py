@@ -6,6 +6,7 @@ apart. Between two looks at the server only the monotonic clock counts, so a ste
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC
 
 from contracts.base import to_micros
 from services.kit.clock import Clock
@@ -75,4 +76,5 @@ class ServerTime:
         with foreign_errors():
             hello = await self._admin.command("hello")
         after = self._clock.monotonic()
-        return _Reading(to_micros(hello["localTime"]), (before + after) / 2, after - before)
+        local_time = hello["localTime"].replace(tzinfo=UTC)  # commands come back without the client's codec options
+        return _Reading(to_micros(local_time), (before + after) / 2, after - before)
