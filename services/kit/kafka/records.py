@@ -58,11 +58,15 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Set it aside and go on. `reason` is a stable slug, `detail` is for people and free of personal data."""
+    """Set it aside and go on. `reason` is a stable slug, `detail` is for people and free of personal data; `error`
+    is kept with its stack, `decision` is what was decided and could not be carried out.
+    """
 
     reason: str
     kind: ParkKind
     detail: str = ""
+    error: BaseException | None = None
+    decision: str | None = None
 
 
 Outcome: TypeAlias = Done | Retry | Park

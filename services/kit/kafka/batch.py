@@ -1,0 +1,230 @@
+"""Runs a handler over a batch and gives every record its verdict: handled (or parked), or to be handed out again."""
+
+import asyncio
+from collections.abc import Sequence
+
+from services.kit.breaker import Breaker
+from services.kit.clock import Clock
+from services.kit.errors import MailroomError, PermanentError, TransientError
+from services.kit.kafka.bounded import bounded
+from services.kit.kafka.records import DONE, BatchHandler, Done, Outcome, Park, Record, Retry
+from services.kit.logs import get_logger
+from services.kit.metrics import RECORDS_PARKED, Metrics
+from services.kit.parking import UNCOUNTED, ParkedRecord, ParkingLot
+
+log = get_logger(__name__)
+
+Verdict = Retry | None
+"""None = handled: the effect, or the record in the parking lot, is acknowledged."""
+
+_Key = tuple[str, int, bytes]
+
+
+class HandlerContractBroken(MailroomError):
+    """A handler did not answer one outcome for each record."""
+
+
+class BreakerOpen(TransientError):
+    """Nothing more may be parked for now: too many records were."""
+
+
+class KeyHeld(TransientError):
+    """An earlier record of the same key is not handled yet."""
+
+
+class BatchRunner:
+    """One consumer's way of handling batches.
+
+    A record is parked only by the handler's word, or when it fails alone `alone_attempts` times with an error that
+    is not transient; how many may be is the breaker's to say. Parking is acknowledged before the record counts as
+    handled, and where it fails, the record is to be handed out again.
+    """
+
+    def __init__(
+        self,
+        consumer: str,
+        handler: BatchHandler,
+        parking: ParkingLot,
+        breaker: Breaker,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        attempt_seconds: float = 60.0,
+        budget_seconds: float = 120.0,
+        parking_seconds: float = 15.0,
+        alone_attempts: int = 3,
+        alone_pause: float = 0.1,
+    ) -> None:
+        self._consumer = consumer
+        self._handler = handler
+        self._parking = parking
+        self._breaker = breaker
+        self._clock = clock
+        self._metrics = metrics
+        self._attempt_seconds = attempt_seconds
+        self._budget_seconds = budget_seconds
+        self._parking_seconds = parking_seconds
+        self._alone_attempts = alone_attempts
+        self._alone_pause = alone_pause
+        self.timed_out = False
+        """Whether a call of the handler took too long in the last run."""
+
+    async def run(self, records: Sequence[Record], abort: asyncio.Event) -> list[Verdict]:
+        """One verdict for each record, in order. After a record that is to be handed out again, all later ones of
+        its key in its partition are too. Once `abort` is set, no further call of the handler is begun. Raises
+        nothing but a cancellation that is meant for the caller.
+        """
+        self.timed_out = False
+        deadline = self._clock.monotonic() + self._budget_seconds
+        outcomes = await self._attempt(records, abort, deadline)
+        if all(outcome is DONE for outcome in outcomes):
+            self._breaker.succeeded()
+            return [None] * len(records)
+        _hold_keys(records, outcomes)
+        parked_counted = await self._park(records, outcomes)
+        _hold_keys(records, outcomes)
+        verdicts = [outcome if isinstance(outcome, Retry) else None for outcome in outcomes]
+        if None in verdicts and not parked_counted:
+            self._breaker.succeeded()
+        return verdicts
+
+    async def _attempt(self, records: Sequence[Record], abort: asyncio.Event, deadline: float) -> list[Outcome]:
+        outcomes = await self._call(records)
+        if not isinstance(outcomes, Exception):
+            return outcomes
+        if len(records) == 1:
+            return [await self._alone(records[0], outcomes, abort, deadline)]
+        log.warning(
+            "a batch failed, looking for the records that cause it",
+            consumer=self._consumer,
+            records=len(records),
+            error_class=type(outcomes).__name__,
+        )
+        return await self._isolate(records, outcomes, abort, deadline)
+
+    async def _call(self, records: Sequence[Record]) -> list[Outcome] | Exception:
+        """The handler's outcomes; `Retry` for all when it failed for now; the exception when it has a bug."""
+        try:
+            outcomes = list(await bounded(self._handler(records), self._attempt_seconds))
+        except TimeoutError as late:
+            self.timed_out = True
+            again = TransientError(f"the handler gave up, or took more than {self._attempt_seconds:g} s")
+            again.__cause__ = late
+            return [Retry(again)] * len(records)
+        except TransientError as again:
+            return [Retry(again, again.retry_after)] * len(records)
+        except MailroomError as failure:
+            return failure if failure.answer == "never" else [Retry(failure)] * len(records)
+        except Exception as bug:  # noqa: BLE001 - whatever a handler raises must not stop the loop
+            return bug
+        if len(outcomes) != len(records) or not all(isinstance(o, Done | Retry | Park) for o in outcomes):
+            return HandlerContractBroken(f"not one outcome for each of {len(records)} records")
+        return outcomes
+
+    async def _isolate(
+        self, records: Sequence[Record], error: Exception, abort: asyncio.Event, deadline: float
+    ) -> list[Outcome]:
+        """Each half by itself, the earlier one first, so that the order of keys holds."""
+        middle = len(records) // 2
+        outcomes: list[Outcome] = []
+        for half in (records[:middle], records[middle:]):
+            held = _held(records, outcomes)
+            ready = [record for record in half if _key(record) not in held]
+            if not ready or self._must_stop(abort, deadline):
+                found: list[Outcome] = [Retry(error)] * len(ready)
+            else:
+                found = await self._attempt(ready, abort, deadline)
+            answers = iter(found)
+            outcomes.extend(Retry(_HELD) if _key(record) in held else next(answers) for record in half)
+        return outcomes
+
+    async def _alone(self, record: Record, error: Exception, abort: asyncio.Event, deadline: float) -> Outcome:
+        """The last word on a record that fails by itself: some more attempts, then parked."""
+        for _ in range(self._alone_attempts - 1):
+            if self._must_stop(abort, deadline):
+                return Retry(error)
+            await self._clock.sleep(self._alone_pause)
+            outcomes = await self._call([record])
+            if not isinstance(outcomes, Exception):
+                return outcomes[0]
+            error = outcomes
+        if isinstance(error, PermanentError):
+            park = Park(error.reason, "poison", error.detail, error=error)
+        else:
+            park = Park("handlerFailed", "bug", type(error).__name__, error=error)
+        return park if self._admits(record, park) else Retry(_OPEN)
+
+    async def _park(self, records: Sequence[Record], outcomes: list[Outcome]) -> bool:
+        """Park what is to be parked; what cannot be becomes a Retry. Whether any of it counts for the breaker."""
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, Park) and not self._admits(records[index], outcome):
+                outcomes[index] = Retry(_OPEN)
+        _hold_keys(records, outcomes)
+        now = self._clock.now()
+        wanted = {
+            index: ParkedRecord.of(self._consumer, records[index], outcome, now)
+            for index, outcome in enumerate(outcomes)
+            if isinstance(outcome, Park)
+        }
+        if not wanted:
+            return False
+        try:
+            await bounded(self._parking.park(list(wanted.values())), self._parking_seconds)
+        except Exception as failure:  # noqa: BLE001 - what is not parked is not handled, whatever the reason
+            log.warning(
+                "parking failed, the records stay where they are",
+                consumer=self._consumer,
+                records=len(wanted),
+                error=repr(failure),
+            )
+            for index in wanted:
+                outcomes[index] = Retry(failure)
+        else:
+            for index, parked in wanted.items():
+                outcomes[index] = DONE
+                self._tell(parked)
+        return any(parked.kind not in UNCOUNTED for parked in wanted.values())
+
+    def _tell(self, parked: ParkedRecord) -> None:
+        self._metrics.inc(RECORDS_PARKED, group=self._consumer, topic=parked.topic, reason=parked.reason)
+        log.warning(
+            "record parked",
+            consumer=self._consumer,
+            parked_id=parked.id,
+            reason=parked.reason,
+            kind=parked.kind,
+            error_class=parked.error_class,
+        )
+
+    def _admits(self, record: Record, park: Park) -> bool:
+        return park.kind in UNCOUNTED or self._breaker.admit(record.origin)
+
+    def _must_stop(self, abort: asyncio.Event, deadline: float) -> bool:
+        return abort.is_set() or self._clock.monotonic() >= deadline or self._breaker.state == "open"
+
+
+_HELD = KeyHeld("an earlier record of its key is not handled")
+_OPEN = BreakerOpen("too many records had to be parked: mend the cause, then reset the breaker")
+
+
+def _key(record: Record) -> _Key | None:
+    return None if record.key is None else (record.topic, record.partition, record.key)
+
+
+def _held(records: Sequence[Record], outcomes: Sequence[Outcome]) -> set[_Key | None]:
+    """Keys of the records that are to be handed out again, as far as outcomes are known. None is never held."""
+    pairs = zip(records, outcomes, strict=False)
+    return {_key(record) for record, outcome in pairs if isinstance(outcome, Retry)} - {None}
+
+
+def _hold_keys(records: Sequence[Record], outcomes: list[Outcome]) -> None:
+    """Make every outcome after a Retry of the same key a Retry too."""
+    held: set[_Key] = set()
+    for index, record in enumerate(records):
+        key = _key(record)
+        if key is None:
+            continue
+        if isinstance(outcomes[index], Retry):
+            held.add(key)
+        elif key in held:
+            outcomes[index] = Retry(_HELD)
