@@ -252,7 +252,7 @@ class TestLeases:
     async def test_of_many_at_once_each_stream_goes_to_one(self, place: Place) -> None:
         for n in range(12):
             await place.grow(f"s{n}", index=due("high"))
-        got = await asyncio.gather(*(self.lease(place, f"owner{n}") for n in range(4)))
+        got = await asyncio.gather(*(self.lease(place, f"owner{n}", limit=12) for n in range(4)))
         assert sorted(name for names in got for name in names) == sorted(f"s{n}" for n in range(12))
 
     async def test_an_expired_lease_is_taken_over_and_cannot_be_renewed(self, place: Place) -> None:
