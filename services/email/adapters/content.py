@@ -1,0 +1,254 @@
+"""Contents of mails, encrypted, in MongoDB up to 200 kB and in S3 above that.
+
+One document per (message id, sha256), insert-only: `{_id, messageId, category, kind, size, touchedAt, kept, sealed |
+object, expiresAt?}`. What is kept lives for its category's retention: MongoDB's TTL index removes the document, the
+bucket's lifecycle rule for that category's prefix the object. An object belongs to one document only (its key holds a
+random part), so that deleting for one never takes what another has just stored.
+
+A crash between S3 and MongoDB leaves an object that no document names; the lifecycle rule removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import ClientError
+from pymongo import ASCENDING, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from contracts.email.values import Category, ContentRef
+from services.email.ports import ContentKey, NewContent, StoredContent
+from services.kit import aws
+from services.kit.clock import Clock
+from services.kit.crypto import Cipher
+from services.kit.errors import PermanentError, Unavailable
+from services.kit.logs import get_logger
+from services.kit.mongo import DUPLICATE_KEY, Collection, Database, Document, foreign_errors
+
+log = get_logger(__name__)
+
+INLINE_BYTES = 200_000
+"""Contents up to this size lie in MongoDB, larger ones in S3."""
+
+RETENTION: Mapping[Category, timedelta] = {
+    "auth": timedelta(days=1),
+    "notification": timedelta(days=90),
+    "marketing": timedelta(days=30),
+    "system": timedelta(days=90),
+    "client-portal": timedelta(days=365),
+}
+"""How long a kept content lives. `auth` is normally gone much earlier: when nobody is queued, open or unknown."""
+
+PARALLEL_OBJECTS = 8
+
+
+class MongoContentStore:
+    """A `ContentStore`. `s3` is an entered `kit.aws.s3_client`."""
+
+    def __init__(
+        self,
+        database: Database,
+        s3: Any,
+        bucket: str,
+        cipher: Cipher,
+        clock: Clock,
+        *,
+        retention: Mapping[Category, timedelta] = RETENTION,
+    ) -> None:
+        self._contents: Collection = database["contents"]
+        self._s3, self._bucket, self._cipher, self._clock = s3, bucket, cipher, clock
+        self._retention = retention
+        self._objects = asyncio.Semaphore(PARALLEL_OBJECTS)
+
+    async def prepare(self) -> None:
+        """Make the indexes; safe to repeat."""
+        with foreign_errors():
+            await self._contents.create_index([("messageId", ASCENDING)], name="message")
+            await self._contents.create_index([("kept", ASCENDING), ("touchedAt", ASCENDING)], name="review")
+            await self._contents.create_index([("category", ASCENDING), ("touchedAt", ASCENDING)], name="category")
+            await self._contents.create_index([("expiresAt", ASCENDING)], name="retention", expireAfterSeconds=0)
+
+    async def put_many(self, items: Sequence[NewContent]) -> list[ContentRef]:
+        """Store all, durable when it returns; see the port."""
+        if not items:
+            return []
+        now = self._clock.now()
+        refs = [_ref(item) for item in items]
+        unique = {(item.message_id, ref.ref): (item, ref) for item, ref in zip(items, refs, strict=True)}
+        documents = await asyncio.gather(*(self._document(item, ref) for item, ref in unique.values()))
+        operations = [
+            UpdateOne(
+                {"_id": _id(document["messageId"], ref.ref)},
+                {"$set": {"touchedAt": now}, "$setOnInsert": document},
+                upsert=True,
+            )
+            for document, (_, ref) in zip(documents, unique.values(), strict=True)
+        ]
+        inserted = await self._upsert(operations)
+        superfluous = [
+            document["object"]
+            for n, document in enumerate(documents)
+            if n not in inserted and document.get("object") is not None
+        ]
+        await self._delete_objects(superfluous)
+        return refs
+
+    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes]:
+        """Read and decrypt; see the port."""
+        by_id = {_id(key.message_id, key.ref): key for key in keys}
+        with foreign_errors():
+            found = await self._contents.find(
+                {"_id": {"$in": list(by_id)}}, {"sealed": 1, "object": 1, "messageId": 1}
+            ).to_list(None)
+        opened = await asyncio.gather(*(self._open(document) for document in found))
+        return {
+            by_id[document["_id"]]: plain for document, plain in zip(found, opened, strict=True) if plain is not None
+        }
+
+    async def delete_messages(self, message_ids: Sequence[str]) -> None:
+        """Delete every content of these messages."""
+        if not message_ids:
+            return
+        chosen = {"messageId": {"$in": list(message_ids)}}
+        with foreign_errors():
+            large = await self._contents.find({**chosen, "object": {"$exists": True}}, {"object": 1}).to_list(None)
+            await self._contents.delete_many(chosen)
+        await self._delete_objects([document["object"] for document in large])
+
+    async def to_review(
+        self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
+    ) -> list[StoredContent]:
+        """Contents last put before that time, oldest first; see the port."""
+        wanted: Document = {"touchedAt": {"$lt": touched_before}}
+        wanted |= {"kept": False} if categories is None else {"category": {"$in": list(categories)}}
+        with foreign_errors():
+            found = (
+                await self._contents.find(wanted, {"sealed": 0}).sort("touchedAt", ASCENDING).limit(limit).to_list(None)
+            )
+        return [
+            StoredContent(
+                ContentKey(document["messageId"], document["ref"]),
+                document["category"],
+                document["kind"],
+                document["touchedAt"],
+            )
+            for document in found
+        ]
+
+    async def keep(self, keys: Sequence[ContentKey]) -> None:
+        """A stream names these: they live for their category's retention from now."""
+        if not keys:
+            return
+        now = self._clock.now()
+        ids = [_id(key.message_id, key.ref) for key in keys]
+        with foreign_errors():
+            for category, lasts in self._retention.items():
+                await self._contents.update_many(
+                    {"_id": {"$in": ids}, "category": category, "kept": False},
+                    {"$set": {"kept": True, "expiresAt": now + lasts}},
+                )
+
+    async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
+        """Delete those that were not put again since; the document first, so that a late put stores it anew."""
+        gone = 0
+        for key in keys:
+            with foreign_errors():
+                document = await self._contents.find_one_and_delete(
+                    {"_id": _id(key.message_id, key.ref), "touchedAt": {"$lt": touched_before}},
+                    projection={"object": 1},
+                )
+            if document is not None:
+                gone += 1
+                await self._delete_objects([document["object"]] if document.get("object") else [])
+        return gone
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    async def _document(self, item: NewContent, ref: ContentRef) -> Document:
+        document: Document = {
+            "messageId": item.message_id,
+            "ref": ref.ref,
+            "category": item.category,
+            "kind": item.kind,
+            "size": ref.size,
+            "kept": False,
+        }
+        sealed = self._cipher.seal(item.data, _context(item.message_id, ref.ref))
+        if len(item.data) <= INLINE_BYTES:
+            return {**document, "sealed": sealed}
+        name = f"content/{item.category}/{item.message_id}/{ref.sha256[:16]}-{os.urandom(8).hex()}"
+        async with self._objects:
+            with aws.foreign_errors("S3"):
+                await self._s3.put_object(
+                    Bucket=self._bucket, Key=name, Body=sealed, ContentType="application/octet-stream"
+                )
+        return {**document, "object": name}
+
+    async def _upsert(self, operations: list[UpdateOne]) -> set[int]:
+        """Which operations inserted. Two upserts of one `_id` at once give the loser an E11000: it is tried again."""
+        try:
+            with foreign_errors():
+                result = await self._contents.bulk_write(operations, ordered=False)
+            return set(result.upserted_ids or {})
+        except BulkWriteError as error:
+            details: dict[str, Any] = dict(error.details or {})
+        inserted = {entry["index"] for entry in details.get("upserted", ())}
+        failures = details.get("writeErrors", [])
+        if any(failure.get("code") != DUPLICATE_KEY for failure in failures) or details.get("writeConcernErrors"):
+            raise Unavailable("MongoDB", "contents could not all be stored")
+        again = [operations[failure["index"]] for failure in failures]
+        with foreign_errors():
+            await self._contents.bulk_write(again, ordered=False)
+        return inserted
+
+    async def _open(self, document: Document) -> bytes | None:
+        sealed = document.get("sealed")
+        if sealed is None:
+            sealed = await self._object(document["object"])
+        if sealed is None:
+            return None
+        message_id, _, ref = str(document["_id"]).partition("/")
+        try:
+            return self._cipher.open(bytes(sealed), _context(message_id, ref))
+        except PermanentError as error:
+            log.error("content.cannotBeOpened", aggregate_id=message_id, reason=error.reason)
+            return None
+
+    async def _object(self, name: str) -> bytes | None:
+        async with self._objects:
+            with aws.foreign_errors("S3"):
+                try:
+                    answer = await self._s3.get_object(Bucket=self._bucket, Key=name)
+                except ClientError as error:
+                    if aws.error_code(error) in ("NoSuchKey", "404"):
+                        return None
+                    raise
+                data: bytes = await answer["Body"].read()
+                return data
+
+    async def _delete_objects(self, names: Sequence[str]) -> None:
+        for start in range(0, len(names), 1000):
+            with aws.foreign_errors("S3"):
+                await self._s3.delete_objects(
+                    Bucket=self._bucket,
+                    Delete={"Objects": [{"Key": name} for name in names[start : start + 1000]], "Quiet": True},
+                )
+
+
+def _ref(item: NewContent) -> ContentRef:
+    sha256 = hashlib.sha256(item.data).hexdigest()
+    return ContentRef(ref=f"{item.kind}:{sha256}", sha256=sha256, size=len(item.data))
+
+
+def _id(message_id: str, ref: str) -> str:
+    return f"{message_id}/{ref}"
+
+
+def _context(message_id: str, ref: str) -> bytes:
+    """Bound to its place: sealed bytes moved under another message do not open."""
+    return f"content {message_id} {ref}".encode()

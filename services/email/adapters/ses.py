@@ -1,0 +1,214 @@
+"""Amazon SES behind the `MailProvider` port: one recipient, one call, no retries, and an honest outcome.
+
+Why one recipient a call: opens, clicks, sends and rejects name only `mail.destination`, so nothing else tells them
+apart. Why no retries: SES has no idempotency token, and a repeated call is a second mail.
+Sources: SES API v2 reference, SendEmail "Errors"; aiobotocore's `httpsession` and aiohttp's `client` for what each
+exception means about the request having left this machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError, SSLError
+
+from services.email.adapters.mime import Attachment, OutgoingMessage, PreparedMime, prepare
+from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
+from services.email.domain.outcomes import Accepted, Cost, RefusalKind, Rejected, Unknown
+from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeTokens
+from services.email.ports import OutgoingAttempt, OutgoingMail, PriceTable, Quota, RecipientKeys
+from services.kit.aws import error_code, is_transient
+from services.kit.errors import PermanentError, RefusedHere, Unavailable
+
+NAME = "ses"
+
+ACCOUNT_REFUSALS = frozenset(
+    {
+        # SES API v2: the account, its quota or its sender is the trouble, not this mail.
+        "AccountSuspendedException",
+        "SendingPausedException",
+        "LimitExceededException",
+        "MailFromDomainNotVerifiedException",
+        "NotFoundException",
+        # AWS common errors: we are not who may do this, or not any more.
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+"""Codes that refuse everything of this account: the circuit opens and no mail's budget is spent."""
+
+THROTTLES = frozenset(
+    {
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+"""Codes that say "not now"."""
+
+PREPARED_AT_MOST = 128
+"""Mails whose MIME is kept between the recipients of a wave."""
+
+_ADDRESS = re.compile(r"\S+@\S+")
+
+
+class SesProvider:
+    """One SES account in one region. `client` is an entered `kit.aws.ses_client`, which never retries."""
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        configuration_set: str,
+        prices: PriceTable,
+        keys: RecipientKeys,
+        tokens: UnsubscribeTokens,
+        public_url: str,
+        now: Callable[[], datetime],
+        unsubscribe_mailto: str | None = None,
+    ) -> None:
+        self._client, self._configuration_set = client, configuration_set
+        self._prices, self._keys, self._tokens = prices, keys, tokens
+        self._public_url, self._now, self._mailto = public_url.rstrip("/"), now, unsubscribe_mailto
+        self._prepared: OrderedDict[int, tuple[OutgoingMail, PreparedMime]] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """`ses`."""
+        return NAME
+
+    async def send(self, attempt: OutgoingAttempt) -> Accepted | Rejected | Unknown:
+        """One SendEmail with the raw message and a single envelope recipient; see the port for what is promised."""
+        mail = attempt.mail
+        try:
+            raw = self._prepare(mail).for_attempt(attempt.attempt_id, self._unsubscribe_url(mail, attempt.recipient))
+        except PermanentError as error:
+            return Rejected("invalid", str(error), "mail")
+        try:
+            answer = await self._client.send_email(
+                FromEmailAddress=mail.from_,
+                Destination={"ToAddresses": [attempt.recipient]},
+                Content={"Raw": {"Data": raw}},
+                ConfigurationSetName=self._configuration_set,
+                EmailTags=[
+                    {"Name": MESSAGE_TAG, "Value": mail.message_id},
+                    {"Name": ATTEMPT_TAG, "Value": attempt.attempt_id},
+                    {"Name": "category", "Value": mail.category},
+                ],
+            )
+        except (ClientError, BotoCoreError) as error:
+            return outcome_of(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request may have left
+            return Unknown(f"unexpected {type(error).__name__}")
+        message_id = answer.get("MessageId")
+        if not message_id:
+            return Unknown("SES answered without a message id")
+        return Accepted(message_id, len(raw), self.estimate_cost(len(raw), self._now()))
+
+    async def quota(self) -> Quota:
+        """GetAccount's send quota. Raises Unavailable, or RefusedHere where the account may not send."""
+        try:
+            answer = await self._client.get_account()
+        except ClientError as error:
+            if error_code(error) in ACCOUNT_REFUSALS:
+                raise RefusedHere(error_code(error), "SES refuses the account") from error
+            raise Unavailable("SES", f"GetAccount answered {error_code(error) or 'an error'}") from error
+        except BotoCoreError as error:
+            reach = "cannot be reached" if is_transient(error) else "cannot be asked"
+            raise Unavailable("SES", f"{reach} ({type(error).__name__})") from error
+        if answer.get("SendingEnabled") is False:
+            raise RefusedHere("sendingPaused", "SES has paused sending for this account")
+        quota = answer["SendQuota"]
+        return Quota(
+            float(quota["MaxSendRate"]), float(quota["Max24HourSend"]), float(quota.get("SentLast24Hours", 0.0))
+        )
+
+    def estimate_cost(self, size: int, at: datetime) -> Cost:
+        """By the price table in force at `at`."""
+        return self._prices.cost(NAME, size, at)
+
+    def _prepare(self, mail: OutgoingMail) -> PreparedMime:
+        known = self._prepared.get(id(mail))
+        if known is not None:
+            return known[1]
+        prepared = prepare(
+            OutgoingMessage(
+                message_id=mail.message_id,
+                from_addr=mail.from_,
+                to=mail.to,
+                cc=mail.cc,
+                reply_to=mail.reply_to,
+                subject=mail.subject,
+                date=mail.date,
+                html=mail.content.html,
+                text=mail.content.text,
+                attachments=tuple(Attachment(*file) for file in mail.files),
+                unsubscribe_mailto=self._mailto if mail.category == "marketing" else None,
+            )
+        )
+        # The mail is kept beside what was made of it: while it lives, nothing else can have its id().
+        self._prepared[id(mail)] = (mail, prepared)
+        if len(self._prepared) > PREPARED_AT_MOST:
+            self._prepared.popitem(last=False)
+        return prepared
+
+    def _unsubscribe_url(self, mail: OutgoingMail, recipient: str) -> str | None:
+        if mail.category != "marketing":
+            return None
+        scope = f"list:{mail.list_id}" if mail.list_id else "marketing"
+        claims = UnsubscribeClaims(self._keys.key(recipient), scope, mail.message_id, mail.date.replace(microsecond=0))
+        return f"{self._public_url}/unsubscribe/{self._tokens.issue(claims)}"
+
+
+def outcome_of(error: ClientError | BotoCoreError) -> Rejected | Unknown:
+    """What an error of SendEmail says about the mail: certainly not taken, or nobody knows."""
+    if isinstance(error, ClientError):
+        return _answered(error)
+    cause = getattr(error, "kwargs", {}).get("error")
+    # Only these three are raised before anything is written to a connection that stands. A reset after the whole
+    # request was read looks the same from outside (EndpointConnectionError), but its cause is aiohttp's ClientOSError.
+    if isinstance(error, EndpointConnectionError | SSLError) and isinstance(cause, aiohttp.ClientConnectorError):
+        return Rejected("connectionFailed", f"no connection to SES ({type(cause).__name__})", "throttle")
+    if isinstance(error, ConnectTimeoutError) and isinstance(cause, aiohttp.ConnectionTimeoutError):
+        return Rejected("connectionFailed", "no connection to SES within the time limit", "throttle")
+    return Unknown(f"{type(error).__name__} ({type(cause).__name__})" if cause else type(error).__name__)
+
+
+def _answered(error: ClientError) -> Rejected | Unknown:
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = error_code(error)
+    detail = _ADDRESS.sub("(address)", str(error.response.get("Error", {}).get("Message", "")))[:300]
+    kind: RefusalKind
+    if code in THROTTLES or status in (429, 503):
+        kind = "throttle"
+    elif status >= 500 or status < 400:
+        # It may have been taken before the answer was lost.
+        return Unknown(f"SES answered {status} {code}")
+    else:
+        kind = "account" if code in ACCOUNT_REFUSALS else "mail"
+    return Rejected(code or f"http{status}", detail, kind, _retry_after(error))
+
+
+def _retry_after(error: ClientError) -> float | None:
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    value = headers.get("retry-after", "")
+    return float(value) if value.isdigit() else None
