@@ -38,7 +38,11 @@ CHECKS = (
     Check("types", _tool("mypy", "--strict"), "mend the types"),
     Check("format", _tool("ruff", "format", "--check", "."), "run `make format`"),
     Check("lint", _tool("ruff", "check", "."), "run `make format`, mend the rest"),
-    Check("imports", _tool("lint-imports", "--no-cache"), "keep the layers of pyproject.toml, or write an ADR"),
+    Check(
+        "imports",
+        _tool("lint-imports", "--no-cache", "--no-logo"),
+        "keep the layers of pyproject.toml, or write an ADR",
+    ),
     Check("template", _tool("cfn-lint", "deploy/aws/mailroom.yaml"), "mend the CloudFormation template"),
     Check(
         "compose",

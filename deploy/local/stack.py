@@ -14,6 +14,7 @@ folder, so that any later `Stack` of the same site finds them.
 
 import json
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -32,6 +33,7 @@ from deploy.local.site import HOST, ROOT, Site, StackError, port_setting, rememb
 from deploy.processes import AwsResources, Secrets, service_environment
 
 STOP_FIRST = ("gateway", "email", "events")
+_COMPLAINT = re.compile(r'\b(ERROR|FATAL|CRITICAL|Traceback|Exception)\b|"s":"[EF]"|"level":\s*"(error|critical)"')
 _NO_RESOURCES = AwsResources("", "", "", "", "")
 
 
@@ -203,8 +205,10 @@ class Stack:
             time.sleep(0.05)
 
     def _last_words(self, name: str) -> str:
-        lines = self.logs(name).splitlines()[-20:]
-        return f"Last lines of {self.site.log_file(name)}:\n" + "\n".join(f"  {line}" for line in lines)
+        lines = self.logs(name).splitlines()[-400:]
+        complaints = [line for line in lines[:-12] if _COMPLAINT.search(line)][-8:]
+        shown = "\n".join(f"  {line[:400]}" for line in (*complaints, *lines[-12:]))
+        return f"From {self.site.log_file(name)}:\n{shown}"
 
     def _check_ports(self, names: Iterable[str]) -> None:
         taken = [

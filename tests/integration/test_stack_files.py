@@ -1,0 +1,71 @@
+"""Locks, Compose file and local stack say the same."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy import compose, processes
+from deploy.local.site import ROOT, throwaway_site
+from deploy.local.stack import Stack
+
+LOCKS = ("runtime", "dev", "stack", "ministack", "bench")
+
+
+def names(text: str) -> set[str]:
+    found = re.findall(r"^([A-Za-z0-9][A-Za-z0-9._-]*)", text, flags=re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in found}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_requirement_is_locked_with_hashes_and_names_no_registry(lock: str) -> None:
+    wanted = names((ROOT / "requirements" / f"{lock}.in").read_text())
+    locked = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    assert wanted <= names(locked)
+    for block in re.split(r"\n(?=\S)", locked.strip()):
+        assert "==" in block
+        assert "--hash=sha256:" in block
+    assert "://" not in locked
+    assert "--index-url" not in locked
+    assert "--find-links" not in locked
+
+
+def test_the_tests_run_on_the_versions_that_the_image_has() -> None:
+    def versions(lock: str) -> dict[str, str]:
+        text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+        return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, flags=re.MULTILINE))
+
+    runtime, dev = versions("runtime"), versions("dev")
+    assert {name: dev.get(name) for name in runtime} == runtime
+
+
+def test_compose_and_local_stack_run_the_same_processes_with_the_same_settings(tmp_path: Path) -> None:
+    services = yaml.safe_load(compose.FILE.read_text())["services"]
+    local = Stack(throwaway_site(tmp_path, os.environ)).env()
+    for each in (*processes.PROCESSES, *processes.JOBS):
+        assert services[each.name]["command"] == ["python", "-m", *each.module]
+        assert set(services[each.name]["environment"]) == set(local)
+        assert set(services[each.name]["depends_on"]) == set(each.needs)
+
+
+def test_compose_holds_no_secret() -> None:
+    environment = yaml.safe_load(compose.FILE.read_text())["services"]["email"]["environment"]
+    for name in ("FILE_ENCRYPTION_KEY", "WEBHOOK_SECRET", "MAILROOM_JWT_SECRET"):
+        assert environment[name].startswith(f"${{{name}:?")
+
+
+def test_every_container_is_bounded_watched_and_not_root() -> None:
+    services = yaml.safe_load(compose.FILE.read_text())["services"]
+    jobs = {job.name for job in processes.JOBS}
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}, name
+        assert "restart" in service, name
+        ours = service["image"].startswith("mailroom:")
+        assert ours or service["user"].partition(":")[0] not in ("0", "root", ""), name
+        assert name in jobs or service["healthcheck"]["test"], name
+    dockerfile = (ROOT / "deploy/docker/Dockerfile").read_text()
+    assert re.search(r"^USER 10001:10001$", dockerfile, flags=re.MULTILINE)
+    assert re.search(r"^HEALTHCHECK ", dockerfile, flags=re.MULTILINE)

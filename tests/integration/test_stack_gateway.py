@@ -1,0 +1,117 @@
+"""The gateway sends each path and method to the service that answers it, and speaks for one that is away."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local.site import throwaway_site
+from deploy.local.stack import Stack
+
+
+def upstream(name: str, port: int) -> ThreadingHTTPServer:
+    """A server that answers everything with its name."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            body = name.encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = do_PATCH = do_HEAD = answer  # noqa: N815 - names that the base class calls
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(throwaway_site(tmp_path_factory.mktemp("gateway"), os.environ))
+    stack.start(["gateway"])
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture(scope="module")
+def origin(gateway: Stack) -> Iterator[str]:
+    servers = [upstream(name, gateway.site.ports[name]) for name in ("email", "events")]
+    yield gateway.site.url("gateway")
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+ID = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "service"),
+    [
+        ("POST", "/api/email", "email"),
+        ("DELETE", f"/api/email/{ID}", "email"),
+        ("GET", f"/api/email/{ID}/content", "email"),
+        ("GET", "/api/suppressions", "email"),
+        ("POST", "/api/suppressions", "email"),
+        ("DELETE", "/api/suppressions/some-id", "email"),
+        ("GET", "/unsubscribe/token", "email"),
+        ("POST", "/unsubscribe/token", "email"),
+        ("GET", "/api/email?page=2", "events"),
+        ("GET", f"/api/email/{ID}", "events"),
+        ("GET", f"/api/email/{ID}/history", "events"),
+        ("GET", "/api/email/analytics", "events"),
+        ("GET", "/api/projections", "events"),
+        ("POST", "/api/projections/email_log/rebuild", "events"),
+        ("POST", "/api/parked/some-id/retry", "events"),
+    ],
+)
+def test_each_path_and_method_reaches_its_service(origin: str, method: str, path: str, service: str) -> None:
+    assert httpx.request(method, origin + path).text == service
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/metrics"),
+        ("GET", "/readyz"),
+        ("GET", "/api/emails"),
+        ("PATCH", "/api/email/x"),
+        ("GET", "/api/suppressionsx"),
+    ],
+)
+def test_nothing_else_is_let_through(origin: str, method: str, path: str) -> None:
+    answer = httpx.request(method, origin + path)
+    assert (answer.status_code, answer.json()) == (404, {"success": False, "error": "not found"})
+
+
+def test_a_large_mail_passes_and_an_endless_one_does_not(origin: str) -> None:
+    assert httpx.post(f"{origin}/api/email", content=b"x" * 20_000_000).text == "email"
+    assert httpx.post(f"{origin}/api/email", content=b"x" * 45_000_000).status_code == 413
+
+
+def test_a_service_that_is_away_is_answered_for(tmp_path: Path) -> None:
+    stack = Stack(throwaway_site(tmp_path, os.environ))
+    stack.start(["gateway"])
+    try:
+        answer = httpx.get(f"{stack.site.url('gateway')}/api/email", timeout=20)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "2"
+        assert json.loads(answer.text)["success"] is False
+    finally:
+        stack.stop()

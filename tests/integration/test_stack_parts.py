@@ -1,0 +1,91 @@
+"""The parts of a stack, really started, killed and started again."""
+
+import os
+import socket
+from pathlib import Path
+
+import pymongo
+import pytest
+
+from deploy import compose
+from deploy.local.endpoints import AwsEndpoints
+from deploy.local.site import StackError, throwaway_site
+from deploy.local.stack import Stack
+
+
+def test_starting_what_runs_changes_nothing(test_stack: Stack) -> None:
+    test_stack.start(["mongo"])
+    before = test_stack.child("mongo")
+    test_stack.start(["mongo"])
+    assert test_stack.child("mongo") == before
+    assert test_stack.ready(["mongo"])
+
+
+def test_a_killed_part_is_seen_as_down_and_comes_back_with_its_data(test_stack: Stack, mongo_url: str) -> None:
+    test_stack.start(["mongo"])
+    database = pymongo.MongoClient[dict[str, object]](test_stack.site.addresses().mongo_url)["stack_parts"]
+    database["kept"].insert_one({"_id": "it"})
+    before = test_stack.child("mongo")
+    test_stack.kill("mongo")
+    assert test_stack.problem("mongo") == "not running"
+    assert not test_stack.ready(["mongo"])
+    test_stack.start(["mongo"])
+    assert test_stack.child("mongo") != before
+    assert database["kept"].find_one({"_id": "it"}) is not None
+    database.client.drop_database("stack_parts")
+    database.client.close()
+
+
+def test_a_later_stack_of_the_same_site_finds_and_stops_what_an_earlier_one_started(tmp_path: Path) -> None:
+    site = throwaway_site(tmp_path, os.environ)
+    Stack(site).start(["mongo"])
+    child = Stack(site).child("mongo")
+    assert child is not None
+    Stack(site).stop()
+    assert not child.alive()
+    Stack(site).stop()
+
+
+def test_a_port_in_use_is_named_with_its_setting_and_nothing_is_started(tmp_path: Path) -> None:
+    stack = Stack(throwaway_site(tmp_path, os.environ))
+    with socket.create_server(("127.0.0.1", stack.site.ports["kafka"])), pytest.raises(StackError) as raised:
+        stack.start(["mongo", "kafka"])
+    assert f"port {stack.site.ports['kafka']} for kafka is in use" in str(raised.value)
+    assert "MAILROOM_KAFKA_PORT" in str(raised.value)
+    assert stack.child("mongo") is None
+
+
+def test_a_part_that_ends_while_starting_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    stack = Stack(throwaway_site(tmp_path, os.environ))
+    (stack.site.data_dir("mongo") / "mongod.lock").mkdir(parents=True)
+    try:
+        with pytest.raises(StackError, match=r"mongo ended while starting(.|\n)*mongod\.lock"):
+            stack.start(["mongo"])
+    finally:
+        stack.stop()
+
+
+def test_unknown_parts_are_refused(test_stack: Stack) -> None:
+    with pytest.raises(StackError, match="No part is called mysql; there are kafka"):
+        test_stack.start(["mysql"])
+
+
+def test_the_resources_are_named_as_compose_expects_and_can_be_deployed_again(
+    test_stack: Stack, aws: AwsEndpoints
+) -> None:
+    made, expected = test_stack.resources(), compose.resources()
+    assert made.queue_url.partition("/0")[2] == expected.queue_url.partition("/0")[2]
+    assert made.dead_letter_queue_url.partition("/0")[2] == expected.dead_letter_queue_url.partition("/0")[2]
+    assert (made.topic_arn, made.bucket) == (expected.topic_arn, expected.bucket)
+    assert made.configuration_set == expected.configuration_set
+    test_stack.start(["resources"])
+    assert test_stack.resources() == made
+
+
+def test_secrets_are_made_once_and_for_the_owner_only(tmp_path: Path) -> None:
+    site = throwaway_site(tmp_path, os.environ)
+    first = Stack(site).env()
+    assert Stack(site).env() == first
+    assert first["FILE_ENCRYPTION_KEY"] != first["WEBHOOK_SECRET"]
+    assert site.secrets_file.stat().st_mode & 0o077 == 0
+    assert Stack(throwaway_site(tmp_path / "other", os.environ)).env()["WEBHOOK_SECRET"] != first["WEBHOOK_SECRET"]
