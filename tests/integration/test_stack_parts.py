@@ -1,7 +1,10 @@
 """The parts of a stack, really started, killed and started again."""
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pymongo
@@ -9,7 +12,7 @@ import pytest
 
 from deploy import compose
 from deploy.local.endpoints import AwsEndpoints
-from deploy.local.site import StackError, throwaway_site
+from deploy.local.site import ROOT, StackError, throwaway_site
 from deploy.local.stack import Stack
 
 
@@ -59,7 +62,7 @@ def test_a_part_that_ends_while_starting_is_reported_with_its_last_words(tmp_pat
     stack = Stack(throwaway_site(tmp_path, os.environ))
     (stack.site.data_dir("mongo") / "mongod.lock").mkdir(parents=True)
     try:
-        with pytest.raises(StackError, match=r"mongo ended while starting(.|\n)*mongod\.lock"):
+        with pytest.raises(StackError, match=r"mongo ended while starting(.|\n)*status of lock file"):
             stack.start(["mongo"])
     finally:
         stack.stop()
@@ -80,6 +83,33 @@ def test_the_resources_are_named_as_compose_expects_and_can_be_deployed_again(
     assert made.configuration_set == expected.configuration_set
     test_stack.start(["resources"])
     assert test_stack.resources() == made
+
+
+def test_the_command_starts_reports_and_stops_a_stack_and_can_be_run_again(tmp_path: Path) -> None:
+    ports = {f"MAILROOM_{name.upper()}_PORT": str(port) for name, port in throwaway_site(tmp_path, {}).ports.items()}
+    env = {**os.environ, **ports, "MAILROOM_STATE_DIR": str(tmp_path)}
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", "deploy.local", *arguments]
+        return subprocess.run(whole, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+    def state(name: str) -> str:
+        return next(str(row["state"]) for row in json.loads(command("status", "--json").stdout) if row["part"] == name)
+
+    try:
+        assert "mongo      ready in" in command("up", "mongo").stdout
+        assert "mongo      runs already" in command("up", "mongo").stdout
+        assert (state("mongo"), state("kafka")) == ("ready", "down")
+        assert command("status").returncode == 1
+        assert "Waiting for connections" in command("logs", "mongo", "-n", "1000").stdout
+        assert command("kill", "mongo").returncode == 0
+        assert state("mongo") == "down"
+        assert command("kill", "mongo").stderr.strip() == "mailroom: mongo is not running."
+        assert "mongo      ready in" in command("restart", "mongo").stdout
+    finally:
+        stopped = command("down")
+    assert "mongo      stopped in" in stopped.stdout
+    assert "Nothing was running." in command("down").stdout
 
 
 def test_secrets_are_made_once_and_for_the_owner_only(tmp_path: Path) -> None:
