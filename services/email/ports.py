@@ -184,7 +184,7 @@ class ContentStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """At least one of `html` and `text`. `template_version` names the template's exact text; None without a template."""
+    """At least one of `html` and `text`. `template_version` names the template's exact text, None without one."""
 
     html: str | None
     text: str | None
