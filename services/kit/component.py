@@ -1,0 +1,82 @@
+"""The parts that a process is made of, and the usual way to make one: a loop that runs until it is told to stop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from services.kit.health import Progress, Report
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
+
+Run = Callable[[asyncio.Event], Awaitable[None]]
+"""A loop's body: runs until the event is set, then finishes what it has in hand and returns."""
+
+
+class Component(Protocol):
+    """One part of a process: it can be started and stopped once."""
+
+    async def start(self) -> None:
+        """Begin, and return as soon as it runs. Raises when it cannot; it is then stopped all the same."""
+        ...
+
+    async def stop(self, timeout: float) -> None:
+        """Finish what is in hand and end, within `timeout` seconds, after which it is cut off. Harmless when not
+        started.
+        """
+        ...
+
+    def health(self) -> Report:
+        """How it is doing. `Report.died` when it ended by itself."""
+        ...
+
+
+class LoopComponent:
+    """A `Component` made of one coroutine that runs until told to stop.
+
+    The coroutine reports its turns to the `Progress` given. If it raises or returns before it was told to stop, the
+    component has died, and `lifecycle.Process` ends the process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        progress: Progress,
+        *,
+        detail: Callable[[], Mapping[str, object]] = dict,
+    ) -> None:
+        """`detail` adds to the health report."""
+        self._name = name
+        self._run = run
+        self._progress = progress
+        self._detail = detail
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._until_stopped(), name=self._name)
+
+    async def stop(self, timeout: float) -> None:
+        self._stopping.set()
+        if self._task is None:
+            return
+        done, _ = await asyncio.wait([self._task], timeout=timeout)
+        if not done:
+            log.warning("component did not finish in time and is cut off", component=self._name, seconds=timeout)
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=1.0)
+
+    def health(self) -> Report:
+        return self._progress.report(self._detail(), died=self._died())
+
+    async def _until_stopped(self) -> None:
+        await self._run(self._stopping)
+
+    def _died(self) -> str | None:
+        if self._task is None or not self._task.done() or self._stopping.is_set():
+            return None
+        if self._task.cancelled():
+            return "cancelled from inside"
+        error = self._task.exception()
+        return f"{type(error).__name__}: {error}" if error else "returned although nobody told it to stop"

@@ -1,0 +1,194 @@
+"""The HTTP application of a service: FastAPI with Mailroom's envelope, limits, health, metrics and documents.
+
+Routes are made on a `router()` and handed to `create_app`; they return `Answer(data=…)` and raise `kit.errors`.
+"""
+
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, FastAPI, Header, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from services.kit.answers import REFUSALS, Answer, Refusal, answer_errors
+from services.kit.auth import Authenticator
+from services.kit.clock import Ids, SystemIds
+from services.kit.errors import InvalidRequest
+from services.kit.health import Health
+from services.kit.metrics import CONTENT_TYPE, Metrics
+from services.kit.request_edge import CORRELATION_ID, REQUEST_ID, RequestEdge
+from services.kit.tracing import Tracing
+
+__all__ = ["Answer", "IdempotencyKey", "Refusal", "correlation_id", "create_app", "router"]
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="One value for one intended creation: repeating the request with it creates nothing twice.",
+    ),
+]
+"""The parameter of every route that creates something."""
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_DOCS_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src 'self' data: https://fastapi.tiangolo.com; "
+    "style-src https://cdn.jsdelivr.net 'unsafe-inline'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
+    "frame-ancestors 'none'"
+)
+
+
+class _JsonRequest(Request):
+    """Reads JSON as RFC 8259 has it: no NaN, no lone surrogates, no endless nesting; and no NUL, which nothing
+    stores.
+    """
+
+    async def json(self) -> Any:
+        body = await self.body()
+        if _NUL.search(body):
+            raise InvalidRequest(details=[{"field": "body", "message": "holds a NUL character (\\u0000)"}])
+        return orjson.loads(body)
+
+
+class _JsonRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            try:
+                return await handle(_JsonRequest(request.scope, request.receive))
+            except Exception as error:
+                if isinstance(error.__cause__, InvalidRequest):  # FastAPI wraps what reading a body raises
+                    raise error.__cause__ from None
+                raise
+
+        return handle_strictly
+
+
+def router(prefix: str = "", *, tag: str | None = None) -> APIRouter:
+    """A router for `create_app`. `tag` groups its routes in the documents."""
+    return APIRouter(prefix=prefix, tags=[tag] if tag else None, route_class=_JsonRoute, redirect_slashes=False)
+
+
+def correlation_id(request: Request) -> str:
+    """The id of the whole journey that this request is part of: the caller's, else one made for it."""
+    found: str = request.state.correlation_id
+    return found
+
+
+def create_app(
+    *,
+    title: str,
+    service: str,
+    version: str,
+    authenticator: Authenticator,
+    health: Health,
+    metrics: Metrics,
+    routers: Sequence[APIRouter],
+    tracing: Tracing | None = None,
+    ids: Ids | None = None,
+    max_body: int = 1024 * 1024,
+    cors_origins: Sequence[str] = (),
+    lifespan: Lifespan | None = None,
+) -> FastAPI:
+    """The application, with `/healthz`, `/readyz`, `/metrics`, `/docs` and `/openapi.json` beside the routes given.
+
+    Args:
+        title, version: for the documents.
+        service: for metrics.
+        authenticator: what `auth.require` asks.
+        routers: made by `router()`; another kind would not read JSON strictly and is refused with a ValueError.
+        max_body: bytes a request may have; more is 413.
+        cors_origins: pages elsewhere that may call with a bearer token; none by default, and never with the cookie.
+        lifespan: entered when the server starts.
+    """
+    app = FastAPI(
+        title=title,
+        version=version,
+        responses=REFUSALS,
+        redoc_url=None,
+        docs_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        separate_input_output_schemas=False,
+    )
+    app.state.authenticator = authenticator
+    answer_errors(app)
+    for each in (*routers, _operations(title, health, metrics)):
+        if each.route_class is not _JsonRoute:
+            raise ValueError("make the application's routers with kit.http.router()")
+        app.include_router(each)
+    _describe_without_422(app)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", CORRELATION_ID, REQUEST_ID],
+            expose_headers=[REQUEST_ID, CORRELATION_ID, "Retry-After"],
+            max_age=600,
+        )
+    app.add_middleware(
+        RequestEdge,
+        service=service,
+        metrics=metrics,
+        tracing=tracing or Tracing.off(),
+        ids=ids or SystemIds(),
+        max_body=max_body,
+    )
+    return app
+
+
+def _operations(title: str, health: Health, metrics: Metrics) -> APIRouter:
+    """What machines and operators ask; without a token, and without anything personal."""
+    operations = APIRouter(route_class=_JsonRoute, include_in_schema=False)
+
+    @operations.get("/healthz")
+    async def live() -> JSONResponse:
+        fine, detail = health.liveness()
+        return JSONResponse(detail, status_code=200 if fine else 503)
+
+    @operations.get("/readyz")
+    async def ready() -> JSONResponse:
+        fine, detail = await health.readiness()
+        return JSONResponse(detail, status_code=200 if fine else 503)
+
+    @operations.get("/metrics")
+    async def rendered() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+    @operations.get("/docs")
+    async def docs() -> Response:
+        page = get_swagger_ui_html(openapi_url="/openapi.json", title=title)
+        page.headers["content-security-policy"] = _DOCS_POLICY
+        return page
+
+    return operations
+
+
+def _describe_without_422(app: FastAPI) -> None:
+    """FastAPI documents a 422 for every route with parameters; ours answer 400 in the envelope."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            for path in document["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            for unused in ("HTTPValidationError", "ValidationError"):
+                document.get("components", {}).get("schemas", {}).pop(unused, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]

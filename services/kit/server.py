@@ -1,0 +1,99 @@
+"""The HTTP server as a component: it starts only on a port of its own, and drains before it ends."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from services.kit.errors import SettingsError
+from services.kit.health import Report
+
+DRAIN_SECONDS = 3
+"""How long requests in progress may still take once we are told to stop."""
+
+
+class HttpServer:
+    """Serves `app`. A `Component`."""
+
+    def __init__(self, app: ASGIApp, *, host: str, port: int, port_variable: str = "the port") -> None:
+        """`port` 0 takes any free one; `port_variable` names the setting to change when the port is taken."""
+        self._host = host
+        self._wanted_port = port
+        self._port_variable = port_variable
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="on",
+            timeout_keep_alive=20,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        self._server = _Server(config)
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, once started."""
+        if self._socket is None:
+            raise RuntimeError("the server is not started")
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    async def start(self) -> None:
+        self._socket = self._listen()
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http server")
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+                raise RuntimeError("the HTTP application did not start: see the log above")
+            await asyncio.sleep(0.01)
+
+    async def stop(self, timeout: float) -> None:
+        self._server.should_exit = True
+        if self._task is not None:
+            _, late = await asyncio.wait([self._task], timeout=timeout)
+            if late:
+                self._server.force_exit = True
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=1.0)
+        if self._socket is not None:
+            self._socket.close()
+
+    def health(self) -> Report:
+        ended = self._task is not None and self._task.done() and not self._server.should_exit
+        fine = self._server.started and not ended
+        return Report(
+            live=not ended,
+            ready=fine,
+            detail={"state": "serving" if fine else "not serving"},
+            died="the HTTP server ended by itself" if ended else None,
+        )
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((self._host, self._wanted_port))
+        except OSError as error:
+            listening.close()
+            place = f"{self._host}:{self._wanted_port}"
+            raise SettingsError(
+                [f"{place} cannot be listened on ({error.strerror}): set {self._port_variable} to another."]
+            ) from None
+        listening.listen(2048)
+        return listening
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `lifecycle.Process`, which drains the rest of the process too."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
