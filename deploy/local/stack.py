@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Stack:
         self.extra = dict(extra or {})
         self._progress = progress
         self._secrets_lock = threading.Lock()
+        self._interrupted = threading.Event()
 
     def start(self, names: Iterable[str] | None = None, *, with_needs: bool = True) -> None:
         """Start the named parts (default: all) and what they need, and wait until each works.
@@ -62,11 +63,17 @@ class Stack:
         self.site.log_dir.mkdir(parents=True, exist_ok=True)
         remember_ports(self.site)
         self._check_ports(wanted)
+        self._interrupted.clear()
         futures: dict[str, Future[None]] = {}
         with ThreadPoolExecutor(max_workers=len(wanted) or 1) as pool:
             for name in wanted:
                 needs = [futures[need] for need in PARTS[name].needs if need in futures]
                 futures[name] = pool.submit(self._start_after, needs, PARTS[name])
+            try:
+                wait(futures.values())
+            except BaseException:
+                self._interrupted.set()
+                raise
         failures = [error for error in (future.exception() for future in futures.values()) if error]
         own = [error for error in failures if not isinstance(error, _NeedFailed)]
         if own:
@@ -195,6 +202,8 @@ class Stack:
                 return part.ready(self.site)
             except Exception as error:  # noqa: BLE001 - whatever a client library raises means "not yet"
                 reason: Any = error
+            if self._interrupted.is_set():
+                raise StackError(f"{part.name}: interrupted while it was starting.")
             if not child.alive():
                 raise StackError(f"{part.name} ended while starting.\n{self._last_words(part.name)}")
             if time.monotonic() > deadline:
