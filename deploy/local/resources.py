@@ -52,6 +52,8 @@ def _settled(client: Any, seconds: float) -> Mapping[str, Any]:
         "StackName": STACK_NAME,
         "TemplateBody": (ROOT / TEMPLATE).read_text(),
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
+        # The emulator speaks plain HTTP, which the template refuses elsewhere.
+        "Parameters": [{"ParameterKey": "RequireTls", "ParameterValue": "false"}],
     }
     if stack is None:
         client.create_stack(**arguments)
