@@ -1,5 +1,6 @@
 """Bringing a cluster's topics to what `contracts.topics` says, and telling where they differ."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from contracts.topics import TOPICS, Topic
 from services.kit.errors import Unavailable
@@ -55,7 +56,7 @@ async def apply(
         await _create(admin, [wanted[d.topic] for d in before if d.what == "missing"], replication)
         names = dict.fromkeys(d.topic for d in before if d.mendable and d.what != "missing")
         await _configure(admin, [wanted[name] for name in names])
-        after = await _drift(admin, topics)
+        after = await _settled(admin, topics)
     return [drift for drift in before if drift not in after], after
 
 
@@ -65,10 +66,20 @@ async def _admin(bootstrap: str, connection: Mapping[str, Any]) -> AsyncIterator
     try:
         await bounded(admin.start(), _SECONDS)
         yield admin
-    except (OSError, TimeoutError) as failure:
-        raise Unavailable("Kafka", f"{bootstrap} does not answer") from failure
+    except (KafkaError, OSError, TimeoutError) as failure:
+        raise Unavailable("Kafka", f"{bootstrap} does not answer: {failure!r}") from failure
     finally:
         await bounded(admin.close(), _SECONDS)
+
+
+async def _settled(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[Drift]:
+    """What differs after a change, which takes a moment to be seen by all of the cluster."""
+    for _ in range(20):
+        drift = await _drift(admin, topics)
+        if not any(one.mendable for one in drift):
+            break
+        await asyncio.sleep(0.1)
+    return drift
 
 
 async def _drift(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[Drift]:
