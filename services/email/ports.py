@@ -14,6 +14,8 @@ from contracts.email.commands import SendEmail
 from contracts.email.values import Category, ContentRef
 from contracts.recipients.events import SuppressionReason
 from services.email.domain.content import ContentKind, MessageContent, SealedBody
+from services.email.domain.correlation import Correlation
+from services.email.domain.notifications import Delivered, Json, Translation
 from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, Rejected, Unknown
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "MailProvider",
     "NewContent",
     "NotCalled",
+    "NotificationFormat",
     "Outcome",
     "OutgoingAttempt",
     "OutgoingMail",
@@ -236,4 +239,36 @@ class SuppressionList(Protocol):
 
         Raises TransientError when it cannot be read: nothing may be sent then.
         """
+        ...
+
+
+# --- notifications -----------------------------------------------------------------------------------------------
+
+
+class NotificationFormat(Protocol):
+    """How one provider's notifications are read. Pure. Raises PermanentError for what is malformed."""
+
+    @property
+    def provider(self) -> str:
+        """The provider's wire name."""
+        ...
+
+    def unwrap(self, raw: bytes, *, sqs_message_id: str | None = None, sqs_sent: str | None = None) -> Delivered:
+        """Take a notification out of its wrappings."""
+        ...
+
+    def correlate(self, notification: Json) -> Correlation | None:
+        """The message and attempt that it names by itself."""
+        ...
+
+    def provider_message_id(self, notification: Json) -> str | None:
+        """The provider's id of the message, by which it is looked up otherwise."""
+        ...
+
+    def without_message(self, notification: Json) -> str | None:
+        """Why it is about no message at all, or None."""
+        ...
+
+    def translate(self, delivered: Delivered, correlation: Correlation) -> Translation:
+        """Its facts, or why there are none."""
         ...

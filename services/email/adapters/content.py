@@ -216,7 +216,7 @@ class MongoContentStore:
         try:
             return self._cipher.open(bytes(sealed), _context(message_id, ref))
         except PermanentError as error:
-            log.error("content.cannotBeOpened", aggregate_id=message_id, reason=error.reason)
+            log.warning("content.cannotBeOpened", aggregate_id=message_id, reason=error.reason)
             return None
 
     async def _object(self, name: str) -> bytes | None:

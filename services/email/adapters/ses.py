@@ -187,9 +187,9 @@ def outcome_of(error: ClientError | BotoCoreError) -> Rejected | Unknown:
     # Only these three are raised before anything is written to a connection that stands. A reset after the whole
     # request was read looks the same from outside (EndpointConnectionError), but its cause is aiohttp's ClientOSError.
     if isinstance(error, EndpointConnectionError | SSLError) and isinstance(cause, aiohttp.ClientConnectorError):
-        return Rejected("connectionFailed", f"no connection to SES ({type(cause).__name__})", "throttle")
+        return Rejected("connectionFailed", f"no connection to SES ({type(cause).__name__})", "unreachable")
     if isinstance(error, ConnectTimeoutError) and isinstance(cause, aiohttp.ConnectionTimeoutError):
-        return Rejected("connectionFailed", "no connection to SES within the time limit", "throttle")
+        return Rejected("connectionFailed", "no connection to SES within the time limit", "unreachable")
     return Unknown(f"{type(error).__name__} ({type(cause).__name__})" if cause else type(error).__name__)
 
 

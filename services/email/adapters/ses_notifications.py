@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parseaddr
-from typing import Any
 
 from contracts.addresses import normalise_address
 from contracts.base import EventData
@@ -20,9 +19,10 @@ from contracts.email import events as facts
 from contracts.envelope import Envelope
 from contracts.ids import fact_id, millis_text
 from contracts.registry import NAMES
-from services.email.adapters.ses_transport import Delivered, parse_time
+from services.email.adapters.ses_transport import parse_time, unwrap
 from services.email.domain.correlation import ATTEMPT_HEADER, ATTEMPT_TAG, MESSAGE_HEADER, MESSAGE_TAG, Correlation
 from services.email.domain.engagement import is_machine
+from services.email.domain.notifications import Delivered, Json, Translation
 from services.kit.errors import PermanentError
 
 REVISION = 1
@@ -30,16 +30,6 @@ REVISION = 1
 
 SOURCE = "/mailroom/email/ses"
 PROVIDER = "ses"
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """The facts of one notification, or why there are none."""
-
-    facts: tuple[Envelope, ...]
-    why_none: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +144,17 @@ def translate_ses(delivered: Delivered, correlation: Correlation) -> Translation
     except ValueError as error:
         raise PermanentError("malformed", f"{kind}: {type(error).__name__}") from error
     return Translation(found, None if found else f"a {kind} that changes nothing that Mailroom keeps")
+
+
+class SesNotifications:
+    """The `NotificationFormat` of Amazon SES."""
+
+    provider = PROVIDER
+    unwrap = staticmethod(unwrap)
+    correlate = staticmethod(correlate)
+    provider_message_id = staticmethod(provider_message_id)
+    without_message = staticmethod(without_message)
+    translate = staticmethod(translate_ses)
 
 
 # --- the ten types ------------------------------------------------------------------------------------------------

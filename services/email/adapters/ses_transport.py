@@ -5,33 +5,13 @@ Nothing here judges the notification itself; `ses_notifications` does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic_core import from_json
 
 from contracts.base import from_micros
+from services.email.domain.notifications import Delivered, Json
 from services.kit.errors import PermanentError
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """A notification out of its wrappings.
-
-    Attributes:
-        notification: the SES notification as a JSON object; None where the envelope holds no notification.
-        transport_id: SNS MessageId, else SQS MessageId: equal for a redelivery, None where nothing names one.
-        received_at: SNS Timestamp, else SQS SentTimestamp: the only time that Reject and Rendering Failure have.
-        why_none: a sentence, where `notification` is None.
-    """
-
-    notification: Json | None
-    transport_id: str | None = None
-    received_at: datetime | None = None
-    why_none: str | None = None
 
 
 def unwrap(raw: bytes | str, *, sqs_message_id: str | None = None, sqs_sent: str | None = None) -> Delivered:

@@ -6,19 +6,14 @@ again makes the same facts with the same ids, so a crash anywhere repeats and ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
 from contracts.envelope import Envelope
-from services.email.adapters.ses_notifications import (
-    correlate,
-    provider_message_id,
-    translate_ses,
-    without_message,
-)
-from services.email.adapters.ses_transport import Delivered, unwrap
 from services.email.domain.correlation import Correlation
+from services.email.domain.notifications import Delivered, Json
+from services.email.ports import NotificationFormat
 from services.kit.errors import PermanentError, TransientError
 from services.kit.kafka.codec import encode
 from services.kit.kafka.consumer_loop import DONE, Outcome, Park, Record, Retry
@@ -49,8 +44,15 @@ class TranslatorMetrics(Protocol):
 class Translator:
     """Batch handler of the group that reads `email.notifications`."""
 
-    def __init__(self, publisher: Publisher, lookup: AttemptLookup, metrics: TranslatorMetrics) -> None:
-        self._publisher, self._lookup, self._metrics = publisher, lookup, metrics
+    def __init__(
+        self,
+        formats: Mapping[str, NotificationFormat],
+        publisher: Publisher,
+        lookup: AttemptLookup,
+        metrics: TranslatorMetrics,
+    ) -> None:
+        """`formats`: what the header `source` of a record names → how such a notification is read."""
+        self._formats, self._publisher, self._lookup, self._metrics = formats, publisher, lookup, metrics
 
     async def __call__(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """Translate and publish; one outcome a record, in order.
@@ -71,15 +73,15 @@ class Translator:
 
     async def _translate(self, record: Record) -> tuple[Envelope, ...] | Outcome:
         try:
-            delivered = unwrap_record(record)
+            form, delivered = self._unwrap(record)
             notification = delivered.notification
-            if notification is None or without_message(notification):
+            if notification is None or form.without_message(notification):
                 self._metrics.ignored()
                 return ()
-            correlation = await self._correlation(delivered)
+            correlation = await self._correlation(form, notification)
             if correlation is None:
                 return Park("uncorrelated", kind="uncorrelated", detail="no stream knows this notification's message")
-            translation = translate_ses(delivered, correlation)
+            translation = form.translate(delivered, correlation)
         except PermanentError as error:
             return Park(error.reason, kind="poison", detail=error.detail)
         except TransientError as error:
@@ -89,34 +91,28 @@ class Translator:
             log.info("translator.nothing", why=translation.why_none, aggregate_id=correlation.message_id)
         return translation.facts
 
-    async def _correlation(self, delivered: Delivered) -> Correlation | None:
-        notification = delivered.notification or {}
-        own = correlate(notification)
+    def _unwrap(self, record: Record) -> tuple[NotificationFormat, Delivered]:
+        if record.value is None:
+            raise PermanentError("nullValue", "a notification record has no value")
+        headers = {name: value.decode("ascii", "replace") for name, value in record.headers if value is not None}
+        form = self._formats.get(headers.get("source", "ses"))
+        if form is None:
+            raise PermanentError("unknownSource", f"notifications of {', '.join(self._formats)} can be translated here")
+        delivered = form.unwrap(
+            record.value,
+            sqs_message_id=headers.get("sqs-message-id") or None,
+            sqs_sent=headers.get("sqs-sent-timestamp") or None,
+        )
+        return form, delivered
+
+    async def _correlation(self, form: NotificationFormat, notification: Json) -> Correlation | None:
+        own = form.correlate(notification)
         if own is not None:
             return Correlation(_uuid(own.message_id), own.attempt_id)
-        provider_id = provider_message_id(notification)
+        provider_id = form.provider_message_id(notification)
         if provider_id is None:
-            raise PermanentError("malformed", "`mail.messageId` is missing: not a notification about a message")
-        return await self._lookup.by_provider_message_id("ses", provider_id)
-
-
-def unwrap_record(record: Record) -> Delivered:
-    """The notification in a record of `email.notifications`, with what the headers know of its transport.
-
-    Raises:
-        PermanentError: `nullValue`, `notJson`, `notAnObject`, `unknownSource`.
-    """
-    if record.value is None:
-        raise PermanentError("nullValue", "a notification record has no value")
-    headers = {name: value for name, value in record.headers if value is not None}
-    source = headers.get("source", b"ses")
-    if source != b"ses":
-        raise PermanentError("unknownSource", "only notifications of SES can be translated by this build")
-    return unwrap(
-        record.value,
-        sqs_message_id=headers.get("sqs-message-id", b"").decode("ascii", "replace") or None,
-        sqs_sent=headers.get("sqs-sent-timestamp", b"").decode("ascii", "replace") or None,
-    )
+            raise PermanentError("malformed", "it names no message id of the provider: not about a message")
+        return await self._lookup.by_provider_message_id(form.provider, provider_id)
 
 
 def _outcome(made: tuple[Envelope, ...] | Outcome, error: Exception | None) -> Outcome:
