@@ -34,8 +34,8 @@ class Part:
     """One part of the stack.
 
     `launch` says how to start its process, after writing whatever files it needs; `ready` returns when it
-    works and raises anything else while it does not. A part without `launch` is a job: `run` does it, and
-    it is done each time the stack starts.
+    works and raises anything else while it does not. A part without `launch` is a job: `run` does it, each
+    time the stack starts, and returns the part that must be restarted before the work counts, if any.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Part:
     ports: tuple[str, ...] = ()
     launch: Callable[[Site, Mapping[str, str], Progress], Launch] | None = None
     ready: Callable[[Site], None] | None = None
-    run: Callable[[Site, Mapping[str, str]], None] | None = None
+    run: Callable[[Site, Mapping[str, str]], str | None] | None = None
     ready_seconds: float = 60
     stop_seconds: float = 10
 
@@ -141,13 +141,22 @@ def _service(process: Process) -> Part:
     )
 
 
-def _deploy_resources(site: Site, env: Mapping[str, str]) -> None:
-    made = resources.deploy(site.url("aws"))
+def _deploy_resources(site: Site, env: Mapping[str, str]) -> str | None:
+    try:
+        made = resources.deploy(site.url("aws"))
+    except StackError as error:
+        raise StackError(
+            f"{error}\nTo begin with an empty emulator: `make down`, then delete {site.data_dir('aws')}."
+        ) from None
     site.outputs_file.write_text(json.dumps(asdict(made), indent=2))
+    # The emulator writes objects at once but all else only when it ends. Without a first state on disk, a
+    # crash or a power cut would leave a bucket that no template owns, and the next deployment would fail.
+    saved = site.data_dir("aws") / "state"
+    return "aws" if site.durable_aws and not (saved.exists() and any(saved.iterdir())) else None
 
 
-def _command_job(job: Job) -> Callable[[Site, Mapping[str, str]], None]:
-    def run(site: Site, env: Mapping[str, str]) -> None:
+def _command_job(job: Job) -> Callable[[Site, Mapping[str, str]], str | None]:
+    def run(site: Site, env: Mapping[str, str]) -> str | None:
         done = subprocess.run(
             [sys.executable, "-m", *job.module],
             env=dict(env),
@@ -163,6 +172,7 @@ def _command_job(job: Job) -> Callable[[Site, Mapping[str, str]], None]:
         if done.returncode:
             tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
             raise StackError(f"`python -m {' '.join(job.module)}` failed ({done.returncode}):\n{tail}")
+        return None
 
     return run
 

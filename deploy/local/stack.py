@@ -177,9 +177,12 @@ class Stack:
         env = {**plain_environment(), **self.env()}
         if part.run:
             try:
-                part.run(self.site, env)
+                restarted = part.run(self.site, env)
             except StackError as error:
                 raise StackError(f"{part.name}: {error}") from error
+            if restarted:
+                self._stop_one(restarted)
+                self._launch(PARTS[restarted], env)
             self._progress(f"{part.name:<10} done in {time.monotonic() - began:.1f} s")
         elif self.problem(part.name) is None:
             self._progress(f"{part.name:<10} runs already")
