@@ -89,7 +89,7 @@ class EmailSendRejected(EventData):
     code: str
     detail: str | None = None
     next: Literal["retry", "failover", "giveUp"]
-    refusal: Literal["mail", "account", "throttle", "notCalled"] | None = None
+    refusal: Literal["mail", "account", "throttle", "unreachable", "notCalled"] | None = None
     """Whom the refusal means; only a `throttle` uses up the mail's own budget of attempts."""
     retry_at: UtcDateTime | None = None
     """Not before this the next attempt; absent with `giveUp`."""

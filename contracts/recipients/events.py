@@ -33,8 +33,13 @@ class RecipientSuppressed(EventData):
 
 
 class RecipientUnsuppressed(EventData):
-    """This address may be written to again in this scope; causes older than this event change nothing any more."""
+    """This address may be written to again in this scope; causes older than this event change nothing any more.
+
+    With `complaintOf` it lifts only what complaints about that message, up to `happenedAt`, had caused.
+    """
 
     address: str
     scope: Scope
     reason: str
+    complaint_of: str | None = None
+    happened_at: UtcDateTime | None = None

@@ -254,8 +254,8 @@ def _pause(delivery: Delivery, attempt: Attempt, no: Rejected | NotCalled, polic
     if isinstance(no, NotCalled):
         return timedelta()
     asked = timedelta(seconds=no.retry_after or 0)
-    if no.kind == "account":
-        return asked  # the sender's circuit says when the account is tried again
+    if no.kind in ("account", "unreachable"):
+        return asked  # the sender's circuit says when the provider is tried again
     return max(asked, backoff(delivery.spent + 1, attempt.attempt_id, policy))
 
 

@@ -7,8 +7,9 @@ from typing import Literal
 
 from contracts.base import Money
 
-RefusalKind = Literal["mail", "account", "throttle"]
-"""`mail`: this mail will never be taken. `throttle`: not now. `account`: nothing of this account is taken now."""
+RefusalKind = Literal["mail", "account", "throttle", "unreachable"]
+"""`mail`: this mail will never be taken. `throttle`: not now. `account`: nothing of this account is taken now.
+`unreachable`: no connection stood, so nothing was said at all. Only `throttle` uses up a mail's budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Rejected:
     Attributes:
         code: the provider's own code, or `connectionFailed`.
         detail: for people; no address, no body.
-        kind: whom the refusal means. A failure before the connection stood is a `throttle`.
+        kind: whom the refusal means.
         retry_after: seconds the provider asks for; None = our own backoff.
     """
 
