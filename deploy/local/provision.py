@@ -61,10 +61,17 @@ def java(cache: Path, progress: Progress) -> Path:
 
 
 def mongod(cache: Path, progress: Progress) -> Path:
-    """MongoDB's server, made executable (the wheel does not)."""
+    """MongoDB's server, made executable (the wheel does not), after seeing once that it runs here."""
     binary = _packages(environment(cache, "stack", progress)) / "fiftyone/db/bin/mongod"
     if not binary.stat().st_mode & 0o100:
         binary.chmod(0o755)
+        tried = subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=False)
+        if tried.returncode:
+            binary.chmod(0o644)
+            raise StackError(
+                "MongoDB's server does not run on this machine: it needs OpenSSL 3 and libcurl 4 (on Debian 12 and "
+                f"Ubuntu 22.04 or later: apt-get install libssl3 libcurl4).\n{tried.stderr.strip()}"
+            )
     return binary
 
 
@@ -82,6 +89,7 @@ def everything(cache: Path, progress: Progress) -> None:
     """Fetch all that a stack needs."""
     ministack(cache, progress)
     kafka_jars(cache, progress)
+    mongod(cache, progress)
 
 
 def _packages(venv: Path) -> Path:
