@@ -13,7 +13,7 @@ LONGEST_COOLDOWN = 600.0
 class Breaker:
     """Admits at most `limit` different failures in any `window` seconds; the next one opens it.
 
-    Open, it admits nothing for `cooldown` seconds. Then it is half open: work goes on, one more failure opens
+    Open, it admits nothing new for `cooldown` seconds. Then it is half open: work goes on, one more failure opens
     it again (for twice as long, at most ten minutes), and work that succeeds closes it. A failure that was
     admitted before may come again without being counted twice, since a crash repeats it. Kept in memory: a
     restarted process, which may hold the mended code, begins closed.
@@ -44,10 +44,10 @@ class Breaker:
     def admit(self, failure: Hashable) -> bool:
         """Whether this failure may be set aside. False = it is one too many; the breaker is open now."""
         state = self.state
-        if state == "open":
-            return False
         if failure in self._admitted:
             return True
+        if state == "open":
+            return False
         if state == "halfOpen":
             self._open(min(self._cooldown * 2, LONGEST_COOLDOWN))
             return False
