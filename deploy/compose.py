@@ -45,7 +45,8 @@ HEADER = """\
 # Written by `make compose` from deploy/processes.py; a change here is lost, and fails `make check`.
 #
 # Once, before the first start:  python -m deploy.compose --env > .env
-# The AWS emulator and the simulator keep nothing over a restart. In production leave both out, deploy
+# The AWS emulator and the simulator keep nothing over a restart: `docker compose up resources` deploys again.
+# In production leave both out, deploy
 # deploy/aws/mailroom.yaml to AWS, and set the AWS_* variables to what it made.
 """
 

@@ -1,7 +1,10 @@
 """Locks, Compose file and local stack say the same."""
 
+import ast
 import os
 import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,31 @@ def test_the_tests_run_on_the_versions_that_the_image_has() -> None:
 
     runtime, dev = versions("runtime"), versions("dev")
     assert {name: dev.get(name) for name in runtime} == runtime
+
+
+def imported(folder: str) -> set[str]:
+    """The top-level names of what the modules of a folder import, ours and the standard library's left out."""
+    found: set[str] = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"contracts", "services", "deploy"}
+
+
+@pytest.mark.parametrize("folder", ["contracts", "services", "deploy"])
+def test_the_image_has_all_that_our_modules_import(folder: str) -> None:
+    # jgo belongs to a script that the stack's own environment runs.
+    locked = names((ROOT / "requirements" / "runtime.txt").read_text())
+    distributions = packages_distributions()
+    missing = {
+        name
+        for name in imported(folder) - {"jgo"}
+        if not any(re.sub(r"[-_.]+", "-", each).lower() in locked for each in distributions.get(name, []))
+    }
+    assert not missing
 
 
 def test_compose_and_local_stack_run_the_same_processes_with_the_same_settings(tmp_path: Path) -> None:
