@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kit.breaker import LONGEST_COOLDOWN, Breaker
+from services.kit.breaker import LONGEST_COOLDOWN, Breaker, BreakerState
 from services.kit.testing.clock import FakeClock
 
 
@@ -12,12 +12,17 @@ def make(limit: int = 3) -> tuple[Breaker, FakeClock]:
     return Breaker(limit, 60.0, clock, cooldown=30.0), clock
 
 
+def state_of(breaker: Breaker) -> BreakerState:
+    """Its state, which time changes behind a type checker's back."""
+    return breaker.state
+
+
 def test_the_one_failure_too_many_opens_it() -> None:
     breaker, _ = make(limit=3)
     assert [breaker.admit(n) for n in range(3)] == [True, True, True]
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
     assert not breaker.admit(3)
-    assert breaker.state == "open"
+    assert state_of(breaker) == "open"
     assert not breaker.admit(4), "open admits nothing new"
     assert breaker.admit(0), "what was admitted may still be carried out"
 
@@ -25,7 +30,7 @@ def test_the_one_failure_too_many_opens_it() -> None:
 def test_a_repeated_failure_counts_once() -> None:
     breaker, _ = make(limit=1)
     assert all(breaker.admit("same") for _ in range(10))
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
 
 
 def test_old_failures_are_forgotten() -> None:
@@ -39,11 +44,11 @@ def test_it_half_opens_and_a_success_closes_it() -> None:
     breaker, clock = make(limit=0)
     assert not breaker.admit("a")
     breaker.succeeded()
-    assert breaker.state == "open", "what was under way when it opened proves nothing"
+    assert state_of(breaker) == "open", "what was under way when it opened proves nothing"
     clock.move(30.1)
-    assert breaker.state == "halfOpen"
+    assert state_of(breaker) == "halfOpen"
     breaker.succeeded()
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
 
 
 def test_half_open_one_failure_opens_it_for_twice_as_long() -> None:
@@ -51,9 +56,9 @@ def test_half_open_one_failure_opens_it_for_twice_as_long() -> None:
     breaker.admit("a")
     for cooldown in (30.0, 60.0, 120.0, 240.0, 480.0, LONGEST_COOLDOWN, LONGEST_COOLDOWN):
         clock.move(cooldown - 0.1)
-        assert breaker.state == "open"
+        assert state_of(breaker) == "open"
         clock.move(0.2)
-        assert breaker.state == "halfOpen"
+        assert state_of(breaker) == "halfOpen"
         assert not breaker.admit("b")
 
 
@@ -62,7 +67,7 @@ def test_the_operator_resets_it() -> None:
     breaker.admit("a")
     breaker.admit("b")
     breaker.reset()
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
     assert breaker.admit("b")
 
 

@@ -1,0 +1,157 @@
+"""Parked records handed to their handlers again."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from services.kit.errors import PermanentError, TransientError
+from services.kit.kafka.records import DONE, Outcome, Park, ParkKind, Record, Retry
+from services.kit.parking import ParkedRecord
+from services.kit.parking_retry import FIRST_RETRY, LAST_RETRY, ParkedRetries
+from services.kit.testing.clock import FakeClock
+from services.kit.testing.parking import MemoryParkingLot
+
+
+class Bench:
+    """Retries around a handler whose answers are set by offset."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.lot = MemoryParkingLot()
+        self.answers: dict[int, Outcome | Exception] = {}
+        self.seen: list[list[Record]] = []
+        self.handled = asyncio.Event()
+        self.retries = ParkedRetries(self.lot, {"translator": self.handle}, self.clock)
+
+    async def handle(self, batch: Sequence[Record]) -> Sequence[Outcome]:
+        self.seen.append(list(batch))
+        self.handled.set()
+        answers = [self.answers.get(record.offset, DONE) for record in batch]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, Exception)]
+
+    async def park(self, offset: int, kind: ParkKind = "uncorrelated") -> str:
+        record = Record("email.notifications", 1, offset, 5, b"k", b"v", (("h", None),))
+        one = ParkedRecord.of("translator", record, Park("noMessage", kind), self.clock.now())
+        await self.lot.park([one])
+        return one.id
+
+    async def shown(self, parked_id: str) -> ParkedRecord:
+        one = await self.lot.show(parked_id)
+        assert one is not None
+        return one
+
+
+async def test_an_operator_retries_one_record_in_place() -> None:
+    bench = Bench()
+    parked_id = await bench.park(7, "bug")
+    assert await bench.retries.retry(parked_id, by="anna") == DONE
+    assert bench.seen == [[Record("email.notifications", 1, 7, 5, b"k", b"v", (("h", None),))]]
+    one = await bench.shown(parked_id)
+    assert (one.status, one.closed_by, one.tries) == ("retried", "anna", 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "error"),
+    [
+        (Retry(TransientError("away")), "noMessage", "TransientError: away"),
+        (RuntimeError("bug"), "noMessage", "RuntimeError: bug"),
+        (Park("invalid", "poison", "to[0]"), "invalid", "invalid: to[0]"),
+    ],
+)
+async def test_what_fails_again_stays_parked(answer: Outcome | Exception, reason: str, error: str) -> None:
+    bench = Bench()
+    parked_id = await bench.park(7, "bug")
+    bench.answers[7] = answer
+    assert await bench.retries.retry(parked_id) != DONE
+    one = await bench.shown(parked_id)
+    assert (one.status, one.reason, one.last_error, one.tries) == ("parked", reason, error, 1)
+
+
+async def test_what_is_not_open_or_not_ours_is_refused() -> None:
+    bench = Bench()
+    parked_id = await bench.park(7)
+    await bench.retries.retry(parked_id)
+    for bad in (parked_id, "translator|t|0|99"):
+        with pytest.raises(PermanentError, match="notParked"):
+            await bench.retries.retry(bad)
+    other = ParkedRecord.of("projector", Record("t", 0, 0, 0, None, None), Park("x", "bug"), bench.clock.now())
+    await bench.lot.park([other])
+    with pytest.raises(PermanentError, match="noHandler"):
+        await bench.retries.retry(other.id)
+    assert len(bench.seen) == 1
+
+
+async def test_early_records_are_retried_with_growing_pauses() -> None:
+    bench = Bench()
+    parked_id = await bench.park(7)
+    bench.answers[7] = Park("noMessage", "uncorrelated")
+    pauses: list[timedelta] = []
+    for _ in range(14):
+        assert await bench.retries.retry_due("uncorrelated", "translator") == 1
+        assert await bench.retries.retry_due("uncorrelated", "translator") == 0, "not before its time"
+        pause = ((await bench.shown(parked_id)).next_try_at or bench.clock.now()) - bench.clock.now()
+        pauses.append(pause)
+        bench.clock.move(pause.total_seconds())
+    assert pauses[0] == FIRST_RETRY
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LAST_RETRY
+    bench.answers.clear()
+    assert await bench.retries.retry_due("uncorrelated", "translator") == 1
+    assert (await bench.shown(parked_id)).status == "retried"
+
+
+async def test_after_a_day_it_waits_for_an_operator_who_may_still_retry() -> None:
+    bench = Bench()
+    parked_id = await bench.park(7)
+    bench.clock.move(24 * 3600 + 1)
+    assert await bench.retries.retry_due("uncorrelated", "translator") == 0
+    assert (await bench.shown(parked_id)).status == "parked"
+    assert await bench.retries.retry(parked_id) == DONE
+
+
+async def test_an_operators_try_does_not_end_the_automatic_ones() -> None:
+    bench = Bench()
+    parked_id = await bench.park(7)
+    bench.answers[7] = Park("noMessage", "uncorrelated")
+    await bench.retries.retry(parked_id)
+    bench.clock.move(60)
+    assert await bench.retries.retry_due("uncorrelated", "translator") == 1
+
+
+async def test_what_turns_out_to_be_something_else_is_not_retried_any_more() -> None:
+    bench = Bench()
+    await bench.park(7)
+    bench.answers[7] = Park("invalid", "poison")
+    assert await bench.retries.retry_due("uncorrelated", "translator") == 1
+    bench.clock.move(3600)
+    assert await bench.retries.retry_due("uncorrelated", "translator") == 0
+    assert await bench.lot.counts() == {("translator", "poison"): 1}
+
+
+async def test_one_that_makes_the_handler_fail_does_not_hold_the_others() -> None:
+    bench = Bench()
+    ids = [await bench.park(offset) for offset in range(4)]
+    bench.answers[2] = RuntimeError("bug")
+    assert await bench.retries.retry_due("uncorrelated", "translator") == 4
+    assert [(await bench.shown(one)).status for one in ids] == ["retried", "retried", "parked", "retried"]
+
+
+async def test_the_worker_survives_an_unreachable_lot_and_stops_when_told() -> None:
+    bench = Bench()
+    parked_id = await bench.park(7)
+    bench.lot.away = True
+    stopping = asyncio.Event()
+    worker = asyncio.create_task(bench.retries.auto_retry("uncorrelated", "translator", stopping, every=0.01))
+    await asyncio.sleep(0.05)
+    assert bench.seen == []
+    bench.lot.away = False
+    async with asyncio.timeout(5):
+        await bench.handled.wait()
+        stopping.set()
+        await worker
+    assert (await bench.shown(parked_id)).status == "retried"
