@@ -6,12 +6,11 @@ they say is redacted too. Fields: `timestamp`, `level`, `event`, `source` (the l
 `correlation_id`, `aggregate_id`, and what the caller adds; `exception` holds a traceback.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
@@ -108,8 +107,19 @@ def _redacting(redactor: Redactor) -> Processor:
 def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     try:
         return orjson.dumps(event).decode()
-    except TypeError:  # what orjson refuses: integers beyond 64 bits, lone surrogates
-        return json.dumps(event, default=repr)
+    except TypeError:
+        return orjson.dumps(_plain(event)).decode()
+
+
+def _plain(value: Any) -> Any:
+    """`value` without what orjson refuses: integers beyond 64 bits, lone surrogates, types it does not know."""
+    if isinstance(value, dict):
+        return {str(_plain(str(name))): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, float | bool) or (isinstance(value, int) and abs(value) < 1 << 63):
+        return value
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _console(out: TextIO) -> Processor:

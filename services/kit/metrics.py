@@ -16,6 +16,7 @@ from prometheus_client import (
     GCCollector,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client import Counter as PrometheusCounter
@@ -86,6 +87,7 @@ APPENDS = Counter("mailroom_appends_total", "Appends to streams", ("outcome",)) 
 APPEND_SECONDS = Histogram("mailroom_append_seconds", "One bulk of appends")
 RELAY_BACKLOG = Gauge("mailroom_relay_backlog", "Streams with unpublished events older than the relay's patience")
 RELAYED = Counter("mailroom_relayed_total", "Events that the relay had to publish")
+UNPUBLISHABLE = Counter("mailroom_unpublishable_total", "Looks at streams whose next event Kafka will never take")
 
 # Is mail waiting, and why?
 DUE_STREAMS = Gauge("mailroom_due_streams", "Streams that are due and not leased", ("lane",))
@@ -165,6 +167,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None, metrics: Sequence[Metric] = ALL) -> None:
         """`registry`: a fresh one with the process's memory, CPU and files unless given."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, with nothing an operator asks for
         self.registry = registry or _process_registry()
         self._counters = {m: _make(PrometheusCounter, m, self.registry) for m in metrics if isinstance(m, Counter)}
         self._gauges = {m: _make(PrometheusGauge, m, self.registry) for m in metrics if isinstance(m, Gauge)}

@@ -57,10 +57,10 @@ def shorten_address(address: str) -> str:
 
     The four hex digits are of SHA-256 over the lower-cased address. Without an @ there is no domain to show.
     """
-    local, _, domain = address.replace("＠", "@").rpartition("@")
+    local, at, domain = address.replace("＠", "@").lower().rpartition("@")
+    first = (local if at else domain).strip(' "\\')[:1]
     digest = sha256(address.strip().lower().encode("utf-8", "replace")).hexdigest()[:4]
-    first = local.strip(' "\\')[:1]
-    return f"{first}…@{domain}#{digest}"
+    return f"{first}…@{domain if at else ''}#{digest}"
 
 
 def redact_text(text: str) -> str:

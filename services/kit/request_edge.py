@@ -120,7 +120,10 @@ class RequestEdge:
             await refuse(error)(exchange.scope, receive, protected)
 
     def _refused_at_once(self, scope: Scope, headers: Headers) -> ApiError | None:
-        if int(headers.get("content-length") or 0) > self._max_body:
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit():
+            return InvalidRequest("Content-Length is not a number.")
+        if int(length) > self._max_body:
             return self._too_large()
         if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
             return InvalidRequest("The address holds a NUL character.")

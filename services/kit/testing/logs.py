@@ -26,7 +26,7 @@ class Captured:
     @property
     def events(self) -> list[dict[str, Any]]:
         """The lines as fields, in order."""
-        return [orjson.loads(line) for line in self.text.splitlines()]
+        return [orjson.loads(line) for line in self.text.split("\n") if line]
 
     def named(self, event: str) -> list[dict[str, Any]]:
         """Those whose `event` is this."""

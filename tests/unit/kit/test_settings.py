@@ -1,0 +1,95 @@
+"""Every problem at once, by the variable's name, without a secret's value."""
+
+import pytest
+from pydantic import Field, SecretStr
+
+from services.kit.errors import SettingsError
+from services.kit.settings import KitSettings, Words, load
+from services.kit.testing import captured_logs
+
+GOOD = {
+    "MAILROOM_KAFKA_BOOTSTRAP": "127.0.0.1:9092",
+    "MAILROOM_MONGO_URL": "mongodb://user:mongo-password@127.0.0.1:27017",
+    "MAILROOM_PUBLIC_URL": "https://Mail.example.com/",
+    "FILE_ENCRYPTION_KEY": "e" * 32,
+    "MAILROOM_JWT_ALGORITHM": "HS256",
+    "MAILROOM_JWT_SECRET": "j" * 32,
+}
+
+
+class Fuller(KitSettings):
+    senders: Words = Field((), alias="MAILROOM_SENDER_ADDRESSES")
+    webhook_secret: SecretStr = Field(alias="WEBHOOK_SECRET", description="what webhooks are signed with")
+
+
+def test_good_settings_load() -> None:
+    settings = load(KitSettings, GOOD)
+    assert settings.public_url == "https://mail.example.com"
+    assert settings.http_host == "127.0.0.1"
+    assert settings.key_ring().open(settings.key_ring().seal(b"x", b""), b"") == b"x"
+
+
+def test_every_problem_is_told_at_once_and_no_value() -> None:
+    environ = {
+        "MAILROOM_MONGO_URL": "http://value-of-mine",
+        "MAILROOM_PUBLIC_URL": "value-of-mine",
+        "FILE_ENCRYPTION_KEY": "value-of-mine",
+        "MAILROOM_OLD_ENCRYPTION_KEYS": "value-of-mine,value-of-mine",
+        "MAILROOM_JWT_ALGORITHM": "HS256",
+        "MAILROOM_LOG_LEVEL": "value-of-mine",
+        "MAILROOM_TRACES": "otlp",
+    }
+    with pytest.raises(SettingsError) as caught:
+        load(Fuller, environ)
+    named = [problem.split(" ")[0] for problem in caught.value.problems]
+    assert sorted(named) == [
+        "FILE_ENCRYPTION_KEY",
+        "MAILROOM_JWT_SECRET",
+        "MAILROOM_KAFKA_BOOTSTRAP",
+        "MAILROOM_LOG_LEVEL",
+        "MAILROOM_MONGO_URL",
+        "MAILROOM_OLD_ENCRYPTION_KEYS",
+        "MAILROOM_PUBLIC_URL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "WEBHOOK_SECRET",
+    ]
+    assert "value-of-mine" not in str(caught.value)
+    assert "WEBHOOK_SECRET is not set. Set it to what webhooks are signed with." in caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"MAILROOM_JWT_ALGORITHM": "RS256"}, "MAILROOM_JWKS_URL is needed"),
+        ({"MAILROOM_JWT_ALGORITHM": "RS256", "MAILROOM_JWKS_URL": "http://id.example.com/k"}, "must be https"),
+        ({"MAILROOM_JWT_ALGORITHM": "none"}, "MAILROOM_JWT_ALGORITHM is wrong"),
+        ({"MAILROOM_JWT_SECRET": "short"}, "MAILROOM_JWT_SECRET is wrong: too short"),
+        ({"MAILROOM_PUBLIC_URL": "https://a.example/path"}, "not an origin"),
+        ({"MAILROOM_CORS_ORIGINS": "https://a.example,*"}, "MAILROOM_CORS_ORIGINS is wrong"),
+        ({"MAILROOM_KAFKA_BOOTSTRAP": "  "}, "MAILROOM_KAFKA_BOOTSTRAP is not set"),
+    ],
+)
+def test_rules(changes: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        load(KitSettings, GOOD | changes)
+
+
+def test_lists_and_secrets() -> None:
+    old = "o" * 32
+    environ = GOOD | {
+        "MAILROOM_SENDER_ADDRESSES": "a@x.de, b@y.de,",
+        "MAILROOM_OLD_ENCRYPTION_KEYS": old,
+        "WEBHOOK_SECRET": "hush-hush",
+    }
+    settings = load(Fuller, environ)
+    assert settings.senders == ("a@x.de", "b@y.de")
+    assert {"e" * 32, old, "j" * 32, "hush-hush", GOOD["MAILROOM_MONGO_URL"]} == set(settings.secret_values())
+    assert not any(secret in repr(settings) for secret in settings.secret_values())
+
+
+def test_strange_variables_are_warned_of_with_what_was_meant() -> None:
+    environ = GOOD | {"MAILROOM_LOG_LEVLE": "debug", "MAILROOM_EVENTS_PORT": "1", "MAILROOM_XYZZY": "2", "PATH": "/bin"}
+    with captured_logs() as captured:
+        load(KitSettings, environ, others=["MAILROOM_EVENTS_PORT"])
+    told = {event["variable"]: event["meant"] for event in captured.events}
+    assert told == {"MAILROOM_LOG_LEVLE": "MAILROOM_LOG_LEVEL", "MAILROOM_XYZZY": None}
