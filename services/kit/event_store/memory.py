@@ -71,8 +71,20 @@ class MemoryEventStore:
         ]
         return [stream for _, stream in sorted(old, key=lambda entry: entry[0])][:limit]
 
+    async def postpone_publishing(self, stream_ids: Collection[str], delay: timedelta) -> None:
+        self._answer()
+        for stream_id in stream_ids:
+            kept = self._kept.get(stream_id)
+            if kept is not None and kept.pending_since is not None:
+                kept.pending_since = self._clock.now() + delay
+
     async def lease_due(
-        self, lanes: Sequence[tuple[str, int]], owner: str, lease_for: timedelta, now: datetime
+        self,
+        lanes: Sequence[tuple[str, int]],
+        owner: str,
+        lease_for: timedelta,
+        now: datetime,
+        total: int | None = None,
     ) -> list[Stream]:
         self._answer()
         leased: list[Stream] = []
@@ -85,7 +97,8 @@ class MemoryEventStore:
                 and kept.stream.index.due_at <= now
                 and not self._in_force(kept.stream)
             ]
-            for _, name in sorted(due)[: max(0, limit)]:
+            room = limit if total is None else min(limit, total - len(leased))
+            for _, name in sorted(due)[: max(0, room)]:
                 leased.append(self._lease(name, owner, lease_for))
         return leased
 
@@ -123,7 +136,7 @@ class MemoryEventStore:
             owner, until = append.lease.owner, now + append.lease.lasts
         wire = tuple(event.to_bytes().decode() for event in append.events)
         grown = stored.extended(append.events, wire, index=append.index, leased_by=owner, leased_until=until)
-        since = now if kept is None or kept.pending_since is None else kept.pending_since
+        since = now if kept is None or kept.pending_since is None else min(now, kept.pending_since)
         self._kept[stream_id] = _Kept(grown, since)
         if self.lose_answers:
             self.lose_answers -= 1

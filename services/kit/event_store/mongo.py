@@ -43,6 +43,7 @@ class MongoEventStore:
         self._metrics = metrics
         self._time = ServerTime(collection, self._clock)
         self._last_until = 0
+        self._was_idle = False
 
     async def prepare(self) -> None:
         """Create the indexes that are missing. May be called by every process at each start."""
@@ -102,26 +103,35 @@ class MongoEventStore:
         before = await self._time.micros() - _micros(older_than)
         return await self._find({"pendingSince": {"$lte": before}}, sort=("pendingSince", limit))
 
+    async def postpone_publishing(self, stream_ids: Bag[str], delay: timedelta) -> None:
+        if not stream_ids:
+            return
+        until = await self._time.micros() + _micros(delay)
+        waiting: Document = {"_id": {"$in": list(stream_ids)}, "pendingSince": {"$exists": True}}
+        with foreign_errors():
+            await self._collection.update_many(waiting, {"$set": {"pendingSince": until}})
+
     async def lease_due(
-        self, lanes: Sequence[tuple[str, int]], owner: str, lease_for: timedelta, now: datetime
+        self,
+        lanes: Sequence[tuple[str, int]],
+        owner: str,
+        lease_for: timedelta,
+        now: datetime,
+        total: int | None = None,
     ) -> list[Stream]:
+        """A time-out in the middle may leave streams leased that nobody was told of; they wait for its end."""
         server = await self._time.micros()
-        free = {
+        free: Document = {
             "dueAt": {"$lte": to_micros(now)},
             "leasedUntil": {"$not": {"$gte": server - _micros(self._margin)}},
         }
-        wanted: list[str] = []
         with foreign_errors():
-            for lane, limit in lanes:
-                if limit > 0:
-                    due = self._collection.find({"lane": lane, **free}, {"_id": 1}).sort("dueAt", 1).limit(limit)
-                    wanted += [document["_id"] async for document in due]
+            wanted = await self._due(lanes, free, sum(limit for _, limit in lanes) if total is None else total)
             if not wanted:
                 return []
             until = self._lease_end(server, lease_for)
-            await self._collection.update_many(
-                {"_id": {"$in": wanted}, **free}, {"$set": {"owner": owner, "leasedUntil": until}}
-            )
+            lease = {"$set": {"owner": owner, "leasedUntil": until}}
+            await self._collection.update_many({"_id": {"$in": wanted}, **free}, lease)
         won = await self._find({"_id": {"$in": wanted}, "owner": owner, "leasedUntil": until})
         order = {stream_id: place for place, stream_id in enumerate(wanted)}
         return sorted(won, key=lambda stream: order[stream.stream_id])
@@ -142,6 +152,24 @@ class MongoEventStore:
             await self._collection.update_many(
                 {"_id": {"$in": list(stream_ids)}, "owner": owner}, {"$unset": {"owner": "", "leasedUntil": ""}}
             )
+
+    async def _due(self, lanes: Sequence[tuple[str, int]], free: Document, total: int) -> list[str]:
+        """Ids of streams that seem due. Where the last look found nothing, one query asks for all lanes first."""
+        asked = {lane: limit for lane, limit in lanes if limit > 0}
+        if not asked or total <= 0:
+            return []
+        if self._was_idle and len(asked) > 1:
+            anything = await self._collection.find_one({"lane": {"$in": list(asked)}, **free}, {"_id": 1})
+            if anything is None:
+                return []
+        found: list[str] = []
+        for lane, limit in asked.items():
+            room = min(limit, total - len(found))
+            if room > 0:
+                due = self._collection.find({"lane": lane, **free}, {"_id": 1}).sort("dueAt", 1).limit(room)
+                found += [document["_id"] async for document in due]
+        self._was_idle = not found
+        return found
 
     async def _find(self, query: Document, sort: tuple[str, int] | None = None) -> list[Stream]:
         with foreign_errors():

@@ -296,11 +296,22 @@ class EventStore(Protocol):
         """At most `limit` streams with an event that is unpublished for longer than that, the oldest first."""
         ...
 
+    async def postpone_publishing(self, stream_ids: Collection[str], delay: timedelta) -> None:
+        """Let these unpublished streams count as unpublished from `delay` from now on only, so that those that cannot
+        be published do not stand before the others. The next append to one ends that.
+        """
+        ...
+
     async def lease_due(
-        self, lanes: Sequence[tuple[str, int]], owner: str, lease_for: timedelta, now: datetime
+        self,
+        lanes: Sequence[tuple[str, int]],
+        owner: str,
+        lease_for: timedelta,
+        now: datetime,
+        total: int | None = None,
     ) -> list[Stream]:
-        """Lease at most `limit` due streams of each (lane, limit): lanes in this order, earliest due first in
-        each.
+        """Lease at most `limit` due streams of each (lane, limit): lanes in this order, earliest due first in each,
+        and `total` in all, if given.
 
         Due = `due_at` ≤ `now` and no lease in force. `lease_for` counts in the store's time.
         """
