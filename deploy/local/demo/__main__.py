@@ -1,0 +1,296 @@
+"""Run the demo on the local stack. Exit status 1 when anything differs from what must be.
+
+Usage: `make demo`, or `python -m deploy.local.demo [--seconds N]` on a stack that is up. It may be run again at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from aiokafka import AIOKafkaProducer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deploy.local.demo.cases import COMPLAINT, DELIVERED, INVALID, INVALID_FIELDS, SENT, Case, Run
+from deploy.local.demo.doors import HttpDoor, KafkaDoor
+from deploy.local.site import ROOT, StackError, site_from_environment
+from deploy.local.stack import Stack
+from services.kit.auth import mint_token
+
+SCOPES = ("email:create", "email:read", "email:operate", "projections:operate")
+
+
+class Demo:
+    """One run: what was sent, and every difference found."""
+
+    def __init__(self, stack: Stack, console: Console, seconds: float) -> None:
+        self.stack, self.console, self.seconds = stack, console, seconds
+        self.run = uuid.uuid4().hex[:8]
+        self.user = f"demo-{self.run}"
+        self.cases = Run(self.run, datetime.now(UTC)).cases()
+        self.differences: list[str] = []
+
+    async def play(self) -> int:
+        """Send, wait, compare, rebuild, report; the exit status."""
+        env = self.stack.env()
+        url, secret = self.stack.site.url("gateway"), env["MAILROOM_JWT_SECRET"]
+        producer = AIOKafkaProducer(bootstrap_servers=env["MAILROOM_KAFKA_BOOTSTRAP"], acks="all")
+        await producer.start()
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+                http = HttpDoor(client, mint_token(secret, self.user, SCOPES))
+                kafka = KafkaDoor(producer, self.user)
+                await self._send(http, kafka)
+                await self._refusals(http, kafka)
+                await self._wait(http)
+                await self._accepted_once()
+                await self._funnel(http)
+        finally:
+            await producer.stop()
+        await self._lag()
+        await self._rebuild()
+        return self._report(url)
+
+    # --- acts ----------------------------------------------------------------------------------------------------
+
+    async def _send(self, http: HttpDoor, kafka: KafkaDoor) -> None:
+        self._title(f"Sending {len(self.cases)} messages as user {self.user}, through HTTP and through Kafka")
+        with self._bar("sent", len(self.cases)) as step:
+
+            async def one(case: Case) -> None:
+                door = http if case.door == "http" else kafka
+                if case.suppress_first:
+                    for address in case.expected:
+                        await http.suppress(address)
+                await door.send(case)
+                if case.cancel:
+                    await door.cancel(case)
+                step()
+
+            await asyncio.gather(*(one(case) for case in self.cases))
+
+    async def _refusals(self, http: HttpDoor, kafka: KafkaDoor) -> None:
+        named = await http.refuses(INVALID)
+        self._must(named >= INVALID_FIELDS, f"the refusal names {sorted(named)}, not all of {sorted(INVALID_FIELDS)}")
+        bad_id = str(uuid.uuid4())
+        await kafka.publish("email.commands.normal", "email.send", bad_id, {**INVALID, "messageId": bad_id})
+        for _ in range(100):
+            code, parked = await self._cli("parked", "list", "--service", "email", "--json")
+            if code == 0 and bad_id in parked:
+                break
+            await asyncio.sleep(0.2)
+        else:
+            self._must(False, "the invalid command on Kafka was not parked")
+        self.console.print(
+            "  invalid: HTTP answers 400 and lists every field; on Kafka it is parked, its neighbours go on"
+        )
+
+    async def _wait(self, http: HttpDoor) -> None:
+        self._title("Waiting until every message has reached its true status")
+        deadline = asyncio.get_running_loop().time() + self.seconds
+        with self._bar("settled", len(self.cases)) as step:
+
+            async def one(case: Case) -> None:
+                while asyncio.get_running_loop().time() < deadline:
+                    case.found = await http.read(f"/api/email/{case.message_id}")
+                    if not _differences(case):
+                        break
+                    await asyncio.sleep(0.25)
+                step()
+
+            await asyncio.gather(*(one(case) for case in self.cases))
+        table = Table("message", "door", "category", "priority", "expected", "found", title="Each message")
+        for case in self.cases:
+            problems = _differences(case)
+            self.differences += [f"{case.name}: {problem}" for problem in problems]
+            found = case.found.get("status", "nothing")
+            colour = "red" if problems else "green"
+            row = (case.name, case.door, case.body["category"], case.body["priority"], case.status)
+            table.add_row(*row, f"[{colour}]{found}[/]")
+        self.console.print(table)
+
+    async def _accepted_once(self) -> None:
+        """The simulator's log of acceptances is the judge: one mail a delivery, none too many, none missing."""
+        async with httpx.AsyncClient(base_url=self.stack.site.url("simulator"), timeout=20) as client:
+            lines = (await client.get("/_sim/acceptances")).json()
+        accepted = lines["acceptances"] if isinstance(lines, dict) else lines
+        ours = {case.message_id for case in self.cases}
+        counted: Counter[str] = Counter()
+        for entry in accepted:
+            message_id = entry["tags"].get("mailroom-message-id")
+            message_id = message_id[0] if isinstance(message_id, list) else message_id
+            if message_id in ours:
+                counted[message_id] += 1
+        for case in self.cases:
+            got = counted[case.message_id]
+            self._must(got == case.calls, f"{case.name}: the provider took {got} mails, not {case.calls}")
+        self.console.print(f"  the provider took {sum(counted.values())} mails: one for each delivery, none twice")
+
+    async def _funnel(self, http: HttpDoor) -> None:
+        analytics = (await http.read("/api/email", limit=100))["analytics"]
+        statuses = Counter(status for case in self.cases for status in case.expected.values())
+        sent = sum(statuses[status] for status in (SENT, DELIVERED, "bounced", COMPLAINT))
+        expected = {
+            "sent": sent,
+            "delivered": statuses[DELIVERED] + statuses[COMPLAINT],
+            "bounced": statuses["bounced"],
+            "complained": statuses[COMPLAINT],
+            "failed": statuses["failed"],
+            "opened": self._recipients("open", "click"),
+            "clicked": self._recipients("click"),
+        }
+        table = Table("recipients", "expected", "found", title="The funnel of this run")
+        for name, value in expected.items():
+            found = analytics.get(name)
+            self._must(found == value, f"funnel: {name} is {found}, not {value}")
+            table.add_row(name, str(value), f"[{'green' if found == value else 'red'}]{found}[/]")
+        rates = {name: value for name, value in analytics.items() if name.endswith("Rate")}
+        for name, value in rates.items():
+            table.add_row(name, "", "none" if value is None else f"{value:.1%}")
+        self.console.print(table)
+
+    def _recipients(self, *behaviours: str) -> int:
+        return sum(address.partition("+")[0] in behaviours for case in self.cases for address in case.expected)
+
+    async def _lag(self) -> None:
+        code, _ = await self._cli("lag", "--json")
+        self._must(code == 0, f"`mailroom lag` ended with {code}")
+        if code == 0:
+            self._title("Lag")
+            await self._show("lag")
+
+    async def _rebuild(self) -> None:
+        self._title("Rebuilding email_log from the log: it must change nothing")
+        code, _ = await self._cli("rebuild", "start", "email_log", show=True)
+        self._must(code == 0, f"the rebuild ended with {code}")
+        secret, url = self.stack.env()["MAILROOM_JWT_SECRET"], self.stack.site.url("gateway")
+        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+            http = HttpDoor(client, mint_token(secret, self.user, SCOPES))
+            for case in self.cases:
+                again = await http.read(f"/api/email/{case.message_id}")
+                self._must(again == case.found, f"{case.name}: the rebuild changed the document")
+
+    # --- telling -------------------------------------------------------------------------------------------------
+
+    def _report(self, url: str) -> int:
+        one = next(case for case in self.cases if case.name == "three recipients, three fates")
+        self._title("Where to look next")
+        for line in (
+            f"./mailroom why email_log {one.message_id}",
+            "./mailroom lag",
+            "./mailroom parked list --service email",
+            "./mailroom templates preview welcome",
+            f"{self.stack.site.url('email')}/docs    {self.stack.site.url('events')}/docs",
+            f'curl -H "Authorization: Bearer $(./mailroom token --sub {self.user} --scope email:read)" {url}/api/email',
+            "make logs PART=email    make status    make down",
+        ):
+            self.console.print(f"  {line}", highlight=False, soft_wrap=True)
+        if self.differences:
+            self.console.print(f"\n[red]{len(self.differences)} differences:[/]")
+            for difference in self.differences:
+                self.console.print(f"  {difference}", style="red", highlight=False, soft_wrap=True)
+            return 1
+        self.console.print(f"\n[green]All {len(self.cases)} messages are what they must be.[/]")
+        return 0
+
+    def _must(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            self.differences.append(otherwise)
+
+    def _title(self, text: str) -> None:
+        self.console.print(f"\n[bold]{text}[/]")
+
+    def _bar(self, what: str, total: int) -> _Bar:
+        return _Bar(self.console, what, total)
+
+    async def _cli(self, *arguments: str, show: bool = False) -> tuple[int, str]:
+        """Run the operator's command as an operator would."""
+        pipe = None if show else asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            str(ROOT / "mailroom"),
+            *arguments,
+            stdout=pipe,
+            stderr=None if show else asyncio.subprocess.STDOUT,
+            cwd=ROOT,
+        )
+        out, _ = await process.communicate()
+        return process.returncode or 0, (out or b"").decode()
+
+    async def _show(self, *arguments: str) -> None:
+        await self._cli(*arguments, show=True)
+
+
+class _Bar:
+    """A progress bar as a context: entering gives the function that counts one."""
+
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console)
+        self._task = self._progress.add_task(what, total=total)
+
+    def __enter__(self) -> Any:
+        self._progress.start()
+        return lambda: self._progress.advance(self._task)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _differences(case: Case) -> list[str]:
+    """Everything about a message that is not as it must be."""
+    found = case.found
+    if not found:
+        return ["there is no EmailLog"]
+    problems = []
+    if found["status"] != case.status:
+        problems.append(f"status is {found['status']}, not {case.status}")
+    statuses = {recipient["address"]: recipient["status"] for recipient in found["recipients"]}
+    problems += [
+        f"{address.partition('+')[0]} is {statuses.get(address)}, not {status}"
+        for address, status in case.expected.items()
+        if statuses.get(address) != status
+    ]
+    missing = case.events - {event["type"] for event in found["events"]}
+    if missing:
+        problems.append(f"the history lacks {', '.join(sorted(missing))}")
+    if case.not_before is not None:
+        early = [
+            event["timestamp"]
+            for event in found["events"]
+            if event["type"] == "attempt" and datetime.fromisoformat(event["timestamp"]) < case.not_before
+        ]
+        problems += [f"it was attempted at {at}, before sendAt" for at in early]
+    if case.body.get("attachments") and not found.get("attachments"):
+        problems.append("the attachment is not in the EmailLog")
+    return problems
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.local.demo", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="how long a message may take to settle")
+    args = parser.parse_args(arguments)
+    stack = Stack(site_from_environment(os.environ))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if not stack.ready(["gateway", "email", "events", "simulator"]):
+        console.print("The stack is not up: run `make up` first, or `make demo`, which does.", style="red")
+        return 1
+    try:
+        return asyncio.run(Demo(stack, console, args.seconds).play())
+    except (AssertionError, httpx.HTTPError, StackError) as error:
+        console.print(f"\nThe demo could not go on: {type(error).__name__}: {error}", style="red")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
