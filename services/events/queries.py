@@ -36,7 +36,7 @@ WAIT_SECONDS: Final = 1.0
 """How long a mail that is not there yet is waited for, so that a caller can read what it just wrote."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.1
-_SHOWN: Final = {name: 1 for name, field in EmailLog.model_fields.items() if (name := field.alias)}
+_SHOWN: Final = {str(field.alias): 1 for field in EmailLog.model_fields.values()}
 _LATEST_FIRST: Final = [("createdAt", -1), ("_id", -1)]
 _TOO_LONG: Final = 50  # MaxTimeMSExpired
 

@@ -1,0 +1,121 @@
+"""`/api/parked…`: the records that the events service set aside, for operators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Protocol
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import ConfigDict, Field
+
+from contracts.base import Model
+from services.kit.auth import Principal, require
+from services.kit.clock import Clock
+from services.kit.errors import Conflict, InvalidRequest, NotFound, PermanentError
+from services.kit.http import Answer, Refusal, router
+from services.kit.kafka.records import ParkKind
+from services.kit.parked_view import ParkedDetail, ParkedSummary, detail_of, summary_of
+from services.kit.parking import ParkedFilter, ParkedRecord, ParkingLot, ParkStatus
+
+ParkedId = Annotated[str, Path(min_length=1, max_length=512, description="consumer|topic|partition|offset")]
+Slug = Annotated[str | None, Field(min_length=1, max_length=256)]
+
+_CLOSED: dict[int | str, dict[str, Any]] = {
+    409: {"model": Refusal, "description": "It is not open any more: retried or discarded already"}
+}
+
+
+class RetryParked(Protocol):
+    """Hands a parked record to its consumer again, with its own origin."""
+
+    async def __call__(self, parked_id: str, by: str) -> ParkedRecord | None:
+        """The record afterwards: `retried`, or still `parked` with `last_error`; None when it was not open."""
+        ...
+
+
+class ParkedQuery(Model):
+    """Which parked records."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    consumer: Slug = None
+    topic: Slug = None
+    kind: ParkKind | None = None
+    reason: Slug = None
+    status: Annotated[ParkStatus | Literal["any"], Field(description="any = whatever became of it")] = "parked"
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(min_length=1, max_length=2048, description="of the page before")] = None
+
+
+class ParkedList(Model):
+    """A page of parked records, latest first."""
+
+    records: list[ParkedSummary]
+    next_cursor: str | None = None
+
+
+class DiscardReason(Model):
+    """Why a record is given up."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+def parked_router(lot: ParkingLot, retry: RetryParked, clock: Clock) -> APIRouter:
+    """The routes, all with the scope `projections:operate`."""
+    routes = router("/api/parked", tag="parked records")
+    operator = Depends(require("projections:operate"))
+
+    @routes.get("", response_model=Answer[ParkedList], summary="Parked records, latest first", dependencies=[operator])
+    async def list_parked(asked: Annotated[ParkedQuery, Query()]) -> Response:
+        where = ParkedFilter(
+            consumer=asked.consumer,
+            topic=asked.topic,
+            kind=asked.kind,
+            reason=asked.reason,
+            status=None if asked.status == "any" else asked.status,
+        )
+        try:
+            page = await lot.list(where, limit=asked.limit, cursor=asked.cursor)
+        except PermanentError as error:
+            raise InvalidRequest(details=[{"field": "cursor", "message": error.detail, "in": "query"}]) from None
+        listed = ParkedList(records=[summary_of(record) for record in page.records], next_cursor=page.cursor)
+        return _answer(Answer(data=listed))
+
+    @routes.get("/{parked_id}", response_model=Answer[ParkedDetail], summary="One record", dependencies=[operator])
+    async def show_parked(parked_id: ParkedId) -> Response:
+        return _answer(Answer(data=detail_of(await _found(lot, parked_id))))
+
+    @routes.post(
+        "/{parked_id}/retry", response_model=Answer[ParkedSummary], responses=_CLOSED, summary="Handle it once more"
+    )
+    async def retry_parked(parked_id: ParkedId, principal: Annotated[Principal, operator]) -> Response:
+        """With its own origin, and never published again. `status` tells whether it worked, `lastError` why not."""
+        await _found(lot, parked_id)
+        record = await retry(parked_id, principal.actor)
+        if record is None:
+            raise Conflict("It is not open any more: retried or discarded already.")
+        return _answer(Answer(data=summary_of(record)))
+
+    @routes.post("/{parked_id}/discard", response_model=Answer[ParkedSummary], responses=_CLOSED, summary="Give it up")
+    async def discard_parked(
+        parked_id: ParkedId, why: DiscardReason, principal: Annotated[Principal, operator]
+    ) -> Response:
+        """The record and the reason are kept; it is not handled any more."""
+        await _found(lot, parked_id)
+        if not await lot.discard(parked_id, reason=why.reason, by=principal.actor, at=clock.now()):
+            raise Conflict("It is not open any more: retried or discarded already.")
+        return _answer(Answer(data=summary_of(await _found(lot, parked_id))))
+
+    return routes
+
+
+async def _found(lot: ParkingLot, parked_id: str) -> ParkedRecord:
+    record = await lot.show(parked_id)
+    if record is None:
+        raise NotFound("There is no such parked record.")
+    return record
+
+
+def _answer(answer: Answer[ParkedList] | Answer[ParkedDetail] | Answer[ParkedSummary]) -> Response:
+    return Response(answer.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
