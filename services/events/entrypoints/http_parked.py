@@ -12,23 +12,24 @@ from services.kit.auth import Principal, require
 from services.kit.clock import Clock
 from services.kit.errors import Conflict, InvalidRequest, NotFound, PermanentError
 from services.kit.http import Answer, Refusal, router
-from services.kit.kafka.records import ParkKind
+from services.kit.kafka.records import Outcome, ParkKind
 from services.kit.parked_view import ParkedDetail, ParkedSummary, detail_of, summary_of
 from services.kit.parking import ParkedFilter, ParkedRecord, ParkingLot, ParkStatus
 
 ParkedId = Annotated[str, Path(min_length=1, max_length=512, description="consumer|topic|partition|offset")]
 Slug = Annotated[str | None, Field(min_length=1, max_length=256)]
 
+_NOT_OPEN = "It is not open any more: retried or discarded already."
 _CLOSED: dict[int | str, dict[str, Any]] = {
-    409: {"model": Refusal, "description": "It is not open any more: retried or discarded already"}
+    409: {"model": Refusal, "description": "It is not open any more, or its consumer runs elsewhere"}
 }
 
 
-class RetryParked(Protocol):
-    """Hands a parked record to its consumer again, with its own origin."""
+class Retries(Protocol):
+    """Hands parked records to their consumers again: `kit.parking_retry.ParkedRetries`."""
 
-    async def __call__(self, parked_id: str, by: str) -> ParkedRecord | None:
-        """The record afterwards: `retried`, or still `parked` with `last_error`; None when it was not open."""
+    async def retry(self, parked_id: str, *, by: str = "") -> Outcome:
+        """What came of it. Raises PermanentError `notParked` and `noHandler`."""
         ...
 
 
@@ -61,7 +62,7 @@ class DiscardReason(Model):
     reason: Annotated[str, Field(min_length=1, max_length=500)]
 
 
-def parked_router(lot: ParkingLot, retry: RetryParked, clock: Clock) -> APIRouter:
+def parked_router(lot: ParkingLot, retries: Retries, clock: Clock) -> APIRouter:
     """The routes, all with the scope `projections:operate`."""
     routes = router("/api/parked", tag="parked records")
     operator = Depends(require("projections:operate"))
@@ -92,10 +93,11 @@ def parked_router(lot: ParkingLot, retry: RetryParked, clock: Clock) -> APIRoute
     async def retry_parked(parked_id: ParkedId, principal: Annotated[Principal, operator]) -> Response:
         """With its own origin, and never published again. `status` tells whether it worked, `lastError` why not."""
         await _found(lot, parked_id)
-        record = await retry(parked_id, principal.actor)
-        if record is None:
-            raise Conflict("It is not open any more: retried or discarded already.")
-        return _answer(Answer(data=summary_of(record)))
+        try:
+            await retries.retry(parked_id, by=principal.actor)
+        except PermanentError as error:
+            raise _conflict(error) from None
+        return _answer(Answer(data=summary_of(await _found(lot, parked_id))))
 
     @routes.post("/{parked_id}/discard", response_model=Answer[ParkedSummary], responses=_CLOSED, summary="Give it up")
     async def discard_parked(
@@ -104,10 +106,14 @@ def parked_router(lot: ParkingLot, retry: RetryParked, clock: Clock) -> APIRoute
         """The record and the reason are kept; it is not handled any more."""
         await _found(lot, parked_id)
         if not await lot.discard(parked_id, reason=why.reason, by=principal.actor, at=clock.now()):
-            raise Conflict("It is not open any more: retried or discarded already.")
+            raise Conflict(_NOT_OPEN)
         return _answer(Answer(data=summary_of(await _found(lot, parked_id))))
 
     return routes
+
+
+def _conflict(error: PermanentError) -> Conflict:
+    return Conflict(_NOT_OPEN if error.reason == "notParked" else f"It cannot be retried here: {error.detail}.")
 
 
 async def _found(lot: ParkingLot, parked_id: str) -> ParkedRecord:
