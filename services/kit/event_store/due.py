@@ -52,15 +52,19 @@ class Shares:
         if self.slots < self.kept_for_first + self.floor * (len(self.lanes) - 1) or self.kept_for_first < 1:
             raise ValueError("too few slots: every lane needs one it can count on")
 
-    def room(self, in_work: Mapping[str, int]) -> tuple[int, list[tuple[str, int]], int]:
-        """How many more may be taken: of the first lane; of each other lane, in order; of those altogether."""
-        first, *others = self.lanes
-        free = self.slots - sum(in_work.values())
-        first_room = min(free, self.slots - self.floor * len(others) - in_work.get(first, 0))
-        shared = self.slots - self.kept_for_first
-        other_total = min(free, shared - sum(in_work.get(lane, 0) for lane in others))
-        rooms = [(lane, shared - self.floor * (len(others) - 1) - in_work.get(lane, 0)) for lane in others]
-        return max(0, first_room), [(lane, max(0, min(room, other_total))) for lane, room in rooms], max(0, other_total)
+    def room(self, lane: str, in_work: Mapping[str, int]) -> int:
+        """How many more streams of this lane may be taken into work now."""
+        rest = self.shared_room(in_work) if lane != self.lanes[0] else self.slots - sum(in_work.values())
+        return max(0, rest - sum(need for other, need in self.unmet_floors(in_work).items() if other != lane))
+
+    def shared_room(self, in_work: Mapping[str, int]) -> int:
+        """How many more may be taken of all lanes but the first together."""
+        others = sum(in_work.get(lane, 0) for lane in self.lanes[1:])
+        return max(0, min(self.slots - sum(in_work.values()), self.slots - self.kept_for_first - others))
+
+    def unmet_floors(self, in_work: Mapping[str, int]) -> dict[str, int]:
+        """How many of its floor each lane does not use now."""
+        return {lane: max(0, self.floor - in_work.get(lane, 0)) for lane in self.lanes[1:]}
 
 
 class DueScheduler:
@@ -204,24 +208,22 @@ class DueScheduler:
         taken: list[Stream] = []
         for lane in lanes:
             queue = self._queues[lane]
-            while queue and len(taken) < limit and self._has_room(lane):
+            while queue and len(taken) < limit and self._shares.room(lane, self.in_work) > 0:
                 stream = queue.popleft()
                 if stream.stream_id not in self._in_work:
                     self._begin(stream, lane)
                     taken.append(stream)
         return taken
 
-    def _has_room(self, lane: str) -> bool:
-        first, others, _ = self._shares.room(self.in_work)
-        return first > 0 if lane == self._shares.lanes[0] else dict(others)[lane] > 0
-
     async def _poll(self, limit: int) -> list[Stream]:
-        first, taken = self._shares.lanes[0], list[Stream]()
+        shares, taken = self._shares, list[Stream]()
+        first, *others = shares.lanes
         try:
-            first_room, _, _ = self._shares.room(self.in_work)
-            await self._lease_into(taken, [(first, first_room)], limit)
-            _, others, total = self._shares.room(self.in_work)
-            await self._lease_into(taken, others, min(limit - len(taken), total))
+            await self._lease_into(taken, [(first, shares.room(first, self.in_work))], limit)
+            floors = [(lane, need) for lane, need in shares.unmet_floors(self.in_work).items() if need]
+            empty = await self._lease_into(taken, floors, limit)
+            room = shares.shared_room(self.in_work) - sum(shares.unmet_floors(self.in_work).values())
+            await self._lease_into(taken, [(lane, room) for lane in others if lane not in empty], limit, room)
         except TransientError as error:
             log.warning("due streams cannot be read", error=str(error))
             self._pause = SLOWEST_POLL
@@ -230,22 +232,26 @@ class DueScheduler:
         self._next_poll = self._clock.monotonic() + (0.0 if self._backlog and taken else self._pause)
         return taken
 
-    async def _lease_into(self, taken: list[Stream], rooms: Sequence[tuple[str, int]], total: int) -> None:
-        """Lease what is due, put it into work and append it to `taken`; note which lanes have more."""
-        asked = [(lane, min(room, total)) for lane, room in rooms if min(room, total) > 0]
+    async def _lease_into(
+        self, taken: list[Stream], rooms: Sequence[tuple[str, int]], limit: int, total: int | None = None
+    ) -> set[str]:
+        """Lease what is due, `total` at most and until `taken` has `limit`; put it into work and append it to `taken`.
+
+        Returns the lanes in which nothing more is due; the others are noted as having a backlog.
+        """
+        most = limit - len(taken) if total is None else min(total, limit - len(taken))
+        asked = [(lane, min(room, most)) for lane, room in rooms if min(room, most) > 0]
         if not asked:
-            return
-        leased = await self._store.lease_due(asked, self._owner, self._lease_for, self._clock.now(), total)
+            return set()
+        leased = await self._store.lease_due(asked, self._owner, self._lease_for, self._clock.now(), most)
         found = Counter(stream.index.lane for stream in leased)
-        for lane, room in asked:
-            if found[lane] >= room or len(leased) >= total:
-                self._backlog.add(lane)
-            else:
-                self._backlog.discard(lane)
+        empty = {lane for lane, room in asked if found[lane] < room and len(leased) < most}
+        self._backlog = (self._backlog | {lane for lane, _ in asked}) - empty
         for stream in leased:
             if stream.stream_id not in self._in_work:  # else its lease ran out here, and its work goes on
                 self._begin(stream, stream.index.lane or asked[0][0])
                 taken.append(stream)
+        return empty
 
     def _begin(self, stream: Stream, lane: str) -> None:
         self._in_work[stream.stream_id] = lane
