@@ -65,6 +65,10 @@ THROTTLES = frozenset(
 )
 """Codes that say "not now"."""
 
+UNSUBSCRIBE_PLACEHOLDER = "{{unsubscribeUrl}}"
+"""In the html or text of a marketing mail this becomes the recipient's own link: CAN-SPAM (15 U.S.C. §7704(a)(5)) wants
+a way out that people can see, and the headers alone are seen by few."""
+
 PREPARED_AT_MOST = 128
 """Mails whose MIME is kept between the recipients of a wave."""
 
@@ -100,7 +104,8 @@ class SesProvider:
         """One SendEmail with the raw message and a single envelope recipient; see the port for what is promised."""
         mail = attempt.mail
         try:
-            raw = self._prepare(mail).for_attempt(attempt.attempt_id, self._unsubscribe_url(mail, attempt.recipient))
+            way_out = self._unsubscribe_url(mail, attempt.recipient)
+            raw = self._prepare(mail, way_out).for_attempt(attempt.attempt_id, way_out)
         except PermanentError as error:
             return Rejected("invalid", str(error), "mail")
         try:
@@ -146,11 +151,27 @@ class SesProvider:
         """By the price table in force at `at`."""
         return self._prices.cost(NAME, size, at)
 
-    def _prepare(self, mail: OutgoingMail) -> PreparedMime:
+    def _prepare(self, mail: OutgoingMail, way_out: str | None) -> PreparedMime:
+        html, text = mail.content.html, mail.content.text
+        if way_out is not None and UNSUBSCRIBE_PLACEHOLDER in f"{html}{text}":
+            # Its own link in its own body: such a mail shares nothing with the other recipients' copies.
+            return self._written(
+                mail,
+                None if html is None else html.replace(UNSUBSCRIBE_PLACEHOLDER, way_out),
+                None if text is None else text.replace(UNSUBSCRIBE_PLACEHOLDER, way_out),
+            )
         known = self._prepared.get(id(mail))
         if known is not None:
             return known[1]
-        prepared = prepare(
+        prepared = self._written(mail, html, text)
+        # The mail is kept beside what was made of it: while it lives, nothing else can have its id().
+        self._prepared[id(mail)] = (mail, prepared)
+        if len(self._prepared) > PREPARED_AT_MOST:
+            self._prepared.popitem(last=False)
+        return prepared
+
+    def _written(self, mail: OutgoingMail, html: str | None, text: str | None) -> PreparedMime:
+        return prepare(
             OutgoingMessage(
                 message_id=mail.message_id,
                 from_addr=mail.from_,
@@ -159,17 +180,12 @@ class SesProvider:
                 reply_to=mail.reply_to,
                 subject=mail.subject,
                 date=mail.date,
-                html=mail.content.html,
-                text=mail.content.text,
+                html=html,
+                text=text,
                 attachments=tuple(Attachment(*file) for file in mail.files),
                 unsubscribe_mailto=self._mailto if mail.category == "marketing" else None,
             )
         )
-        # The mail is kept beside what was made of it: while it lives, nothing else can have its id().
-        self._prepared[id(mail)] = (mail, prepared)
-        if len(self._prepared) > PREPARED_AT_MOST:
-            self._prepared.popitem(last=False)
-        return prepared
 
     def _unsubscribe_url(self, mail: OutgoingMail, recipient: str) -> str | None:
         if mail.category != "marketing":
