@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from pydantic import AwareDatetime, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from contracts.base import Model, Money
@@ -24,11 +24,36 @@ from services.kit.errors import NotFound
 from services.kit.http import Answer, router
 
 _REVALIDATE = "private, no-cache"
+_DAY_LENGTH = len("2026-11-24")
+_moment: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
 _ETAG = re.compile(r'(?:W/)?"[^"]*"|\*')
 
+Reader = Annotated[Principal, Depends(require("email:read"))]
 MessageId = Annotated[str, Path(min_length=1, max_length=128, description="messageId, which is emailLogId too")]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
-Day = Annotated[date, Field(ge=date(1970, 1, 1), lt=date(9999, 1, 1))]
+
+
+def _read_day_or_moment(text: object) -> date | datetime:
+    """A day as it stands, or an aware time in UTC; of years that MongoDB's dates and days around them can hold."""
+    try:
+        found = (
+            date.fromisoformat(text)
+            if isinstance(text, str) and len(text) == _DAY_LENGTH
+            else _moment.validate_python(text)
+        )
+        if 1970 <= found.year < 9999:
+            return found.astimezone(UTC) if isinstance(found, datetime) else found
+    except (ValueError, OverflowError):
+        pass
+    raise PydanticCustomError(
+        "day_or_moment", "must be a day such as 2026-11-24, or a time with its offset such as 2026-11-24T10:25:00Z"
+    )
+
+
+DayOrMoment = Annotated[
+    date | datetime,
+    PlainValidator(_read_day_or_moment),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}),
+]
 Text = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -47,11 +72,9 @@ class EmailListQuery(Model):
     user_id: Annotated[Text | None, Field(description="of admins only; everybody else sees their own")] = None
     client_id: Text | None = None
     start_date: Annotated[
-        Moment | Day | None, Field(description="created from then on: a day (UTC), or a time with its offset")
+        DayOrMoment | None, Field(description="created from then on: a day (UTC), or a time with its offset")
     ] = None
-    end_date: Annotated[Moment | Day | None, Field(description="created until then, that day or moment included")] = (
-        None
-    )
+    end_date: Annotated[DayOrMoment | None, Field(description="created until then, that day or moment included")] = None
     to: Annotated[str | None, Field(min_length=3, max_length=320, description="an address in to")] = None
     q: Annotated[str | None, Field(min_length=1, max_length=100, description="text that the subject holds")] = None
 
@@ -70,7 +93,7 @@ class EmailListQuery(Model):
         start = self.start_date
         if start is None:
             return None
-        return start.astimezone(UTC) if isinstance(start, datetime) else _midnight(start)
+        return start if isinstance(start, datetime) else _midnight(start)
 
     @property
     def before(self) -> datetime | None:
@@ -79,7 +102,7 @@ class EmailListQuery(Model):
         if end is None:
             return None
         if isinstance(end, datetime):
-            return end.astimezone(UTC) + timedelta(milliseconds=1)
+            return end + timedelta(milliseconds=1)
         return _midnight(end + timedelta(days=1))
 
     def filter_for(self, principal: Principal) -> EmailFilter:
@@ -174,12 +197,9 @@ class History(Model):
 def email_router(queries: EmailQueries) -> APIRouter:
     """The routes, all with the scope `email:read`."""
     routes = router("/api/email", tag="email")
-    reader = require("email:read")
 
     @routes.get("", response_model=Answer[EmailList], summary="Mails, latest first")
-    async def list_emails(
-        asked: Annotated[EmailListQuery, Query()], principal: Annotated[Principal, Depends(reader)]
-    ) -> Response:
+    async def list_emails(asked: Annotated[EmailListQuery, Query()], principal: Reader) -> Response:
         """Non-admins see their own mails. `analytics` covers all mails of the filter, not this page alone."""
         number = None if asked.cursor is not None else asked.page or 1
         page = await queries.page(asked.filter_for(principal), limit=asked.limit, number=number, cursor=asked.cursor)
@@ -195,7 +215,7 @@ def email_router(queries: EmailQueries) -> APIRouter:
     async def one_email(
         message_id: MessageId,
         request: Request,
-        principal: Annotated[Principal, Depends(reader)],
+        principal: Reader,
         if_none_match: Annotated[str | None, Header(max_length=4096)] = None,
     ) -> Response:
         """A mail that was just asked for is waited for, up to a second."""
@@ -211,7 +231,7 @@ def email_router(queries: EmailQueries) -> APIRouter:
         return answer
 
     @routes.get("/{message_id}/history", response_model=Answer[History], summary="Everything that happened to one mail")
-    async def history(message_id: MessageId, principal: Annotated[Principal, Depends(reader)]) -> Response:
+    async def history(message_id: MessageId, principal: Reader) -> Response:
         """Each event with its origin in the log: topic, partition, offset."""
         email = await queries.wait_for(message_id, None if principal.is_admin else principal.user_id)
         if email is None:

@@ -16,6 +16,7 @@ from services.kit.kafka.records import Outcome, ParkKind
 from services.kit.parked_view import ParkedDetail, ParkedSummary, detail_of, summary_of
 from services.kit.parking import ParkedFilter, ParkedRecord, ParkingLot, ParkStatus
 
+Operator = Annotated[Principal, Depends(require("projections:operate"))]
 ParkedId = Annotated[str, Path(min_length=1, max_length=512, description="consumer|topic|partition|offset")]
 Slug = Annotated[str | None, Field(min_length=1, max_length=256)]
 
@@ -65,10 +66,9 @@ class DiscardReason(Model):
 def parked_router(lot: ParkingLot, retries: Retries, clock: Clock) -> APIRouter:
     """The routes, all with the scope `projections:operate`."""
     routes = router("/api/parked", tag="parked records")
-    operator = Depends(require("projections:operate"))
 
-    @routes.get("", response_model=Answer[ParkedList], summary="Parked records, latest first", dependencies=[operator])
-    async def list_parked(asked: Annotated[ParkedQuery, Query()]) -> Response:
+    @routes.get("", response_model=Answer[ParkedList], summary="Parked records, latest first")
+    async def list_parked(asked: Annotated[ParkedQuery, Query()], _principal: Operator) -> Response:
         where = ParkedFilter(
             consumer=asked.consumer,
             topic=asked.topic,
@@ -83,14 +83,14 @@ def parked_router(lot: ParkingLot, retries: Retries, clock: Clock) -> APIRouter:
         listed = ParkedList(records=[summary_of(record) for record in page.records], next_cursor=page.cursor)
         return _answer(Answer(data=listed))
 
-    @routes.get("/{parked_id}", response_model=Answer[ParkedDetail], summary="One record", dependencies=[operator])
-    async def show_parked(parked_id: ParkedId) -> Response:
+    @routes.get("/{parked_id}", response_model=Answer[ParkedDetail], summary="One record")
+    async def show_parked(parked_id: ParkedId, _principal: Operator) -> Response:
         return _answer(Answer(data=detail_of(await _found(lot, parked_id))))
 
     @routes.post(
         "/{parked_id}/retry", response_model=Answer[ParkedSummary], responses=_CLOSED, summary="Handle it once more"
     )
-    async def retry_parked(parked_id: ParkedId, principal: Annotated[Principal, operator]) -> Response:
+    async def retry_parked(parked_id: ParkedId, principal: Operator) -> Response:
         """With its own origin, and never published again. `status` tells whether it worked, `lastError` why not."""
         await _found(lot, parked_id)
         try:
@@ -100,9 +100,7 @@ def parked_router(lot: ParkingLot, retries: Retries, clock: Clock) -> APIRouter:
         return _answer(Answer(data=summary_of(await _found(lot, parked_id))))
 
     @routes.post("/{parked_id}/discard", response_model=Answer[ParkedSummary], responses=_CLOSED, summary="Give it up")
-    async def discard_parked(
-        parked_id: ParkedId, why: DiscardReason, principal: Annotated[Principal, operator]
-    ) -> Response:
+    async def discard_parked(parked_id: ParkedId, why: DiscardReason, principal: Operator) -> Response:
         """The record and the reason are kept; it is not handled any more."""
         await _found(lot, parked_id)
         if not await lot.discard(parked_id, reason=why.reason, by=principal.actor, at=clock.now()):

@@ -1,0 +1,345 @@
+"""`GET /api/email…` on a real MongoDB: filters, pages, sums, waiting, ETags, history, and who sees what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from contracts.email import events as mail
+from services.events.entrypoints.http_email import email_router
+from services.events.queries import EmailQueries
+from services.kit.auth import Authenticator, Role, SecretVerifier, mint_token
+from services.kit.clock import SystemClock
+from services.kit.health import Health
+from services.kit.http import create_app
+from services.kit.metrics import Metrics
+from services.kit.mongo import connect
+from tests.integration.events.mails import Mails
+from tests.unit.events_service.events import ANN, BOB, attempted, bounced, fact, failed, sent
+
+SECRET = "s" * 32
+CAT = "cat@example.net"
+
+
+@pytest.fixture
+async def mails(mongo_url: str) -> AsyncIterator[Mails]:
+    client = connect(mongo_url)
+    name = f"test_http_email_{uuid4().hex[:8]}"
+    try:
+        yield Mails(client[name]["email_log__g1"])
+    finally:
+        await client.drop_database(name)
+        client.close()
+
+
+class Api:
+    """The API as one user calls it."""
+
+    def __init__(self, client: httpx.AsyncClient, user: str = "user-1", role: Role = "user") -> None:
+        self._client = client
+        self._headers = {"authorization": f"Bearer {mint_token(SECRET, user, ['email:read'], role)}"}
+
+    def like(self, user: str, role: Role = "user") -> Api:
+        return Api(self._client, user, role)
+
+    async def get(self, path: str = "", **headers: str) -> httpx.Response:
+        return await self._client.get(f"/api/email{path}", headers=self._headers | headers)
+
+    async def page(self, **query: Any) -> dict[str, Any]:
+        answer = await self._client.get("/api/email", params=query, headers=self._headers)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["data"]
+        return found
+
+    async def ids(self, **query: Any) -> list[str]:
+        return [email["messageId"] for email in (await self.page(**query))["emails"]]
+
+    async def refused(self, **query: Any) -> list[str]:
+        answer = await self._client.get("/api/email", params=query, headers=self._headers)
+        assert answer.status_code == 400, answer.text
+        return [detail["field"] for detail in answer.json()["details"]]
+
+
+@pytest.fixture
+async def api(mails: Mails) -> AsyncIterator[Api]:
+    app = create_app(
+        title="Events",
+        service="events",
+        version="1",
+        authenticator=Authenticator(SecretVerifier(SECRET)),
+        health=Health(SystemClock()),
+        metrics=Metrics(),
+        routers=[email_router(EmailQueries(mails.active, mails.known, SystemClock()))],
+    )
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://mailroom") as client:
+        yield Api(client)
+
+
+# --- pages ---------------------------------------------------------------------------------------------------------
+
+
+async def test_pages_by_number_and_by_cursor_are_the_same_latest_first_and_complete(mails: Mails, api: Api) -> None:
+    at = [0, 5, 5, 5, 5, 9, 9, 12, 30, 30, 31]
+    by_age = [(second, await mails.add(at=second)) for second in at]
+    expected = [found_id for _, found_id in sorted(by_age, reverse=True)]
+    for limit in (1, 2, 3, 4, 10, 11, 100):
+        numbered: list[str] = []
+        for page in range(1, -(-len(at) // limit) + 2):
+            numbered += await api.ids(page=page, limit=limit)
+        assert numbered == expected
+        found, cursor = [], None
+        while True:
+            answer = await api.page(limit=limit, **({"cursor": cursor} if cursor else {}))
+            found += [email["messageId"] for email in answer["emails"]]
+            assert answer["total"] == len(at)
+            assert answer["limit"] == limit
+            cursor = answer.get("nextCursor")
+            if cursor is None:
+                break
+            assert len(answer["emails"]) == limit
+        assert found == expected
+
+
+async def test_a_cursor_neither_repeats_nor_skips_when_mails_are_added_meanwhile(mails: Mails, api: Api) -> None:
+    old = [await mails.add(at=second) for second in (1, 2, 2, 2, 3)]
+    first = await api.page(limit=2)
+    await mails.add(at=50)
+    await mails.add(at=3)
+    second = await api.page(limit=100, cursor=first["nextCursor"])
+    assert "page" not in second
+    shown = [email["messageId"] for email in first["emails"] + second["emails"]]
+    assert [found_id for found_id in shown if found_id in old] == [old[4], old[3], old[2], old[1], old[0]]
+    assert len(shown) == len(set(shown))
+
+
+@pytest.mark.parametrize("cursor", ["x", "AAAA", "!!!!", "MQ", "MQAAAAAAAAAA", "é"])
+async def test_a_cursor_that_no_list_gave_is_refused(api: Api, cursor: str) -> None:
+    assert await api.refused(cursor=cursor) == ["cursor"]
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ({"limit": 101}, ["limit"]),
+        ({"limit": 0}, ["limit"]),
+        ({"page": 0}, ["page"]),
+        ({"page": 102, "limit": 100}, ["page"]),
+        ({"page": 1, "cursor": "abc"}, ["query"]),
+        ({"category": "spam", "status": "lost", "limit": "x"}, ["category", "limit", "status"]),
+        ({"startDate": "yesterday"}, ["startDate"]),
+        ({"endDate": "2026-11-24T10:00:00"}, ["endDate"]),
+        ({"startDate": "2026-11-25", "endDate": "2026-11-24"}, ["query"]),
+        ({"startDate": "0001-01-01T00:00:00+14:00"}, ["startDate"]),
+        ({"startDate": "9999-12-31"}, ["startDate"]),
+        ({"q": ""}, ["q"]),
+        ({"subject": "typing mistake"}, ["subject"]),
+    ],
+)
+async def test_every_wrong_parameter_is_listed(api: Api, query: dict[str, Any], fields: list[str]) -> None:
+    assert sorted(await api.refused(**query)) == fields
+
+
+async def test_nothing_is_there_before_the_first_generation(mails: Mails, api: Api) -> None:
+    mails.active_collection = None
+    answer = await api.page()
+    assert (answer["emails"], answer["total"], answer["analytics"]["sent"]) == ([], 0, 0)
+    assert (await api.get("/some-id/history")).status_code == 404
+
+
+# --- filters -------------------------------------------------------------------------------------------------------
+
+
+async def test_each_filter_takes_what_it_names_and_nothing_else(mails: Mails, api: Api) -> None:
+    plain = await mails.add(at=1)
+    other = await mails.add(
+        attempted(),
+        sent(),
+        at=2,
+        category="marketing",
+        client_id="client-7",
+        subject="50 % (off) [today]",
+        to=[ANN, BOB],
+    )
+    assert await api.ids(category="marketing") == [other]
+    assert await api.ids(category="auth") == []
+    assert await api.ids(status="queued") == [other, plain]  # BOB's is still queued
+    assert await api.ids(clientId="client-7") == [other]
+    assert await api.ids(to=BOB) == [other]
+    assert await api.ids(to="ann@EXAMPLE.com") == [other, plain]
+    assert await api.ids(to="ANN@example.com") == []
+    assert await api.ids(q="(OFF) [t") == [other]
+    assert await api.ids(q=".*") == []
+    assert await api.ids(q="hello") == [plain]
+    assert await api.ids(category="marketing", q="hello") == []
+
+
+async def test_days_and_moments_count_to_their_end(mails: Mails, api: Api) -> None:
+    before = await mails.add(at=datetime(2026, 11, 22, 23, 59, 59, 999_999, UTC))
+    first = await mails.add(at=datetime(2026, 11, 23, tzinfo=UTC))
+    last = await mails.add(at=datetime(2026, 11, 23, 23, 59, 59, 999_999, UTC))
+    after = await mails.add(at=datetime(2026, 11, 24, tzinfo=UTC))
+    assert await api.ids(startDate="2026-11-23", endDate="2026-11-23") == [last, first]
+    assert await api.ids(startDate="2026-11-24") == [after]
+    assert await api.ids(endDate="2026-11-22") == [before]
+    assert await api.ids(startDate="2026-11-23T00:00:00Z", endDate="2026-11-23T23:59:59.999Z") == [last, first]
+    assert await api.ids(startDate="2026-11-23T02:00:00+02:00", endDate="2026-11-23T01:00:00Z") == [first]
+
+
+async def test_what_is_not_to_be_seen_is_nowhere(mails: Mails, api: Api) -> None:
+    hidden = await mails.add_facts_alone(fact(mail.EmailDelivered))
+    seen = await mails.add(at=1)
+    admin = api.like("boss", "admin")
+    assert await admin.ids() == [seen]
+    assert (await admin.page())["total"] == 1
+    assert (await admin.get(f"/{hidden}")).status_code == 404
+    assert (await admin.get(f"/{hidden}/history")).status_code == 404
+
+
+async def test_no_bookkeeping_is_shown(mails: Mails, api: Api) -> None:
+    found_id = await mails.add(attempted(), sent(), bounced(), at=1)
+    one = (await api.get(f"/{found_id}")).json()["data"]
+    assert one["recipients"][0]["status"] == "bounced"
+    assert not [name for name in one if name.startswith("_")]
+    assert (await api.page())["emails"] == [one]
+
+
+# --- sums ----------------------------------------------------------------------------------------------------------
+
+
+async def test_sums_count_recipients_as_the_contract_says(mails: Mails, api: Api) -> None:
+    delivered = fact(mail.EmailDelivered)
+    await mails.add(attempted(), sent(), delivered, fact(mail.EmailOpened), fact(mail.EmailOpened), at=1)
+    await mails.add(attempted(), sent(), delivered, fact(mail.EmailOpened, machine=True), at=2)
+    await mails.add(attempted(), sent(), delivered, fact(mail.EmailClicked), fact(mail.EmailComplained), at=3)
+    await mails.add(attempted(), sent(), bounced(), at=4)
+    await mails.add(attempted(), sent(), bounced("transient"), at=5)
+    await mails.add(
+        attempted(),
+        sent(),
+        attempted("b1", BOB),
+        sent("b1", BOB),
+        failed("suppressed", CAT),
+        fact(mail.EmailDelivered, BOB, attempt_id="b1"),
+        at=6,
+        to=[ANN, BOB, CAT],
+    )
+    await mails.add(at=7)
+    answer = await api.page(limit=1)
+    assert answer["total"] == 7
+    assert answer["analytics"] == {
+        "sent": 7,
+        "delivered": 4,
+        "bounced": 2,
+        "complained": 1,
+        "failed": 1,
+        "opened": 1,
+        "clicked": 1,
+        "cost": {"amount": 700, "currency": "USD"},
+        "deliveryRate": 4 / 7,
+        "bounceRate": 1 / 7,
+        "complaintRate": 1 / 4,
+        "openRate": 1 / 4,
+        "clickRate": 1 / 4,
+    }
+
+
+async def test_sums_are_of_the_filter_and_a_rate_of_nothing_is_null(mails: Mails, api: Api) -> None:
+    await mails.add(attempted(), sent(), at=1, category="marketing")
+    await mails.add(at=2)
+    analytics = (await api.page(category="notification"))["analytics"]
+    assert (analytics["sent"], analytics["deliveryRate"], analytics["openRate"]) == (0, None, None)
+    assert (await api.page(category="marketing"))["analytics"]["deliveryRate"] == 0
+
+
+# --- one mail ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_mail_that_comes_within_a_second_is_waited_for(mails: Mails, api: Api) -> None:
+    async def later() -> str:
+        await asyncio.sleep(0.3)
+        return await mails.add(message_id="0192f0c1-0000-7000-8000-00000000abcd")
+
+    answer, found_id = await asyncio.gather(api.get("/0192f0c1-0000-7000-8000-00000000abcd"), later())
+    assert answer.status_code == 200
+    assert answer.json()["data"]["messageId"] == found_id
+
+
+async def test_none_and_anothers_are_told_apart_neither_by_answer_nor_by_time(mails: Mails, api: Api) -> None:
+    anothers = await mails.add(user_id="user-2")
+    loop = asyncio.get_running_loop()
+    answers = []
+    for path in (f"/{anothers}", "/never-was", f"/{anothers}/history", "/never-was/history"):
+        began = loop.time()
+        answer = await api.get(path)
+        answers.append((answer.status_code, answer.text))
+        assert 0.95 < loop.time() - began < 3
+    assert len(set(answers)) == 1
+    assert answers[0][0] == 404
+
+
+async def test_an_unchanged_mail_is_not_sent_again(mails: Mails, api: Api) -> None:
+    found_id = await mails.add()
+    first = await api.get(f"/{found_id}")
+    tag = first.headers["etag"]
+    assert first.headers["cache-control"] == "private, no-cache"
+    for given in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = await api.get(f"/{found_id}", **{"If-None-Match": given})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    await mails.collection.update_one({"_id": found_id}, {"$set": {"_rev": 2}})
+    assert (await api.get(f"/{found_id}", **{"If-None-Match": tag})).status_code == 304
+    await mails.collection.update_one({"_id": found_id}, {"$set": {"status": "sent"}})
+    changed = await api.get(f"/{found_id}", **{"If-None-Match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+
+
+async def test_the_history_has_every_event_in_fold_order_with_its_origin(mails: Mails, api: Api) -> None:
+    found_id = await mails.add(attempted(), fact(mail.EmailOpened, ip_address="192.0.2.1"), sent(), at=1)
+    events = (await api.get(f"/{found_id}/history")).json()["data"]["events"]
+    assert [each["event"]["type"] for each in events] == [
+        "email.requested",
+        "email.sendAttempted",
+        "email.opened",
+        "email.sent",
+    ]
+    assert [each["kind"] for each in events] == ["decision", "decision", "fact", "decision"]
+    assert [each["origin"]["offset"] for each in events] == [0, 1, 2, 3]
+    assert {each["origin"]["topic"] for each in events} == {"email.events"}
+    assert events[2]["event"]["data"]["ipAddress"] == "192.0.2.1"
+    assert events[0]["event"]["subject"] == found_id
+    assert not any(each["retracted"] for each in events)
+
+
+async def test_what_was_taken_back_is_in_the_history_and_says_so(mails: Mails, api: Api) -> None:
+    wrong = mail.EventRetracted(event_id="event-0002", up_to_revision=1, reason="mistranslated")
+    found_id = await mails.add(bounced(), wrong, at=1)
+    events = (await api.get(f"/{found_id}/history")).json()["data"]["events"]
+    assert [(each["event"]["type"], each["retracted"]) for each in events] == [
+        ("email.requested", False),
+        ("email.bounced", True),
+        ("event.retracted", False),
+    ]
+
+
+# --- whose ---------------------------------------------------------------------------------------------------------
+
+
+async def test_only_admins_see_mails_of_others(mails: Mails, api: Api) -> None:
+    mine = await mails.add(at=1)
+    anothers = await mails.add(at=2, user_id="user-2")
+    admin, service = api.like("boss", "admin"), api.like("user-2", "service")
+    assert await admin.ids() == [anothers, mine]
+    assert await admin.ids(userId="user-2") == [anothers]
+    assert await api.ids() == [mine]
+    assert await api.ids(userId="user-2") == [mine]
+    assert await service.ids() == [anothers]
+    assert (await admin.get(f"/{anothers}")).status_code == 200
+    assert (await service.get(f"/{quote(anothers)}")).status_code == 200
