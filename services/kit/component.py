@@ -80,3 +80,47 @@ class LoopComponent:
             return "cancelled from inside"
         error = self._task.exception()
         return f"{type(error).__name__}: {error}" if error else "returned although nobody told it to stop"
+
+
+class Startable(Protocol):
+    """Anything that is started and stopped like a component."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, timeout: float) -> None: ...
+
+
+class Reported:
+    """A `Component` of a part that tells its health in a shape of its own: `report` translates it."""
+
+    def __init__(self, part: Startable, report: Callable[[], Report]) -> None:
+        self._part = part
+        self._report = report
+
+    async def start(self) -> None:
+        await self._part.start()
+
+    async def stop(self, timeout: float) -> None:
+        await self._part.stop(timeout)
+
+    def health(self) -> Report:
+        return self._report()
+
+
+class Closing:
+    """A `Component` of something that only has to be closed at the end: a client, an exporter of traces."""
+
+    def __init__(self, close: Callable[[], Awaitable[None] | None]) -> None:
+        self._close = close
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def stop(self, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            closing = self._close()
+            if closing is not None:
+                await closing
+
+    def health(self) -> Report:
+        return Report(live=True)

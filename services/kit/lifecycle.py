@@ -34,6 +34,7 @@ EXIT_SETTINGS = 78  # EX_CONFIG of sysexits.h
 EXIT_NOT_DRAINED = 75  # EX_TEMPFAIL of sysexits.h
 
 _LOOK_EVERY = 0.25
+_CUT_OFF = 3.0  # what a component may need beyond its limit to cut off what did not finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ async def _stop(stage: Stage) -> bool:
     }
     if not stops:
         return True
-    done, late = await asyncio.wait(stops, timeout=stage.limit + 0.5)
+    done, late = await asyncio.wait(stops, timeout=stage.limit + _CUT_OFF)
     for task in late:
         log.error("did not stop in time", stage=stage.name, component=stops[task], seconds=stage.limit)
         task.cancel()

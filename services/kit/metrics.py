@@ -7,6 +7,7 @@ an id, an address or a path with an id in it.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from platform import python_version
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -176,6 +177,10 @@ class Metrics:
             for m in metrics
             if isinstance(m, Histogram)
         }
+
+    def describe_build(self, service: str, version: str) -> None:
+        """Tell which build of which service this is."""
+        self.set(BUILD_INFO, 1, service=service, version=version, python=python_version())
 
     def inc(self, metric: Counter, amount: float = 1, **labels: str) -> None:
         """Count `amount` more."""

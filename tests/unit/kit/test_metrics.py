@@ -29,7 +29,9 @@ def test_counting_setting_observing() -> None:
     assert metrics.value(m.SEND_ATTEMPTS, provider="ses", lane="urgent") == 3
     assert metrics.value(m.OPEN_ATTEMPTS) == 3
     assert metrics.count(m.APPEND_SECONDS) == 1
+    metrics.describe_build("email", "1.2.3")
     text = metrics.render().decode()
+    assert 'service="email",version="1.2.3"} 1.0' in text
     assert 'mailroom_send_attempts_total{lane="urgent",provider="ses"} 3.0' in text
     assert "process_resident_memory_bytes" in text
     assert "_created" not in text
