@@ -23,8 +23,10 @@ from rich.table import Table
 
 from deploy.local.demo.cases import COMPLAINT, DELIVERED, INVALID, INVALID_FIELDS, SENT, Case, Run
 from deploy.local.demo.doors import HttpDoor, KafkaDoor
+from deploy.local.simulator.client import SimulatorClient
 from deploy.local.site import ROOT, StackError, site_from_environment
 from deploy.local.stack import Stack
+from services.email.domain.correlation import MESSAGE_TAG
 from services.kit.auth import mint_token
 
 SCOPES = ("email:create", "email:read", "email:operate", "projections:operate")
@@ -39,6 +41,7 @@ class Demo:
         self.user = f"demo-{self.run}"
         self.cases = Run(self.run, datetime.now(UTC)).cases()
         self.differences: list[str] = []
+        self.since = 0
 
     async def play(self) -> int:
         """Send, wait, compare, rebuild, report; the exit status."""
@@ -50,6 +53,8 @@ class Demo:
             async with httpx.AsyncClient(base_url=url, timeout=20) as client:
                 http = HttpDoor(client, mint_token(secret, self.user, SCOPES))
                 kafka = KafkaDoor(producer, self.user)
+                async with SimulatorClient(self.stack.site.url("simulator")) as simulator:
+                    self.since = await simulator.position()
                 await self._send(http, kafka)
                 await self._refusals(http, kafka)
                 await self._wait(http)
@@ -121,14 +126,12 @@ class Demo:
 
     async def _accepted_once(self) -> None:
         """The simulator's log of acceptances is the judge: one mail a delivery, none too many, none missing."""
-        async with httpx.AsyncClient(base_url=self.stack.site.url("simulator"), timeout=20) as client:
-            lines = (await client.get("/_sim/acceptances")).json()
-        accepted = lines["acceptances"] if isinstance(lines, dict) else lines
+        async with SimulatorClient(self.stack.site.url("simulator")) as simulator:
+            accepted = await simulator.acceptances(self.since)
         ours = {case.message_id for case in self.cases}
         counted: Counter[str] = Counter()
         for entry in accepted:
-            message_id = entry["tags"].get("mailroom-message-id")
-            message_id = message_id[0] if isinstance(message_id, list) else message_id
+            message_id = entry["tags"].get(MESSAGE_TAG)
             if message_id in ours:
                 counted[message_id] += 1
         for case in self.cases:
