@@ -153,7 +153,7 @@ async def test_due_records_are_claimed_once(lot: ParkingLot) -> None:
     assert await claim(NOW + SECOND) == [1]
     assert await claim(NOW + SECOND) == []
     assert await claim(NOW + 9 * SECOND, since=NOW + 3 * SECOND) == [3]
-    assert await claim(NOW + 61 * SECOND) == [2, 0, 1]
+    assert sorted(await claim(NOW + 61 * SECOND)) == [0, 1, 2]
     assert await claim(NOW + 70 * SECOND) == [3]
 
 

@@ -9,7 +9,7 @@ from services.kit.kafka.records import Partition, Record
 
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
-LONGEST_ASKED_PAUSE = 60.0
+LONGEST_ASKED_PAUSE = 300.0
 
 
 @dataclass(slots=True)
@@ -22,10 +22,12 @@ class PartitionState:
         done: offsets from `next` on that are handled already, out of line.
         moved_at: monotonic time of the last progress (or of the assignment).
         resume_at: paused until then (monotonic); None = not paused.
+        readable_since: monotonic time of the last resumption; 0 = never paused.
         failures: turns without progress one after the other.
         waiting: why its records are to be handed out again; "" = they are not.
         unreadable: why what lies at `next` cannot be read; "" = it can.
         suspect: read it by itself, since reading everything at once failed.
+        size: handle it by itself and so many records at once, since the handler took too long; None = with the others.
         end: end offset as last heard of.
     """
 
@@ -34,10 +36,12 @@ class PartitionState:
     moved_at: float
     done: set[int] = field(default_factory=set)
     resume_at: float | None = None
+    readable_since: float = 0.0
     failures: int = 0
     waiting: str = ""
     unreadable: str = ""
     suspect: bool = False
+    size: int | None = None
     end: int | None = None
 
     def fresh(self, records: Iterable[Record]) -> list[Record]:
@@ -68,6 +72,13 @@ class PartitionState:
         asked = max(retry.after or 0.0 for _, retry in retries)
         self.resume_at = now + min(max(asked, backoff), LONGEST_ASKED_PAUSE)
         return False
+
+    def pace(self, took_too_long: bool, limit: int) -> None:
+        """After a batch in which it took part: half as much next time, or twice as much until `limit` is reached."""
+        if took_too_long:
+            self.size = max(1, (self.size or limit) // 2)
+        elif self.size is not None:
+            self.size = self.size * 2 if self.size * 2 < limit else None
 
 
 class Assignment:

@@ -14,6 +14,9 @@ from services.kit.parking import UNCOUNTED, ParkedRecord, ParkingLot
 
 log = get_logger(__name__)
 
+HANGING_PAUSE = 5
+"""A record on which the handler hangs when it is alone waits so many times as long as it took from the others."""
+
 Verdict = Retry | None
 """None = handled: the effect, or the record in the parking lot, is acknowledged."""
 
@@ -110,7 +113,8 @@ class BatchRunner:
             self.timed_out = True
             again = TransientError(f"the handler gave up, or took more than {self._attempt_seconds:g} s")
             again.__cause__ = late
-            return [Retry(again)] * len(records)
+            alone = len(records) == 1
+            return [Retry(again, self._attempt_seconds * HANGING_PAUSE if alone else None)] * len(records)
         except TransientError as again:
             return [Retry(again, again.retry_after)] * len(records)
         except MailroomError as failure:

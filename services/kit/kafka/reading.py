@@ -56,26 +56,33 @@ class Reader:
         self._group = group
         self._clock = clock
         self._metrics = metrics
+        self._turn = 0
 
     async def read(self, assignment: Assignment, limit: int, wait: float) -> Fetched:
         """At most about `limit` records, waiting `wait` seconds when there are none. Raises what concerns the whole
         consumer; what concerns one partition is noted in its state.
         """
-        suspects = [partition for partition, state in assignment.states.items() if state.suspect]
+        active = {partition: state for partition, state in assignment.states.items() if state.resume_at is None}
+        slow = [p for p, state in active.items() if state.size is not None and state.end != state.next]
+        self._turn += 1
+        if slow and self._turn % 2:
+            partition = slow[self._turn // 2 % len(slow)]
+            return await self._read_alone(assignment, partition, active[partition].size or limit)
+        suspects = [partition for partition, state in active.items() if state.suspect]
+        alone = {*slow, *suspects}
         try:
-            if not suspects:
+            if not alone:
                 fetched = await self._fetch((), limit, wait)
             else:
-                others = assignment.partitions.difference(suspects)
-                fetched = await self._fetch(others, limit, 0.0) if others else {}
+                others = assignment.partitions - alone
+                fetched = await self._fetch(others, limit, 0.01 if slow else 0.0) if others else {}
         except Exception as failure:
             if not _concerns_one_partition(failure):
                 raise
             fetched = {}
             suspects = self._suspect(assignment)
         for partition in suspects:
-            if assignment.states[partition].resume_at is None:
-                fetched.update(await self._read_alone(assignment, partition, max(1, limit // len(suspects))))
+            fetched.update(await self._read_alone(assignment, partition, max(1, limit // len(suspects))))
         return fetched
 
     async def discard(self, partition: Partition) -> None:

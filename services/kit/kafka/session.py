@@ -88,7 +88,6 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._clock = clock
         self._metrics = metrics
         self._limits = limits
-        self._limit = limits.batch
         self._stopping = False
         self._unassigned_since = clock.monotonic()
         self.assignment: Assignment | None = None
@@ -217,7 +216,8 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
     async def _turn(self, assignment: Assignment) -> None:
         self._pause_and_resume(assignment)
         await self.committer.commit(assignment)
-        limit = self._limit if self._breaker.state == "closed" else min(self._limit, HALF_OPEN_LIMIT)
+        closed = self._breaker.state == "closed"
+        limit = self._limits.batch if closed else min(self._limits.batch, HALF_OPEN_LIMIT)
         try:
             fetched = await self._reader.read(assignment, limit, self._wait(assignment))
         except TimeoutError:
@@ -236,7 +236,7 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         paused = self._consumer.paused()
         for partition, state in assignment.states.items():
             if state.resume_at is not None and state.resume_at <= now:
-                state.resume_at = None
+                state.resume_at, state.readable_since = None, now
             hold = everything or state.resume_at is not None
             topic_partition = TopicPartition(*partition)
             if hold and topic_partition not in paused:
@@ -260,7 +260,8 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                 self._metrics.observe(BATCH_RECORDS, len(batch), group=self._group)
                 with self._metrics.timed(BATCH_SECONDS, group=self._group):
                     verdicts = await self._runner.run(batch, assignment.abort)
-                self._adapt()
+                for partition in fetched:
+                    assignment.states[partition].pace(self._runner.timed_out, self._limits.batch)
             if assignment.over.is_set():
                 return
             now = self._clock.monotonic()
@@ -274,13 +275,6 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             await self.committer.commit(assignment)
         finally:
             assignment.idle.set()
-
-    def _adapt(self) -> None:
-        """Smaller batches after one that took too long, so that what is slow ends up alone; back up after others."""
-        if self._runner.timed_out:
-            self._limit = max(1, self._limit // 2)
-        else:
-            self._limit = min(self._limits.batch, self._limit * 2)
 
     def _count(self, partition: Partition, verdicts: list[Any]) -> None:
         if not verdicts:
@@ -310,5 +304,5 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                 state.next = max(state.next, position)
             if state.end is None or state.next >= state.end:
                 state.moved_at = now
-            elif now - state.moved_at > self._limits.stuck:
+            elif now - max(state.moved_at, state.readable_since) > self._limits.stuck:
                 raise Stuck(f"{partition} stands at {state.next} of {state.end} for {self._limits.stuck:g} s")
