@@ -1,0 +1,153 @@
+"""`python -m deploy.local.simulator`: run the simulator until SIGTERM. For development and tests only."""
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from deploy.local.simulator.account import Account
+from deploy.local.simulator.admin import AdminApi
+from deploy.local.simulator.emulator import Emulator
+from deploy.local.simulator.faults import Faults
+from deploy.local.simulator.journal import Journal, JournalInUse
+from deploy.local.simulator.mailbox import Mailbox
+from deploy.local.simulator.notifier import Notifier
+from deploy.local.simulator.ses import SesApi
+from deploy.local.simulator.wire import Request, Response, Server, json_response
+
+_DRAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The command line. Limits count recipients, 0 means none; `keep_bytes` bounds the mail kept in memory."""
+
+    host: str
+    port: int
+    sns_endpoint: str
+    region: str
+    state_dir: Path
+    max_send_rate: float
+    max_24_hour_send: float
+    step_seconds: float
+    verified: tuple[str, ...]
+    keep_bytes: int
+    seed: int
+
+
+def read_arguments(arguments: list[str]) -> Settings:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.local.simulator",
+        description="Stands where Amazon SES stands, for development and tests only. It sends no mail to anybody.",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True, help="0 picks a free one")
+    parser.add_argument("--sns-endpoint", required=True, help="URL of the AWS emulator")
+    parser.add_argument("--region", required=True)
+    parser.add_argument("--state-dir", type=Path, required=True, help="acceptances.jsonl and notifications.jsonl")
+    parser.add_argument("--max-send-rate", type=float, default=14, help="recipients per second; 0 for no limit")
+    parser.add_argument("--max-24-hour-send", type=float, default=0, help="recipients; 0 for no limit")
+    parser.add_argument("--step-ms", type=float, default=20, help="between the notifications of one mail")
+    parser.add_argument("--verified", action="append", default=[], help="address or domain that may send; repeatable")
+    parser.add_argument("--keep-mb", type=int, default=128, help="mail kept in memory for tests to read")
+    parser.add_argument("--seed", type=int, default=1, help="of the faults' dice")
+    given = parser.parse_args(arguments)
+    return Settings(
+        host=given.host,
+        port=given.port,
+        sns_endpoint=given.sns_endpoint,
+        region=given.region,
+        state_dir=given.state_dir,
+        max_send_rate=given.max_send_rate,
+        max_24_hour_send=given.max_24_hour_send,
+        step_seconds=given.step_ms / 1000,
+        verified=tuple(each.lower() for each in given.verified),
+        keep_bytes=given.keep_mb * 1024 * 1024,
+        seed=given.seed,
+    )
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then publish what is pending for up to five seconds.
+
+    Raises JournalInUse when another simulator has the state directory, OSError when the port is taken.
+    """
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    acceptances = Journal(settings.state_dir / "acceptances.jsonl", sync=True)
+    notifications = Journal(settings.state_dir / "notifications.jsonl", sync=False)
+    emulator = Emulator(
+        settings.sns_endpoint,
+        settings.region,
+        os.environ.get("AWS_ACCESS_KEY_ID", "test"),
+        os.environ.get("AWS_SECRET_ACCESS_KEY", "test"),
+    )
+    rules = Faults(settings.seed)
+    account = Account(settings.max_send_rate, settings.max_24_hour_send, settings.verified)
+    mailbox = Mailbox(settings.keep_bytes)
+    notifier = Notifier(emulator, rules, notifications, settings.step_seconds)
+    ses = SesApi(
+        region=settings.region,
+        account=account,
+        rules=rules,
+        acceptances=acceptances,
+        mailbox=mailbox,
+        notifier=notifier,
+        emulator=emulator,
+    )
+
+    async def answer(request: Request) -> Response | None:
+        if request.path.startswith("/_sim/"):
+            return await admin.handle(request)
+        if request.path == "/healthz":
+            return json_response({"status": "ok"})
+        return await ses.handle(request)
+
+    server = Server(answer, settings.host, settings.port)
+    admin = AdminApi(
+        account=account,
+        rules=rules,
+        acceptances=acceptances,
+        notifications=notifications,
+        mailbox=mailbox,
+        notifier=notifier,
+        emulator=emulator,
+        refuse=server.refuse,
+        accepted=lambda: ses.accepted,
+    )
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    await server.start()
+    gc.freeze()
+    print(
+        f"SES simulator (development and tests only) on http://{settings.host}:{server.port}, "
+        f"notifying through {settings.sns_endpoint}",
+        flush=True,
+    )
+    await stop.wait()
+    await server.stop()
+    await notifier.drain(_DRAIN_SECONDS)
+    await notifier.stop()
+    await emulator.close()
+    acceptances.close()
+    notifications.close()
+
+
+def main() -> int:
+    settings = read_arguments(sys.argv[1:])
+    try:
+        uvloop.run(run(settings))
+    except (JournalInUse, OSError) as error:
+        print(f"simulator: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
