@@ -1,0 +1,201 @@
+"""The projection's topic in Kafka, read by offset with `assign()`: no consumer group decides what is read here.
+
+Where nobody may fetch from is never guessed (`auto_offset_reset="none"`): a lost head of an event log must alarm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from services.events.ports import LogRecord
+from services.kit.errors import PermanentError, Unavailable
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
+
+BEHIND: Final = 5_000
+"""Records that a partition may be behind before it is read alone, in one go."""
+GATHER_SECONDS: Final = 2.0
+"""How long one partition is gathered at most."""
+BLOCKED_SECONDS: Final = 30.0
+"""How long an unreadable partition is left alone."""
+_NO_TOPIC: Final = 3
+_CALL_SECONDS: Final = 10.0
+_FETCH_BYTES: Final = 4 << 20
+
+
+class KafkaLog:
+    """A `Log`."""
+
+    def __init__(self, bootstrap: str, topic: str, *, group: str | None = None, client_id: str = "mailroom") -> None:
+        """`group` = under which name positions are told to lag tools; None = they are not."""
+        self._topic = topic
+        self._group = group
+        self._options: dict[str, Any] = {
+            "bootstrap_servers": bootstrap,
+            "client_id": client_id,
+            "group_id": group,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "isolation_level": "read_committed",
+            "fetch_max_bytes": 4 * _FETCH_BYTES,
+            "max_partition_fetch_bytes": _FETCH_BYTES,
+            "fetch_max_wait_ms": 250,
+            "check_crcs": True,
+        }
+        self._consumer: AIOKafkaConsumer | None = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._blocked: dict[int, tuple[str, float]] = {}
+        self._turn = 0
+        self._all: list[TopicPartition] = []  # frozen
+
+    async def start(self) -> None:
+        consumer = AIOKafkaConsumer(**self._options)
+        try:
+            await asyncio.wait_for(consumer.start(), _CALL_SECONDS)
+        except (KafkaError, TimeoutError, OSError) as error:
+            with suppress(Exception):
+                await asyncio.wait_for(consumer.stop(), 2)
+            raise Unavailable("Kafka", f"cannot connect: {type(error).__name__}") from error
+        self._consumer = consumer
+
+    async def stop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with suppress(Exception):
+                await asyncio.wait_for(consumer.stop(), 5)
+
+    async def bounds(self) -> dict[int, tuple[int, int]]:
+        consumer = self._connected()
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                partitions = await self._partitions()
+                first = await consumer.beginning_offsets(partitions)
+                last = await consumer.end_offsets(partitions)
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable("Kafka", f"cannot tell the bounds of {self._topic}: {type(error).__name__}") from error
+        return {each.partition: (first[each], last[each]) for each in partitions}
+
+    def assign(self, positions: Mapping[int, int]) -> None:
+        consumer = self._connected()
+        self._positions = {TopicPartition(self._topic, each): at for each, at in positions.items()}
+        consumer.assign(list(self._positions))
+        for partition, offset in self._positions.items():  # without it a partition would start anywhere
+            consumer.seek(partition, offset)
+
+    async def read(self, wait: float, most: int) -> dict[int, list[LogRecord]]:
+        consumer = self._connected()
+        try:
+            deep = self._far_behind(consumer)
+            if deep is not None:
+                found = await self._gather(consumer, deep, most)
+            else:
+                found = await consumer.getmany(*self._readable(), timeout_ms=int(wait * 1000), max_records=BEHIND)
+        except IllegalStateError:
+            return {}  # assigned anew meanwhile
+        except Exception as error:  # noqa: BLE001 - whatever a batch in the log makes the client raise
+            log.warning("fetching failed, looking at each partition alone", topic=self._topic, error=repr(error))
+            found = await self._each_alone(consumer)
+        for partition, records in found.items():
+            self._positions[partition] = records[-1].offset + 1
+        return {partition.partition: records for partition, records in found.items() if records}
+
+    async def position(self, partition: int) -> int | None:
+        wanted = TopicPartition(self._topic, partition)
+        known = self._positions.get(wanted)
+        if known is None or partition in self._blocked:
+            return known
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(1):
+                return max(known, int(await self._connected().position(wanted)))
+        return known
+
+    def blocked(self) -> Mapping[int, str]:
+        return {partition: why for partition, (why, _) in self._blocked.items()}
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        if self._consumer is None or self._group is None:
+            return
+        offsets = {TopicPartition(self._topic, each): at for each, at in positions.items()}
+        with suppress(Exception):
+            await asyncio.wait_for(self._consumer.commit(offsets), 2)
+
+    def _far_behind(self, consumer: AIOKafkaConsumer) -> TopicPartition | None:
+        """The next partition in turn that is far behind."""
+        late = [
+            each
+            for each in sorted(self._readable(), key=lambda each: each.partition)
+            if (consumer.highwater(each) or 0) - self._positions[each] > BEHIND
+        ]
+        if not late:
+            return None
+        self._turn += 1
+        return late[self._turn % len(late)]
+
+    async def _gather(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, most: int
+    ) -> dict[TopicPartition, list[Any]]:
+        gathered: list[Any] = []
+        until = time.monotonic() + GATHER_SECONDS
+        while len(gathered) < most and time.monotonic() < until:
+            found = await consumer.getmany(partition, timeout_ms=300, max_records=most - len(gathered))
+            if not found:
+                break
+            gathered += found[partition]
+        return {partition: gathered} if gathered else {}
+
+    async def _each_alone(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[Any]]:
+        """After a failed fetch, which drops what it had taken of other partitions too: back to where each was."""
+        found: dict[TopicPartition, list[Any]] = {}
+        for partition in self._readable():
+            try:
+                consumer.seek(partition, self._positions[partition])
+                found |= await consumer.getmany(partition, timeout_ms=500, max_records=1)
+            except Exception as error:  # noqa: BLE001 - as above
+                why = f"{type(error).__name__} at offset {self._positions[partition]}"
+                log.critical("partition cannot be read", topic=self._topic, partition=partition.partition, reason=why)
+                self._blocked[partition.partition] = (why, time.monotonic() + BLOCKED_SECONDS)
+                consumer.pause(partition)
+        if not found and len(self._blocked) == len(self._positions):
+            raise Unavailable("Kafka", f"no partition of {self._topic} can be read")
+        return found
+
+    def _readable(self) -> list[TopicPartition]:
+        now = time.monotonic()
+        for partition, (_, until) in list(self._blocked.items()):
+            if until < now:
+                del self._blocked[partition]
+                wanted = TopicPartition(self._topic, partition)
+                if wanted in self._positions:
+                    self._connected().resume(wanted)
+        return [each for each in self._positions if each.partition not in self._blocked]
+
+    async def _partitions(self) -> list[TopicPartition]:
+        if not self._all:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self._options["bootstrap_servers"])
+            try:
+                await admin.start()
+                (described,) = await admin.describe_topics([self._topic])
+            finally:
+                await admin.close()
+            if described["error_code"] == _NO_TOPIC:
+                raise PermanentError("noTopic", f"topic {self._topic} does not exist: run `mailroom topics apply`")
+            if described["error_code"] or not described["partitions"]:
+                raise Unavailable("Kafka", f"no word on the partitions of {self._topic}")
+            self._all = [
+                TopicPartition(self._topic, each) for each in sorted(p["partition"] for p in described["partitions"])
+            ]
+        return self._all
+
+    def _connected(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise Unavailable("Kafka", "not connected")
+        return self._consumer

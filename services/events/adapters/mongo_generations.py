@@ -1,0 +1,165 @@
+"""Generations and the pointer in MongoDB, the declared indexes, and the view that follows the pointer.
+
+`projections`: {_id: <projection>, active, previous, generation}. `generations`: {_id: "<projection>/<number>", …}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from pymongo import IndexModel, ReturnDocument
+from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
+
+from services.events.adapters.mongo_documents import BOOKKEEPING
+from services.events.adapters.mongo_leases import LEASES, WORKERS
+from services.events.adapters.mongo_read_models import FACTS, STATISTICS, collection_name
+from services.events.ports import Generation, Pointer, Progress, Stage
+from services.events.projections.projection import Projection
+from services.kit.errors import PermanentError
+from services.kit.mongo import Collection, Database, Document, foreign_errors
+
+_EXISTS: Final = 48  # NamespaceExists
+
+
+class MongoGenerations:
+    """A `GenerationStore`."""
+
+    def __init__(self, database: Database, projection: Projection) -> None:
+        self._database = database
+        self._projection = projection
+        self._name = projection.name
+        self._pointers: Collection = database["projections"]
+        self._generations: Collection = database["generations"]
+
+    async def pointer(self) -> Pointer:
+        with foreign_errors():
+            found = await self._pointers.find_one({"_id": self._name})
+        if found is None:
+            return Pointer(None, None, 0)
+        return Pointer(found["active"], found["previous"], found["generation"])
+
+    async def list(self) -> list[Generation]:
+        with foreign_errors():
+            found = await self._generations.find({"projection": self._name}).sort("number", 1).to_list(None)
+        return [_generation(each) for each in found]
+
+    async def get(self, number: int) -> Generation | None:
+        with foreign_errors():
+            found = await self._generations.find_one({"_id": self._id(number)})
+        return None if found is None else _generation(found)
+
+    async def create(self, version: int, number: int | None = None) -> Generation:
+        if number is None:
+            number = await self._next_number()
+        first = {"projection": self._name, "number": number, "version": version, "stage": "created", "paused": False}
+        with foreign_errors():
+            await self._generations.update_one(
+                {"_id": self._id(number)},
+                [{"$replaceWith": {"$mergeObjects": [{**first, "createdAt": "$$NOW"}, "$$ROOT"]}}],
+                upsert=True,
+            )
+            await self._pointer_there(number)
+        found = await self.get(number)
+        if found is None:
+            raise PermanentError("generationGone", f"{self._name} {number} was removed while it was made")
+        return found
+
+    async def move(self, number: int, stage: Stage, *, grace: float | None = None) -> None:
+        until: Any = "$$REMOVE" if grace is None else {"$add": ["$$NOW", int(grace * 1000)]}
+        with foreign_errors():
+            await self._generations.update_one(
+                {"_id": self._id(number)}, [{"$set": {"stage": stage, "graceUntil": until}}]
+            )
+
+    async def swap(self, expected: int | None, active: int) -> bool:
+        with foreign_errors():
+            result = await self._pointers.update_one(
+                {"_id": self._name, "active": expected}, {"$set": {"active": active, "previous": expected}}
+            )
+        return bool(result.matched_count)
+
+    async def note(
+        self, number: int, *, progress: Progress | None = None, report: Mapping[str, object] | None = None
+    ) -> None:
+        fields: Document = {}
+        if progress is not None:
+            fields["progress"] = asdict(progress)
+        if report is not None:
+            fields["report"] = dict(report)
+        with foreign_errors():
+            await self._generations.update_one({"_id": self._id(number)}, {"$set": fields})
+
+    async def pause(self, number: int, *, paused: bool) -> None:
+        with foreign_errors():
+            await self._generations.update_one({"_id": self._id(number)}, {"$set": {"paused": paused}})
+
+    async def follow(self) -> None:
+        shown: int | None = None
+        with foreign_errors():
+            while (active := (await self.pointer()).active) != shown:  # it may move while the view is made
+                shown = active
+                if active is not None:
+                    await self._show(collection_name(self._name, active))
+
+    async def ensure_indexes(self, number: int) -> None:
+        models = [IndexModel(list(index)) for index in self._projection.indexes]
+        with foreign_errors():
+            await self._database[collection_name(self._name, number)].create_indexes(models)
+
+    async def drop(self, number: int) -> None:
+        if (await self.pointer()).active == number:
+            raise PermanentError("generationActive", f"{self._name} {number} is what is read: swap first")
+        name, key = collection_name(self._name, number), f"{self._name}/{number}"
+        with foreign_errors():
+            await self._database[LEASES].delete_many({"generation": key})
+            await self._database[WORKERS].delete_many({"generation": key})
+            for suffix in ("", FACTS, STATISTICS):
+                await self._database.drop_collection(name + suffix)
+
+    async def _next_number(self) -> int:
+        await self._pointer_there(0)
+        with foreign_errors():
+            found: Document = await self._pointers.find_one_and_update(
+                {"_id": self._name}, {"$inc": {"generation": 1}}, return_document=ReturnDocument.AFTER
+            )
+        number: int = found["generation"]
+        return number
+
+    async def _pointer_there(self, number: int) -> None:
+        try:
+            await self._pointers.update_one(
+                {"_id": self._name},
+                {"$setOnInsert": {"active": None, "previous": None}, "$max": {"generation": number}},
+                upsert=True,
+            )
+        except DuplicateKeyError:  # somebody else made it in the same moment
+            await self._pointers.update_one({"_id": self._name}, {"$max": {"generation": number}})
+
+    async def _show(self, collection: str) -> None:
+        pipeline = [{"$match": {"_visible": {"$ne": False}}}, {"$unset": list(BOOKKEEPING)}]
+        try:
+            await self._database.create_collection(self._name, viewOn=collection, pipeline=pipeline)
+        except (CollectionInvalid, OperationFailure) as error:
+            if isinstance(error, OperationFailure) and error.code != _EXISTS:
+                raise
+            await self._database.command("collMod", self._name, viewOn=collection, pipeline=pipeline)
+
+    def _id(self, number: int) -> str:
+        return f"{self._name}/{number}"
+
+
+def _generation(found: Document) -> Generation:
+    progress = found.get("progress")
+    return Generation(
+        projection=found["projection"],
+        number=found["number"],
+        version=found["version"],
+        stage=found["stage"],
+        created_at=found["createdAt"],
+        paused=found["paused"],
+        grace_until=found.get("graceUntil"),
+        progress=None if progress is None else Progress(**progress),
+        report=found.get("report"),
+    )

@@ -1,0 +1,158 @@
+"""The documents of one generation in MongoDB.
+
+Bulk writes run in a thread over the synchronous client beneath motor, so that the next slice is folded meanwhile. A
+guarded replace is an upsert: where its guard fails it becomes an insert of an `_id` that is there, and E11000 tells by
+index which one lost (a bulk of plain guarded updates reports counts only).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from bson.errors import InvalidDocument
+from pymongo import InsertOne, ReplaceOne, UpdateOne
+from pymongo.collection import Collection as SyncCollection
+from pymongo.errors import DocumentTooLarge, PyMongoError
+
+from services.events.adapters.mongo_documents import Document, from_document, from_row, row_id, to_document, to_row
+from services.events.ports import Outcome, Row, Stored, Write
+from services.events.projections.known import KnownEvent, Overflow, Tally
+from services.kit.errors import Unavailable
+from services.kit.mongo import Database, classify_bulk, foreign_errors
+
+T = TypeVar("T")
+Operation = InsertOne[Document] | ReplaceOne[Document]
+
+_UNWRITABLE: Final = (InvalidDocument, DocumentTooLarge, OverflowError, UnicodeEncodeError)
+"""What the driver raises for a value that BSON cannot hold: before anything is sent, and for the whole bulk."""
+_OUTCOMES: Final[dict[str, Outcome]] = {"done": "done", "duplicate": "conflict", "failed": "failed"}
+
+
+def collection_name(projection: str, generation: int) -> str:
+    """Where the documents of a generation lie; its rows and statistics have this name and a suffix."""
+    return f"{projection}__g{generation}"
+
+
+FACTS: Final = "__facts"
+STATISTICS: Final = "__statistics"
+
+
+class MongoReadModels:
+    """A `ReadModels`."""
+
+    def __init__(self, database: Database, projection: str, generation: int) -> None:
+        name = collection_name(projection, generation)
+        sync = database.delegate
+        self._documents: SyncCollection[Document] = sync[name]
+        self._facts: SyncCollection[Document] = sync[name + FACTS]
+        self._statistics: SyncCollection[Document] = sync[name + STATISTICS]
+
+    async def load(self, ids: Sequence[str]) -> dict[str, Stored]:
+        def find() -> dict[str, Stored]:
+            wanted = {"_id": 1, "_rev": 1, "_events": 1, "_overflow": 1}
+            found = self._documents.find({"_id": {"$in": list(ids)}}, wanted, batch_size=len(ids) + 1)
+            return {document["_id"]: from_document(document) for document in found}
+
+        return await _in_thread(find)
+
+    async def write(self, writes: Sequence[Write]) -> list[Outcome]:
+        return await asyncio.to_thread(_bulk, self._documents, [_write(write) for write in writes])
+
+    async def load_rows(self, aggregate: str, event_ids: Collection[str]) -> dict[str, Row]:
+        if not event_ids:
+            return {}
+        ids = [row_id(aggregate, event_id) for event_id in event_ids]
+        found = await _in_thread(lambda: list(self._facts.find({"_id": {"$in": ids}})))
+        return {document["event"]: from_row(document) for document in found}
+
+    async def write_rows(self, aggregate: str, rows: Sequence[Row]) -> list[Outcome]:
+        return await asyncio.to_thread(_bulk, self._facts, [_row(aggregate, row) for row in rows])
+
+    async def tally_rows(self, aggregate: str, inline: Collection[str], withdrawn: Mapping[str, int]) -> Overflow:
+        pipeline: list[Document] = [
+            {"$match": {"_id": _of(aggregate), "aggregate": aggregate, "event": {"$nin": list(inline)}}}
+        ]
+        if withdrawn:
+            covered = [{"event": event_id, "revision": {"$lte": upto}} for event_id, upto in withdrawn.items()]
+            pipeline.append({"$match": {"$nor": covered}})
+        pipeline.append(
+            {
+                "$group": {
+                    "_id": {"recipient": "$recipient", "type": "$type", "machine": "$machine"},
+                    "facts": {"$sum": 1},
+                    "first": {"$min": "$time"},
+                    "last": {"$max": "$time"},
+                }
+            }
+        )
+        groups = await _in_thread(lambda: list(self._facts.aggregate(pipeline)))
+        return tuple(
+            sorted(
+                Tally(key["recipient"], key["type"], key["machine"], int(group["facts"]), group["first"], group["last"])
+                for group in groups
+                for key in (group["_id"],)
+            )
+        )
+
+    async def mark_dirty(self, buckets: Iterable[str]) -> None:
+        marks = [UpdateOne({"_id": bucket}, {"$inc": {"dirty": 1}}, upsert=True) for bucket in buckets]
+        if marks:
+            await _in_thread(lambda: self._statistics.bulk_write(marks, ordered=False))
+
+    async def known(self, aggregate: str) -> list[KnownEvent]:
+        """Every event known of an aggregate, rows included, unordered; [] when there is none."""
+
+        def find() -> list[KnownEvent]:
+            document = self._documents.find_one({"_id": aggregate}, {"_rev": 1, "_events": 1, "_overflow": 1})
+            if document is None:
+                return []
+            stored = from_document(document)
+            if stored.has_rows:
+                for row in self._facts.find({"_id": _of(aggregate), "aggregate": aggregate}):
+                    stored.known.setdefault(row["event"], from_row(row).event)
+            return list(stored.known.values())
+
+        return await _in_thread(find)
+
+
+def _of(aggregate: str) -> Document:
+    first = row_id(aggregate, "")
+    return {"$gte": first, "$lt": first[:-1] + "\x0b"}
+
+
+def _write(write: Write) -> Operation:
+    document = to_document(write)
+    if write.expected == 0:
+        return InsertOne(document)
+    return ReplaceOne({"_id": write.id, "_rev": write.expected}, document, upsert=True)
+
+
+def _row(aggregate: str, row: Row) -> Operation:
+    document = to_row(aggregate, row)
+    if row.rev == 0:
+        return InsertOne(document)
+    return ReplaceOne({"_id": document["_id"], "_rev": row.rev}, document, upsert=True)
+
+
+def _bulk(collection: SyncCollection[Document], operations: Sequence[Operation]) -> list[Outcome]:
+    """Run an unordered bulk; outcomes by index. Where one document cannot even be encoded, each goes alone."""
+    error: PyMongoError | None = None
+    try:
+        collection.bulk_write(operations, ordered=False)
+    except _UNWRITABLE:
+        if len(operations) == 1:
+            return ["failed"]
+        return [outcome for operation in operations for outcome in _bulk(collection, [operation])]
+    except PyMongoError as failure:
+        error = failure
+    found = classify_bulk(error, len(operations))
+    if found.where("unknown"):
+        raise Unavailable("MongoDB", f"a bulk got no answer from a majority: {found.detail}")
+    return [_OUTCOMES[item] for item in found.items]
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    with foreign_errors():
+        return await asyncio.to_thread(call)

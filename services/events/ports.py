@@ -1,0 +1,279 @@
+"""What the reading side needs from the world: the log, the documents of a generation, leases, the pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol
+
+from services.events.projections.known import NO_OVERFLOW, Known, KnownEvent, Overflow
+from services.events.projections.projection import Body
+
+Outcome = Literal["done", "conflict", "failed"]
+"""Of one write: acknowledged by a majority; somebody else wrote first, nothing written; can never succeed."""
+
+
+class LogRecord(Protocol):
+    """A record as it lies in a partition of the projection's topic. What the Kafka client gives is one."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+class Log(Protocol):
+    """The projection's topic, read by offset. Every call raises Unavailable while Kafka is away."""
+
+    async def start(self) -> None:
+        """Connect."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect; returns within a few seconds whatever Kafka does."""
+        ...
+
+    async def bounds(self) -> dict[int, tuple[int, int]]:
+        """Of every partition the first offset and the one after the last that may be read."""
+        ...
+
+    def assign(self, positions: Mapping[int, int]) -> None:
+        """Read these partitions from these offsets on; others no more."""
+        ...
+
+    async def read(self, wait: float, most: int) -> dict[int, list[LogRecord]]:
+        """What is there of the assigned partitions, by partition in offset order; {} when nothing comes in `wait`
+        seconds. Where a partition is far behind it is read alone, up to `most` records, since events of one aggregate
+        that are read together are folded and written once.
+        """
+        ...
+
+    async def position(self, partition: int) -> int | None:
+        """The offset to be read next, which lies beyond records that only transactions see."""
+        ...
+
+    def blocked(self) -> Mapping[int, str]:
+        """Partitions that cannot be read, and why: an unreadable batch, or offsets that the log has lost."""
+        ...
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        """Tell Kafka where we are, for lag tools only. Never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An aggregate as stored: `rev` counts its writes, 0 = not there."""
+
+    rev: int = 0
+    known: Known = field(default_factory=dict)
+    overflow: Overflow = NO_OVERFLOW
+    has_rows: bool = False
+
+
+ABSENT = Stored()
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """An aggregate to be written where its `rev` is still `expected`."""
+
+    id: str
+    expected: int
+    ordered: list[KnownEvent]
+    overflow: Overflow
+    has_rows: bool
+    body: Body | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An engagement fact outside its document; `rev` counts its writes, 0 = not there."""
+
+    event: KnownEvent
+    rev: int = 0
+
+
+class ReadModels(Protocol):
+    """The documents of one generation. Reads see what a majority acknowledged; Unavailable when nobody answers."""
+
+    async def load(self, ids: Sequence[str]) -> dict[str, Stored]:
+        """Those of `ids` that are there."""
+        ...
+
+    async def write(self, writes: Sequence[Write]) -> list[Outcome]:
+        """Insert or replace each where nobody else has written it; outcomes by index."""
+        ...
+
+    async def load_rows(self, aggregate: str, event_ids: Collection[str]) -> dict[str, Row]:
+        """Those of an aggregate's rows that are there, by event id."""
+        ...
+
+    async def write_rows(self, aggregate: str, rows: Sequence[Row]) -> list[Outcome]:
+        """Insert (`rev` 0) or replace each row where its `rev` is still the one given."""
+        ...
+
+    async def tally_rows(self, aggregate: str, inline: Collection[str], withdrawn: Mapping[str, int]) -> Overflow:
+        """Count the rows of an aggregate, without those whose id lies inline or is withdrawn at their revision."""
+        ...
+
+    async def mark_dirty(self, buckets: Iterable[str]) -> None:
+        """Say that the documents of these statistics buckets may have changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to project a partition, and how far it got: `next` is the checkpoint, `epoch` fences former owners."""
+
+    partition: int
+    epoch: int
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """A lease as others see it."""
+
+    partition: int
+    owner: str | None
+    epoch: int
+    next: int
+    begin: int
+    held: bool
+
+
+class LeaseStore(Protocol):
+    """The leases of one generation; the server's clock decides. Unavailable when they cannot be asked."""
+
+    async def seed(self, begins: Mapping[int, int]) -> None:
+        """Make the leases that are not there yet, each starting at its partition's offset."""
+        ...
+
+    async def beat(self, owner: str) -> int:
+        """Say that this process lives; how many do."""
+        ...
+
+    async def leave(self, owner: str) -> None:
+        """Take back the heartbeat and give back every lease."""
+        ...
+
+    async def acquire(self, owner: str, partition: int) -> Lease | None:
+        """Take a free or expired lease; None when another has it."""
+        ...
+
+    async def renew(self, owner: str) -> dict[int, int]:
+        """Prolong all leases of this owner; partition → epoch of those it still has."""
+        ...
+
+    async def checkpoint(self, owner: str, leases: Sequence[Lease]) -> set[int]:
+        """Record each lease's `next` and prolong it where owner and epoch still stand; the partitions lost."""
+        ...
+
+    async def release(self, owner: str, leases: Sequence[Lease]) -> None:
+        """Give leases back; does nothing for those lost meanwhile."""
+        ...
+
+    async def view(self) -> list[LeaseView]:
+        """All leases, by partition."""
+        ...
+
+
+Stage = Literal["created", "backfilling", "catchingUp", "verified", "active", "grace", "retired", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a rebuild is, for a bar: events in log positions; `eta` in seconds, None = not known."""
+
+    stage: str
+    done: int
+    total: int
+    rate: float
+    eta: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One build of a read model."""
+
+    projection: str
+    number: int
+    version: int
+    stage: Stage
+    created_at: datetime
+    paused: bool = False
+    grace_until: datetime | None = None
+    progress: Progress | None = None
+    report: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Which generation is read: `active`; where a rollback goes: `previous`; the highest number given: `generation`."""
+
+    active: int | None
+    previous: int | None
+    generation: int
+
+
+class GenerationStore(Protocol):
+    """Generations of one projection and the pointer. Unavailable when they cannot be asked."""
+
+    async def pointer(self) -> Pointer:
+        """The pointer; all empty when nothing was built yet."""
+        ...
+
+    async def list(self) -> list[Generation]:
+        """Every generation ever made, oldest first."""
+        ...
+
+    async def get(self, number: int) -> Generation | None:
+        """One generation."""
+        ...
+
+    async def create(self, version: int, number: int | None = None) -> Generation:
+        """A new one in stage `created`; `number` = this one, or what stands under it already."""
+        ...
+
+    async def move(self, number: int, stage: Stage, *, grace: float | None = None) -> None:
+        """Note a stage, and for `grace` how many seconds it lasts."""
+        ...
+
+    async def swap(self, expected: int | None, active: int) -> bool:
+        """Make `active` the one that is read if `expected` still is: one compare-and-set."""
+        ...
+
+    async def note(
+        self, number: int, *, progress: Progress | None = None, report: Mapping[str, object] | None = None
+    ) -> None:
+        """Keep progress or a report for people."""
+        ...
+
+    async def pause(self, number: int, *, paused: bool) -> None:
+        """Set the flag that the workers of a rebuild look at."""
+        ...
+
+    async def follow(self) -> None:
+        """Make the view of the projection's name show the active generation; creates it when missing."""
+        ...
+
+    async def ensure_indexes(self, number: int) -> None:
+        """Build the declared indexes of a generation; returns when they stand."""
+        ...
+
+    async def drop(self, number: int) -> None:
+        """Drop a generation's documents, rows, statistics and leases. Refuses the active one."""
+        ...

@@ -1,0 +1,52 @@
+"""What a projection is, as a value: the engine takes this and knows nothing of mail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.base import Model
+from services.events.projections import email_log, statistics
+from services.events.projections.known import KnownEvent, Overflow
+
+Body = dict[str, Any]
+Fold = Callable[[Iterable[KnownEvent], Overflow], Body | None]
+Index = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A projection.
+
+    Attributes:
+        name: of the read model, and of the view on its active generation.
+        version: raised with every change of `fold` that changes a document.
+        topic: the one topic it reads.
+        indexes: keys and directions.
+        engagement: types of facts that an aggregate may gather without end.
+        document: what a body looks like.
+        fold: events and what lies outside the document → its body, None while there is nothing to show.
+        bucket_of: the key of a document's statistics bucket; never changes once it has one.
+    """
+
+    name: str
+    version: int
+    topic: str
+    indexes: tuple[Index, ...]
+    engagement: frozenset[str]
+    document: type[Model]
+    fold: Fold
+    bucket_of: Callable[[Body | None], str | None]
+
+
+EMAIL_LOG = Projection(
+    name=email_log.NAME,
+    version=email_log.VERSION,
+    topic=email_log.TOPIC,
+    indexes=email_log.INDEXES,
+    engagement=email_log.ENGAGEMENT,
+    document=email_log.Document,
+    fold=email_log.fold,
+    bucket_of=statistics.bucket_of,
+)
