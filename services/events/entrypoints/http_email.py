@@ -16,9 +16,9 @@ from contracts.base import Model, Money
 from contracts.email.values import Category
 from contracts.registry import EVENTS
 from contracts.views import EmailLog, EmailStatus
-from services.events.email_filter import EmailFilter
+from services.events.cursors import LONGEST
 from services.events.projections.statistics import rates
-from services.events.queries import LARGEST_PAGE, EmailPage, EmailQueries, HistoryEntry, Sums
+from services.events.queries import LARGEST_PAGE, EmailFilter, EmailPage, EmailQueries, HistoryEntry, Sums
 from services.kit.auth import Principal, require
 from services.kit.errors import NotFound
 from services.kit.http import Answer, router
@@ -54,6 +54,7 @@ DayOrMoment = Annotated[
     PlainValidator(_read_day_or_moment),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}),
 ]
+Cursor = Annotated[str | None, Field(min_length=1, max_length=LONGEST, description="nextCursor of the page before")]
 Text = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -64,9 +65,9 @@ class EmailListQuery(Model):
 
     page: Annotated[int | None, Field(ge=1, le=10_000, description="from 1; not together with cursor")] = None
     limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = 20
-    cursor: Annotated[str | None, Field(min_length=1, max_length=512, description="nextCursor of the page before")] = (
-        None
-    )
+    cursor: Annotated[
+        str | None, Field(min_length=1, max_length=LONGEST, description="nextCursor of the page before")
+    ] = None
     category: Category | None = None
     status: EmailStatus | None = None
     user_id: Annotated[Text | None, Field(description="of admins only; everybody else sees their own")] = None
@@ -192,6 +193,18 @@ class History(Model):
 
     message_id: str
     events: list[HistoryItem]
+    next_cursor: Annotated[str | None, Field(description="goes on after these; absent with the last")] = None
+
+
+class HistoryQuery(Model):
+    """How much of the history."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+    cursor: Annotated[
+        str | None, Field(min_length=1, max_length=LONGEST, description="nextCursor of the page before")
+    ] = None
 
 
 def email_router(queries: EmailQueries) -> APIRouter:
@@ -231,13 +244,14 @@ def email_router(queries: EmailQueries) -> APIRouter:
         return answer
 
     @routes.get("/{message_id}/history", response_model=Answer[History], summary="Everything that happened to one mail")
-    async def history(message_id: MessageId, principal: Reader) -> Response:
+    async def history(message_id: MessageId, asked: Annotated[HistoryQuery, Query()], principal: Reader) -> Response:
         """Each event with its origin in the log: topic, partition, offset."""
         email = await queries.wait_for(message_id, None if principal.is_admin else principal.user_id)
         if email is None:
             raise NotFound("There is no such mail.")
-        entries = await queries.history(message_id)
-        return _json(History(message_id=message_id, events=[_as_item(entry) for entry in entries]).to_wire())
+        page = await queries.history(message_id, limit=asked.limit, cursor=asked.cursor)
+        items = [_as_item(entry) for entry in page.entries]
+        return _json(History(message_id=message_id, events=items, next_cursor=page.cursor).to_wire())
 
     return routes
 

@@ -9,9 +9,12 @@ from typing import Any
 from uuid import UUID
 
 from contracts.base import EventData
-from services.events.projections.email_log import fold
-from services.events.projections.known import KnownEvent
-from services.kit.mongo import Collection
+from services.events.adapters.mongo_generations import MongoGenerations
+from services.events.adapters.mongo_read_models import MongoReadModels
+from services.events.ports import Write
+from services.events.projections.known import NO_OVERFLOW, KnownEvent
+from services.events.projections.projection import EMAIL_LOG
+from services.kit.mongo import Collection, Database
 from tests.unit.events_service.events import ANN, START, Log, requested
 
 _numbers = itertools.count(1)
@@ -23,18 +26,23 @@ def message_id(number: int) -> str:
 
 
 class Mails:
-    """Stores mails and keeps what is known of each, as the engine does."""
+    """A read model whose mails a test writes as the projector does."""
 
-    def __init__(self, collection: Collection) -> None:
-        self.collection = collection
-        self._known: dict[str, list[KnownEvent]] = {}
-        self.active_collection: Collection | None = collection
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.generations = MongoGenerations(database, EMAIL_LOG)
+        self._models = MongoReadModels(database, EMAIL_LOG.name, 1)
 
-    async def active(self) -> Collection | None:
-        return self.active_collection
+    async def begin(self) -> None:
+        """Make the first generation and let it be read."""
+        generation = await self.generations.create(EMAIL_LOG.version)
+        await self.generations.ensure_indexes(generation.number)
+        assert await self.generations.swap(None, generation.number)
+        await self.generations.follow()
 
-    async def known(self, found_id: str) -> Sequence[KnownEvent]:
-        return self._known.get(found_id, ())
+    @property
+    def collection(self) -> Collection:
+        return self.database["email_log__g1"]
 
     async def add(self, *facts: EventData, to: Sequence[str] = (ANN,), at: float | datetime = 0.0, **said: Any) -> str:
         """Store a mail asked for at `at` (seconds after the start, or a time) and what became of it. Its id."""
@@ -50,15 +58,14 @@ class Mails:
         return found_id
 
     async def add_facts_alone(self, *facts: EventData) -> str:
-        """What the log holds of a mail whose request is not known yet."""
+        """Store what the log holds of a mail whose request is not known yet."""
         found_id = message_id(next(_numbers))
         log = Log(found_id)
         await self._store(found_id, [log.event(fact) for fact in facts])
         return found_id
 
     async def _store(self, found_id: str, events: list[KnownEvent]) -> None:
-        self._known[found_id] = events
-        body = fold(events)
-        shown = {"_visible": False} if body is None else body
-        kept = [[event.id, event.partition, event.offset, event.raw] for event in events]
-        await self.collection.insert_one({"_id": found_id, "_rev": 1, "_events": kept, **shown})
+        write = Write(
+            found_id, 0, sorted(events), NO_OVERFLOW, has_rows=False, body=EMAIL_LOG.fold(events, NO_OVERFLOW)
+        )
+        assert await self._models.write([write]) == ["done"]

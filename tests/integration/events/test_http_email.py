@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from contracts.email import events as mail
+from services.events.adapters.mongo_email_queries import MongoEmailDocuments, query_of
 from services.events.entrypoints.http_email import email_router
-from services.events.queries import EmailQueries
+from services.events.queries import EmailFilter, EmailQueries
 from services.kit.auth import Authenticator, Role, SecretVerifier, mint_token
 from services.kit.clock import SystemClock
 from services.kit.health import Health
@@ -33,7 +34,9 @@ async def mails(mongo_url: str) -> AsyncIterator[Mails]:
     client = connect(mongo_url)
     name = f"test_http_email_{uuid4().hex[:8]}"
     try:
-        yield Mails(client[name]["email_log__g1"])
+        mails = Mails(client[name])
+        await mails.begin()
+        yield mails
     finally:
         await client.drop_database(name)
         client.close()
@@ -76,7 +79,7 @@ async def api(mails: Mails) -> AsyncIterator[Api]:
         authenticator=Authenticator(SecretVerifier(SECRET)),
         health=Health(SystemClock()),
         metrics=Metrics(),
-        routers=[email_router(EmailQueries(mails.active, mails.known, SystemClock()))],
+        routers=[email_router(EmailQueries(MongoEmailDocuments(mails.database), SystemClock()))],
     )
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://mailroom") as client:
@@ -148,7 +151,7 @@ async def test_every_wrong_parameter_is_listed(api: Api, query: dict[str, Any], 
 
 
 async def test_nothing_is_there_before_the_first_generation(mails: Mails, api: Api) -> None:
-    mails.active_collection = None
+    await mails.database["projections"].drop()
     answer = await api.page()
     assert (answer["emails"], answer["total"], answer["analytics"]["sent"]) == ([], 0, 0)
     assert (await api.get("/some-id/history")).status_code == 404
@@ -209,6 +212,28 @@ async def test_no_bookkeeping_is_shown(mails: Mails, api: Api) -> None:
     assert one["recipients"][0]["status"] == "bounced"
     assert not [name for name in one if name.startswith("_")]
     assert (await api.page())["emails"] == [one]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        EmailFilter(),
+        EmailFilter(category="marketing"),
+        EmailFilter(status="bounced"),
+        EmailFilter(user_id="user-1"),
+        EmailFilter(user_id="user-1", category="marketing", status="sent"),
+        EmailFilter(client_id="client-7"),
+        EmailFilter(to=ANN),
+        EmailFilter(since=datetime(2026, 11, 1, tzinfo=UTC)),
+    ],
+)
+async def test_a_page_is_found_along_an_index_and_never_sorted_whole(mails: Mails, where: EmailFilter) -> None:
+    await mails.add(at=1)
+    walk = mails.collection.find({"$and": [query_of(where)]}, {"createdAt": 1, "_id": 0}).sort("createdAt", -1)
+    plan = str((await walk.limit(21).explain())["queryPlanner"]["winningPlan"])
+    assert "IXSCAN" in plan
+    assert "'SORT'" not in plan
+    assert "COLLSCAN" not in plan
 
 
 # --- sums ----------------------------------------------------------------------------------------------------------
@@ -316,6 +341,21 @@ async def test_the_history_has_every_event_in_fold_order_with_its_origin(mails: 
     assert events[2]["event"]["data"]["ipAddress"] == "192.0.2.1"
     assert events[0]["event"]["subject"] == found_id
     assert not any(each["retracted"] for each in events)
+
+
+async def test_a_long_history_comes_in_pages(mails: Mails, api: Api) -> None:
+    found_id = await mails.add(*[fact(mail.EmailDelivered) for _ in range(6)], at=1)
+    whole = (await api.get(f"/{found_id}/history")).json()["data"]["events"]
+    found, more = [], ""
+    while True:
+        page = (await api.get(f"/{found_id}/history?limit=3{more}")).json()["data"]
+        found += page["events"]
+        if "nextCursor" not in page:
+            break
+        more = f"&cursor={page['nextCursor']}"
+    assert found == whole
+    assert len(found) == 7
+    assert (await api.get(f"/{found_id}/history?cursor=MQ")).status_code == 400
 
 
 async def test_what_was_taken_back_is_in_the_history_and_says_so(mails: Mails, api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Sums over mails as contracts.md §2 "Rates" defines them, made by MongoDB from documents of the read model.
+"""Sums over mails as contracts.md §2 "Rates" defines them, made by MongoDB from a generation's documents.
 
 Unit = recipients. A recipient counts once, by its status: whoever complained had the mail, so a complaint is counted as
 sent and delivered too. Opened and clicked count recipients of whom a person, not a machine, did it at least once.
