@@ -117,7 +117,8 @@ class KafkaPublisher:
         if self._care is not None:
             self._care.cancel()
             await asyncio.wait({self._care}, timeout=1.0)
-        await self._disconnect(timeout)
+        self._producer = None
+        await _disconnect(self.broker, timeout)
 
     async def publish(self, items: Sequence[Outgoing]) -> list[Exception | None]:
         producer = self._producer
@@ -157,23 +158,17 @@ class KafkaPublisher:
         try:
             future = await producer.send(item.topic, item.value, item.key, headers=list(item.headers))
         except Exception as failure:  # noqa: BLE001 - one record's refusal is not the others'
-            results[index] = self._refused(item, failure)
+            results[index] = _not_sent(item, failure)
         else:
             futures.append((index, future))
 
     def _refused(self, item: Outgoing, failure: Exception) -> Exception:
-        if isinstance(failure, MessageSizeTooLargeError):
-            detail = f"{item.topic}: {len(item.value)} bytes of value, {LARGEST_RECORD_BYTES} fit with all the rest"
-            return PermanentError("tooLarge", detail)
-        if isinstance(failure, TypeError | ValueError):
-            return PermanentError("unpublishable", f"{item.topic}: {failure}")
+        """What the broker said no to. Its sequence numbers were taken, so whatever follows would be out of order."""
         self._broken = True
         self._wake.set()
-        if isinstance(failure, RecordListTooLargeError):
+        if isinstance(failure, MessageSizeTooLargeError | RecordListTooLargeError):
             return PermanentError("tooLarge", f"{item.topic} takes smaller records than {len(item.value)} bytes")
-        again = Unavailable("Kafka", f"{item.topic}: {type(failure).__name__}")
-        again.__cause__ = failure
-        return again
+        return _unavailable(item, failure)
 
     def _not_in_time(
         self,
@@ -217,10 +212,7 @@ class KafkaPublisher:
         while True:
             self._wake.clear()
             try:
-                if self._broken or self._timeouts >= 2:
-                    log.warning("the producer is replaced", refused=self._broken, timeouts=self._timeouts)
-                    await self._disconnect(2.0)
-                if self._producer is None:
+                if self._producer is None or self._broken or self._timeouts >= 2:
                     await self._connect()
                 await self._probe()
                 pause = 0.2
@@ -236,20 +228,17 @@ class KafkaPublisher:
 
     async def _connect(self) -> None:
         await self._ask_metadata()  # first, since FastStream leaves a half-started producer behind when this fails
-        self.broker = self._build()
-        await bounded(self.broker.connect(), _CONNECT_SECONDS)
+        old, new = self.broker, self._build()
+        await bounded(new.connect(), _CONNECT_SECONDS)
+        self.broker = new
+        if self._producer is not None:
+            log.warning("the producer was replaced", refused=self._broken, timeouts=self._timeouts)
         self._producer = self.broker.config.producer._producer.producer  # type: ignore[attr-defined]  # noqa: SLF001
         self._broken, self._timeouts = False, 0
         self._good()
         self._connected.set()
         log.info("producer connected", bootstrap=self._bootstrap)
-
-    async def _disconnect(self, timeout: float) -> None:
-        self._producer = None
-        try:
-            await bounded(self.broker.stop(), timeout)
-        except Exception as failure:  # noqa: BLE001 - it is given up either way
-            log.warning("the producer did not stop in order", error=repr(failure))
+        await _disconnect(old, 2.0)
 
     async def _probe(self) -> None:
         """Unless publishing shows that Kafka is there, ask it."""
@@ -269,3 +258,27 @@ class KafkaPublisher:
 
     def _build(self) -> KafkaBroker:
         return build_broker(self._bootstrap, publishes=self._publishes, **self._connection)
+
+
+async def _disconnect(broker: KafkaBroker, timeout: float) -> None:
+    """Hand over what it holds and close it, as far as that goes in `timeout` seconds."""
+    try:
+        await bounded(broker.stop(), timeout)
+    except Exception as failure:  # noqa: BLE001 - it is given up either way
+        log.warning("the producer did not stop in order", error=repr(failure))
+
+
+def _not_sent(item: Outgoing, failure: Exception) -> Exception:
+    """What the client did not even send; nothing else suffers from it."""
+    if isinstance(failure, MessageSizeTooLargeError):
+        detail = f"{item.topic}: {len(item.value)} bytes of value, {LARGEST_RECORD_BYTES} fit with all the rest"
+        return PermanentError("tooLarge", detail)
+    if isinstance(failure, TypeError | ValueError):
+        return PermanentError("unpublishable", f"{item.topic}: {failure}")
+    return _unavailable(item, failure)
+
+
+def _unavailable(item: Outgoing, failure: Exception) -> Unavailable:
+    again = Unavailable("Kafka", f"{item.topic}: {type(failure).__name__}")
+    again.__cause__ = failure
+    return again

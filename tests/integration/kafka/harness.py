@@ -154,7 +154,9 @@ class Cluster:
         return {partition: committed.offset for partition, committed in found.items()}
 
     async def expel(self, group: str) -> None:
-        """Let the members that were killed leave at once, so that a test need not wait for their session to end."""
+        """Throw all members out, so that a test need not wait for the session of a killed one to end. Those alive
+        join again: a rebalance without a warning.
+        """
         async with self.admin() as admin:
             coordinator = await admin.find_coordinator(group)
             for response in await admin.describe_consumer_groups([group]):
