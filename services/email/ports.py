@@ -1,4 +1,4 @@
-"""What the email service needs from outside. Adapters implement these; tests use the fakes in `tests/email_fakes`.
+"""What the email service needs from outside. Adapters implement these; tests use `tests/unit/email_service/fakes.py`.
 
 Every method may raise `TransientError` (again later) unless its docstring says that it never raises.
 """
@@ -20,11 +20,13 @@ from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, R
 
 __all__ = [
     "Accepted",
+    "Checkpoints",
     "ContentKey",
     "ContentStore",
     "Cost",
     "MailProvider",
     "NewContent",
+    "NoCheckpoints",
     "NotCalled",
     "NotificationFormat",
     "Outcome",
@@ -272,3 +274,21 @@ class NotificationFormat(Protocol):
     def translate(self, delivered: Delivered, correlation: Correlation) -> Translation:
         """Its facts, or why there are none."""
         ...
+
+
+# --- tests -------------------------------------------------------------------------------------------------------
+
+
+class Checkpoints(Protocol):
+    """Named points between two effects, at which a chaos test may end the process. Nothing in production."""
+
+    def reach(self, name: str) -> None:
+        """Called when the point is reached. Returns, or the process is gone."""
+        ...
+
+
+class NoCheckpoints:
+    """The production kind."""
+
+    def reach(self, name: str) -> None:
+        """Nothing."""

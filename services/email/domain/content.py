@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Any, Literal
 
 from pydantic import ConfigDict, ValidationError
 
@@ -53,11 +54,11 @@ class SealedBody(Model):
 
     html: str | None = None
     text: str | None = None
-    template_data: dict[str, object] | None = None
+    template_data: dict[str, Any] | None = None
 
     def to_bytes(self) -> bytes:
-        """UTF-8 JSON; equal bodies give equal bytes."""
-        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+        """UTF-8 JSON with sorted keys: equal bodies give equal bytes."""
+        return json.dumps(self.to_wire(), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> SealedBody:

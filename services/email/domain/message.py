@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
-from typing import Literal
+from typing import Literal, Protocol
 
+from contracts.base import EventData
 from contracts.email.events import (
     EmailAttemptSettled,
     EmailCancelled,
@@ -29,7 +30,25 @@ from contracts.email.events import (
     EmailSent,
     FailureReason,
 )
-from contracts.envelope import Envelope
+
+
+class Recorded(Protocol):
+    """What folding needs of an event: an envelope has it, and so has a draft that is only being tried out."""
+
+    @property
+    def data(self) -> EventData:
+        """What was decided."""
+        ...
+
+    @property
+    def time(self) -> datetime:
+        """When."""
+        ...
+
+    @property
+    def actor(self) -> str | None:
+        """Who asked for it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +187,12 @@ State = Absent | Message
 INITIAL = Absent()
 
 
-def fold(events: Iterable[Envelope], state: State = INITIAL) -> State:
+def fold(events: Iterable[Recorded], state: State = INITIAL) -> State:
     """`evolve` over all, in stream order."""
     return reduce(evolve, events, state)
 
 
-def evolve(state: State, event: Envelope) -> State:
+def evolve(state: State, event: Recorded) -> State:
     """The state after one decision of the stream. What is not of this stream's types changes nothing."""
     data = event.data
     if isinstance(state, Absent):
@@ -215,7 +234,10 @@ def recipient_of(state: Message, attempt_id: str) -> str | None:
 
 
 def due_at(state: State, policy: Policy) -> datetime | None:
-    """The earliest time at which any recipient needs something done; None when nothing will ever be needed."""
+    """The earliest time at which any recipient needs something done; None when nothing will ever be needed.
+
+    While a wave is open the others wait for it: nothing can be done for them before it is answered.
+    """
     if isinstance(state, Absent):
         return None
     times = [
@@ -224,8 +246,9 @@ def due_at(state: State, policy: Policy) -> datetime | None:
         for attempt in delivery.attempts
         if attempt.open
     ]
+    wave_is_open = any(isinstance(delivery, Open) for delivery in state.deliveries.values())
     for delivery in state.deliveries.values():
-        if isinstance(delivery, Queued):
+        if isinstance(delivery, Queued) and not wave_is_open:
             times.append(min(delivery.not_before, state.request.expires_at))
         elif isinstance(delivery, OutcomeUnknown):
             times.append(delivery.since + unknown_after(state, policy))

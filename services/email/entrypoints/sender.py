@@ -1,0 +1,302 @@
+"""Sending: due messages are leased, licensed, called and written down, many at once and each attempt exactly once.
+
+    due streams ─▶ tend ─▶ lanes ─▶ plan (place, token, suppression, append) ─▶ call ─▶ record ─▶ done, or lanes again
+                                     sender_plan.py                     sender_calls.py  sender_record.py
+
+What a crash leaves behind: a lease that runs out, or an attempt without answer, which whoever finds it after its time
+limit writes down as unknown. It is never sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from contracts.email.events import EmailFailed
+from services.email.domain.circuit import Circuit
+from services.email.domain.commands import Expire, RecordOutcome, TimeOut
+from services.email.domain.content import MessageContent
+from services.email.domain.decisions import Drafts, ready
+from services.email.domain.message import Message, Open, is_live
+from services.email.domain.outcomes import NotCalled
+from services.email.entrypoints.sender_calls import Caller
+from services.email.entrypoints.sender_plan import IDLE_SECONDS, Planner
+from services.email.entrypoints.sender_record import Recorder
+from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
+from services.email.ports import Checkpoints, ContentStore, MailProvider, SuppressionList
+from services.email.streams import Held, MessageStreams, Step, hold
+from services.kit import metrics as m
+from services.kit.clock import Clock, Ids
+from services.kit.errors import PermanentError, TransientError
+from services.kit.event_store.due import LEASE_FOR, DueScheduler
+from services.kit.event_store.port import Lease, Stream
+from services.kit.health import Progress, Report
+from services.kit.logs import get_logger
+from services.kit.metrics import Metrics
+from services.kit.rate import RateBudget
+
+log = get_logger(__name__)
+
+TAKE_AT_MOST = 64
+FRESH_KEPT = 2_000
+"""Contents of fresh messages kept in memory until their turn comes; older ones are read from the store."""
+
+UNREADABLE_SECONDS = 300.0
+TIDY_SECONDS = 0.25
+LONG_PAUSE = 5.0
+"""While a provider refuses everything for longer than this, messages at hand make room for others."""
+
+
+class Sender:
+    """A component. `lease`, `give` and `forfeit` are for an intake in the same process."""
+
+    def __init__(
+        self,
+        streams: MessageStreams,
+        contents: ContentStore,
+        suppressions: SuppressionList,
+        providers: Sequence[MailProvider],
+        rate: RateBudget,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+        checkpoints: Checkpoints,
+        *,
+        owner: str,
+        limits: Limits | None = None,
+        scheduler: DueScheduler | None = None,
+    ) -> None:
+        """`owner`: unique to this process's life."""
+        self._streams, self._contents, self._clock, self._metrics = streams, contents, clock, metrics
+        self._owner = owner
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._limits = limits or Limits()
+        self._progress = Progress(clock)
+        self._scheduler = scheduler or DueScheduler(streams.store, owner=owner, clock=clock, metrics=metrics)
+        self._places = Places(self._limits.concurrency, freed=self._wake.set)
+        self._circuits: Mapping[str, Circuit] = {provider.name: Circuit() for provider in providers}
+        by_name = {provider.name: provider for provider in providers}
+        self._recorder = Recorder(streams, self._places, self._limits, clock, checkpoints, self._over)
+        self._caller = Caller(
+            by_name, self._circuits, self._limits, clock, metrics, checkpoints, heard=self._recorder.heard
+        )
+        self._planner = Planner(
+            streams, contents, suppressions, by_name, self._circuits, rate, self._places, self._limits,
+            clock, ids, metrics, checkpoints, lambda: Lease(owner, LEASE_FOR),
+        )  # fmt: skip
+        self._fresh: OrderedDict[str, MessageContent] = OrderedDict()
+        self._forget: set[str] = set()
+        self._given_back: list[str] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    # --- for the intake ---
+
+    def lease(self, lane: str) -> Lease | None:
+        """The lease to append a fresh message with, or None when it is to wait in the store. See `DueScheduler`."""
+        return self._scheduler.lease(lane)
+
+    def give(self, held: Held, content: MessageContent, lane: str) -> None:
+        """Take a message that was appended under `lease(lane)`."""
+        self._fresh[held.message_id] = content
+        while len(self._fresh) > FRESH_KEPT:
+            self._fresh.popitem(last=False)
+        self._scheduler.offer(held.stream, lane)
+
+    def forfeit(self, lane: str) -> None:
+        """Nothing was appended under `lease(lane)`."""
+        self._scheduler.forfeit(lane)
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Begin sending."""
+        self._caller.start()
+        loops = {
+            "leases": self._scheduler.run(self._stopping, Progress(self._clock)),
+            "take": self._take(),
+            "plan": self._plan(),
+            "record": self._recorder.run(),
+            "tidy": self._tidy(),
+        }
+        self._tasks = {name: asyncio.create_task(loop, name=f"sender-{name}") for name, loop in loops.items()}
+
+    async def stop(self, timeout: float) -> None:
+        """Begin no call, close unused licences, wait for open calls, write down every answer, give back the rest."""
+        deadline = self._clock.monotonic() + timeout
+        self._stopping.set()
+        self._wake.set()
+        self._caller.stop_calling()
+        if not self._tasks:
+            return
+        beginning = [self._tasks[name] for name in ("leases", "take", "plan")]
+        await asyncio.wait(beginning, timeout=max(0.1, timeout - 2.0))
+        self._recorder.drain()
+        await self._until_answered(deadline - 1.5)
+        await self._caller.cut_off()
+        await self._until_answered(deadline - 0.3)
+        left = [work.held.message_id for work in self._planner.lanes.clear()]
+        await self._scheduler.give_back([*left, *self._given_back])
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._places.taken:
+            log.warning("attempts are left without answer", attempts=self._places.taken)
+
+    def health(self) -> Report:
+        """Live while it plans; `died` names a loop that ended by itself."""
+        detail = {
+            "openAttempts": self._places.taken,
+            "atHand": len(self._planner.lanes),
+            "circuits": {name: circuit.reason for name, circuit in self._circuits.items() if circuit.is_open},
+        }
+        return self._progress.report(detail, died=self._died())
+
+    def _died(self) -> str | None:
+        if self._stopping.is_set():
+            return None
+        for name, task in self._tasks.items():
+            if task.done():
+                error = None if task.cancelled() else task.exception()
+                return f"the loop {name} ended: {error!r}"
+        return None
+
+    async def _until_answered(self, deadline: float) -> None:
+        """Return when no attempt of ours is open, or at the deadline (monotonic)."""
+        while self._places.taken and self._clock.monotonic() < deadline:
+            self._wake.clear()
+            await self._pause(0.1)
+
+    # --- what is due ---
+
+    async def _take(self) -> None:
+        while streams := await self._scheduler.take(TAKE_AT_MOST):
+            try:
+                works = await self._tend(streams)
+            except TransientError as error:
+                self._progress.waiting(str(error))
+                await self._scheduler.give_back([stream.stream_id for stream in streams])
+                await self._pause(1.0)
+                continue
+            self._planner.lanes.add(works)
+            self._wake.set()
+
+    async def _tend(self, streams: Sequence[Stream]) -> list[Work]:
+        """Do what is due without a call (time-outs, expiry, our own unused attempts); the rest is work."""
+        steps: list[Step] = []
+        for stream in streams:
+            held = hold(stream)
+            if isinstance(held, PermanentError):
+                await self._put_off([stream.stream_id], UNREADABLE_SECONDS)
+                continue
+            steps.append(Step(held, self._due_decisions(held), keep_lease=True))
+        works: list[Work] = []
+        done: list[str] = []
+        nothing: list[str] = []
+        now = self._clock.now()
+        for step, result in zip(steps, await self._streams.append(steps), strict=True):
+            held = result if isinstance(result, Held) else step.held
+            if isinstance(result, Held):
+                self._count_failures(step)
+            if isinstance(result, Held) and ready(held.state, now):
+                content = self._fresh.pop(held.message_id, None)
+                works.append(Work(held, held.message.request.priority, content))
+            elif step.drafts:
+                done.append(held.message_id)
+                self._note_end(held)
+            else:
+                nothing.append(held.message_id)
+        if done:
+            await self._scheduler.give_back(done)
+        if nothing:
+            # Due, and yet there is nothing to do: another process's clock is ahead of ours, or a race is on.
+            await self._put_off(nothing, LONG_PAUSE)
+        return works
+
+    def _due_decisions(self, held: Held) -> Drafts:
+        state = held.state
+        unused: list[RecordOutcome] = []
+        if self._planner.ghosts and isinstance(state, Message):
+            for delivery in state.deliveries.values():
+                newest = delivery.attempts[-1].attempt_id if isinstance(delivery, Open) else None
+                if newest in self._planner.ghosts:
+                    del self._planner.ghosts[newest]
+                    unused.append(RecordOutcome(newest, NotCalled("its append was given up before it was confirmed")))
+        return self._streams.decide(held, *unused, TimeOut(), Expire())
+
+    # --- the stages' loop ---
+
+    async def _plan(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            turn = await self._planner.turn()
+            self._caller.call(turn.waves)
+            self._metrics.set(m.OPEN_ATTEMPTS, self._places.taken)
+            if turn.released:
+                for work in turn.released:
+                    self._note_end(work.held)
+                await self._scheduler.give_back([work.held.message_id for work in turn.released])
+            if turn.waiting:
+                self._progress.waiting(turn.waiting)
+            elif turn.pause is None:
+                self._progress.progressed()
+            else:
+                self._progress.idle()
+            if turn.pause is not None:
+                if turn.pause > LONG_PAUSE:
+                    at_hand = [work.held.message_id for work in self._planner.lanes.clear()]
+                    await self._put_off(at_hand, turn.pause)
+                await self._pause(min(turn.pause, IDLE_SECONDS))
+
+    def _over(self, wave: Wave) -> None:
+        """Every answer of a wave stands: its message goes on, or is left alone."""
+        work = wave.work
+        if ready(work.held.state, self._clock.now()) and not self._stopping.is_set():
+            self._planner.lanes.put_back([work])
+        elif work.held.stream.leased_by == self._owner:
+            self._given_back.append(work.held.message_id)
+        else:
+            self._scheduler.finish(work.held.message_id)
+        self._note_end(work.held)
+        self._wake.set()
+
+    def _note_end(self, held: Held) -> None:
+        state = held.state
+        if isinstance(state, Message) and state.request.category == "auth" and not is_live(state):
+            self._forget.add(held.message_id)
+
+    async def _tidy(self) -> None:
+        """What need not be done at once: leases of no use any more, contents that nobody may read again."""
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            leases, self._given_back = self._given_back, []
+            if leases:
+                await self._scheduler.give_back(leases)
+            gone, self._forget = self._forget, set()
+            if gone:
+                try:
+                    await self._contents.delete_messages(list(gone))
+                except TransientError:
+                    self._forget |= gone
+
+    async def _put_off(self, message_ids: Sequence[str], seconds: float) -> None:
+        """Keep these from everybody for a while, and make room for others. Should we die, the leases run out."""
+        if not message_ids:
+            return
+        with contextlib.suppress(TransientError):
+            await self._streams.store.renew(message_ids, self._owner, timedelta(seconds=seconds))
+        for message_id in message_ids:
+            self._scheduler.finish(message_id)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    def _count_failures(self, step: Step) -> None:
+        for draft in step.drafts:
+            if isinstance(draft.data, EmailFailed):
+                self._metrics.inc(m.MESSAGES_FAILED, reason=draft.data.reason)

@@ -1,0 +1,347 @@
+"""From messages at hand to licences: places, tokens, suppression, then one bulk of appends.
+
+The order is the rule: a place and a rate token are had before an attempt is recorded; suppression is read in the very
+step that records it; and when any of it cannot be had, the mail waits and nothing was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from contracts.recipients.events import SuppressionReason
+from services.email.domain.circuit import Circuit
+from services.email.domain.commands import Fail, PlanAttempts, PlannedAttempt
+from services.email.domain.content import MessageContent
+from services.email.domain.decisions import ready
+from services.email.domain.lanes import Lanes
+from services.email.domain.message import Message, Open
+from services.email.domain.outcomes import NotCalled
+from services.email.domain.routing import Offer, choose
+from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
+from services.email.ports import Checkpoints, ContentKey, ContentStore, MailProvider, SuppressionList, SuppressionQuery
+from services.email.streams import Held, MessageStreams, Step, StepResult, is_race
+from services.kit import metrics as m
+from services.kit.clock import Clock, Ids
+from services.kit.errors import AppendOutcomeUnknown, PermanentError, TransientError
+from services.kit.event_store.port import Lease
+from services.kit.logs import get_logger
+from services.kit.metrics import Metrics
+from services.kit.rate import RateBudget
+from services.kit.retry import Backoff
+
+log = get_logger(__name__)
+
+URGENT_PLACES = 4
+"""Places that only urgent mail may take."""
+
+TYPICAL_BYTES = 10_000
+"""Of a mail, for comparing prices."""
+
+IDLE_SECONDS = 1.0
+EXHAUSTED_SECONDS = 30.0
+_BACKOFF = Backoff(first=0.2, most=5.0)
+_GHOSTS_AT_MOST = 10_000
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn brought.
+
+    Attributes:
+        waves: licensed, to be called at once.
+        released: messages that need nothing more of us now; their lease is to be given back.
+        pause: seconds until another turn can bring anything, None = go on at once.
+        waiting: what is waited for, "" = for work.
+    """
+
+    waves: list[Wave] = field(default_factory=list)
+    released: list[Work] = field(default_factory=list)
+    pause: float | None = None
+    waiting: str = ""
+
+
+@dataclass(slots=True)
+class _Pick:
+    """Recipients of one message who may be attempted now."""
+
+    work: Work
+    recipients: tuple[str, ...]
+
+
+class Planner:
+    """Turns what is in `lanes` into licensed waves. Used from one task only."""
+
+    def __init__(
+        self,
+        streams: MessageStreams,
+        contents: ContentStore,
+        suppressions: SuppressionList,
+        providers: Mapping[str, MailProvider],
+        circuits: Mapping[str, Circuit],
+        rate: RateBudget,
+        places: Places,
+        limits: Limits,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+        checkpoints: Checkpoints,
+        lease: Callable[[], Lease],
+    ) -> None:
+        self._streams, self._contents, self._suppressions = streams, contents, suppressions
+        self._providers, self._circuits, self._rate = providers, circuits, rate
+        self._places, self._limits, self._clock, self._ids = places, limits, clock, ids
+        self._metrics, self._checkpoints, self._lease = metrics, checkpoints, lease
+        self._failures = 0
+        self._token_waits = {True: 0.0, False: 0.0}
+        self.lanes: Lanes[Work] = Lanes()
+        self.ghosts: dict[str, None] = {}
+        """Attempts whose append may stand although it was given up: never called, to be closed when they show up."""
+
+    async def turn(self) -> Turn:
+        """One turn. Raises nothing of ours; what cannot be had now is waited for."""
+        now = self._clock.monotonic()
+        provider, allowance, reopens = self._provider(now)
+        if provider is None:
+            return Turn(pause=max(0.01, reopens), waiting="the provider refuses everything now")
+        room = min(self._places.free, allowance)
+        if room <= 0:
+            return Turn(pause=IDLE_SECONDS)
+        picks, turn = self._pick(room, now)
+        try:
+            picks = await self._with_tokens(picks, provider, turn)
+            if not picks:
+                return turn
+            picks, steps = await self._with_mail(picks)
+            blocked = await self._blocked(picks)
+        except TransientError as error:
+            self.lanes.put_back(pick.work for pick in picks)
+            self._failures += 1
+            turn.pause, turn.waiting = _BACKOFF.delay(self._failures), str(error)
+            return turn
+        self._failures = 0
+        await self._license(picks, blocked, steps, provider, turn)
+        return turn
+
+    # --- who ---
+
+    def _provider(self, now: float) -> tuple[str | None, int, float]:
+        """Who gets the next attempts and how many, or nobody and the seconds until it is worth another look."""
+        allowances = {name: self._circuits[name].allowance(now) for name in self._providers}
+        at = self._clock.now()
+        several = len(self._providers) > 1
+        offers = [
+            Offer(name, provider.estimate_cost(TYPICAL_BYTES, at).money.amount if several else 0)
+            for name, provider in self._providers.items()
+            if allowances[name] > 0
+        ]
+        chosen = choose(offers, ())
+        if chosen is not None:
+            return chosen[0], allowances[chosen[0]], 0.0
+        opens = [c.open_until - now for c in self._circuits.values() if c.open_until is not None]
+        return None, 0, min(opens, default=IDLE_SECONDS)
+
+    def _pick(self, room: int, now: float) -> tuple[list[_Pick], Turn]:
+        turn = Turn()
+        picks: list[_Pick] = []
+        for draw, most in ((self.lanes.urgent, room), (self.lanes.other, room - URGENT_PLACES if room > 1 else room)):
+            urgent = draw == self.lanes.urgent
+            if now < self._token_waits[urgent]:
+                continue
+            left = min(most, room - sum(len(pick.recipients) for pick in picks))
+            while left > 0 and (work := draw()) is not None:
+                recipients = ready(work.held.state, self._clock.now())[:left]
+                if recipients:
+                    picks.append(_Pick(work, recipients))
+                    left -= len(recipients)
+                else:
+                    turn.released.append(work)
+        if not picks and not turn.released:
+            turn.pause = self._shortest_wait(now)
+        return picks, turn
+
+    def _shortest_wait(self, now: float) -> float:
+        waits = [until - now for until in self._token_waits.values() if until > now]
+        return min([IDLE_SECONDS, *waits]) if len(self.lanes) else IDLE_SECONDS
+
+    # --- tokens, content, suppression ---
+
+    async def _with_tokens(self, picks: list[_Pick], provider: str, turn: Turn) -> list[_Pick]:
+        going: list[_Pick] = []
+        for urgent in (True, False):
+            asking = [pick for pick in picks if (pick.work.lane == "urgent") == urgent]
+            wanted = sum(len(pick.recipients) for pick in asking)
+            if not wanted:
+                continue
+            grant = await self._rate.take(provider, wanted, urgent=urgent)
+            granted = grant.granted
+            back: list[Work] = []
+            for pick in asking:
+                pick.recipients = pick.recipients[:granted]
+                granted -= len(pick.recipients)
+                if pick.recipients:
+                    going.append(pick)
+                else:
+                    back.append(pick.work)
+            self.lanes.put_back(back)
+            if grant.granted < wanted:
+                wait = EXHAUSTED_SECONDS if grant.exhausted else max(0.001, grant.wait)
+                self._token_waits[urgent] = self._clock.monotonic() + wait
+                if grant.exhausted:
+                    turn.waiting = "the account's 24 hours are used up"
+        if not going and turn.pause is None:
+            turn.pause = self._shortest_wait(self._clock.monotonic())
+        return going
+
+    async def _with_mail(self, picks: Sequence[_Pick]) -> tuple[list[_Pick], list[tuple[Work, Step]]]:
+        """The picks whose mail is at hand, and steps that fail those whose content is gone."""
+        wanted = [pick.work.content_key for pick in picks if pick.work.content is None]
+        found = await self._contents.get_many([key for key in wanted if key is not None]) if wanted else {}
+        for pick in picks:
+            work, key = pick.work, pick.work.content_key
+            if work.content is None and key is not None and key in found:
+                work.content = _read(found[key])
+        files = [key for pick in picks if pick.work.mail is None for key in pick.work.file_keys()]
+        stored = await self._contents.get_many(files) if files else {}
+        good: list[_Pick] = []
+        failing: list[tuple[Work, Step]] = []
+        for pick in picks:
+            if self._build(pick.work, stored):
+                good.append(pick)
+            else:
+                gone = self._streams.decide(pick.work.held, Fail("invalid", "its content is not stored any more"))
+                failing.append((pick.work, Step(pick.work.held, gone)))
+        return good, failing
+
+    def _build(self, work: Work, files: dict[ContentKey, bytes]) -> bool:
+        if work.mail is None and work.content is not None:
+            work.mail = work.build(files, self._clock.now())
+        return work.mail is not None
+
+    async def _blocked(self, picks: Sequence[_Pick]) -> list[dict[str, SuppressionReason]]:
+        if not picks:
+            return []
+        queries = [
+            SuppressionQuery(pick.recipients, request.category, request.list_id)
+            for pick in picks
+            for request in (pick.work.held.message.request,)
+        ]
+        return await self._suppressions.blocked(queries, self._clock.now())
+
+    # --- the licence ---
+
+    async def _license(
+        self,
+        picks: Sequence[_Pick],
+        blocked: Sequence[dict[str, SuppressionReason]],
+        failing: Sequence[tuple[Work, Step]],
+        provider: str,
+        turn: Turn,
+    ) -> None:
+        works: list[Work] = []
+        planned: list[tuple[PlannedAttempt, ...]] = []
+        steps: list[Step] = []
+        for pick, stopped in zip(picks, blocked, strict=True):
+            attempts = self._attempts(pick, stopped, provider)
+            try:
+                drafts = self._streams.decide(pick.work.held, PlanAttempts(attempts, dict(stopped)))
+            except PermanentError:
+                turn.released.append(pick.work)  # it expired between the look and now
+                continue
+            works.append(pick.work)
+            planned.append(attempts)
+            steps.append(Step(pick.work.held, drafts, lease=self._lease()))
+        count = sum(map(len, planned))
+        self._places.take(count)
+        for _ in range(count):
+            self._circuits[provider].planned()
+        self._checkpoints.reach("sender.attempt")
+        # The licence lapses five seconds after this moment, whenever its confirmation comes.
+        begun = self._clock.monotonic()
+        results = await self._streams.append([*steps, *(step for _, step in failing)])
+        self._checkpoints.reach("sender.attempted")
+        works += [work for work, _ in failing]
+        planned += [()] * len(failing)
+        lost: list[tuple[Work, tuple[PlannedAttempt, ...], StepResult]] = []
+        for work, attempts, result in zip(works, planned, results, strict=True):
+            if isinstance(result, Held):
+                work.held = result
+                self._confirmed(work, attempts, begun, turn)
+            else:
+                lost.append((work, attempts, result))
+        if lost:
+            await self._not_confirmed(lost, begun, turn)
+
+    def _attempts(
+        self, pick: _Pick, stopped: Mapping[str, SuppressionReason], provider: str
+    ) -> tuple[PlannedAttempt, ...]:
+        for reason in stopped.values():
+            self._metrics.inc(m.SUPPRESSED, scope=reason)
+        deliveries = pick.work.held.message.deliveries
+        planned: list[PlannedAttempt] = []
+        for recipient in pick.recipients:
+            if recipient in stopped:
+                continue
+            tried = [attempt.provider for attempt in deliveries[recipient].attempts]
+            chosen = choose([Offer(provider, 0)], tried)
+            assert chosen is not None  # noqa: S101 - there is an offer
+            planned.append(PlannedAttempt(recipient, self._ids.new(), provider, chosen[1]))
+        return tuple(planned)
+
+    def _confirmed(self, work: Work, attempts: tuple[PlannedAttempt, ...], begun: float, turn: Turn) -> None:
+        if attempts:
+            assert work.mail is not None  # noqa: S101 - built before
+            turn.waves.append(Wave(work, work.mail, begun, attempts))
+        elif ready(work.held.state, self._clock.now()):
+            self.lanes.add([work])
+        else:
+            turn.released.append(work)
+
+    async def _not_confirmed(
+        self, lost: Sequence[tuple[Work, tuple[PlannedAttempt, ...], StepResult]], begun: float, turn: Turn
+    ) -> None:
+        """Read back what was lost, and hand back what was not written.
+
+        An attempt that is found with its id is as good as confirmed; one that is not may still turn up, and is then
+        closed as not called.
+        """
+        try:
+            found = await self._streams.load_many([work.held.message_id for work, _, _ in lost])
+        except TransientError as error:
+            found = {}
+            turn.waiting = str(error)
+        for work, attempts, result in lost:
+            held = found.get(work.held.message_id)
+            if isinstance(held, Held):
+                work.held = held
+                if attempts and isinstance(result, AppendOutcomeUnknown) and _stands(held, attempts):
+                    self._confirmed(work, attempts, begun, turn)
+                    continue
+            self._places.give_back(len(attempts))
+            for attempt in attempts:
+                self._circuits[attempt.provider].heard(NotCalled("never recorded"), self._clock.monotonic())
+            if isinstance(result, AppendOutcomeUnknown):
+                self.ghosts |= dict.fromkeys(attempt.attempt_id for attempt in attempts)
+            if isinstance(result, PermanentError):
+                log.error("an attempt cannot be recorded", aggregate_id=work.held.message_id, error=str(result))
+            if isinstance(held, Held) and is_race(result) and ready(held.state, self._clock.now()):
+                self.lanes.put_back([work])
+            else:
+                turn.released.append(work)
+        while len(self.ghosts) > _GHOSTS_AT_MOST:
+            del self.ghosts[next(iter(self.ghosts))]
+
+
+def _read(raw: bytes) -> MessageContent | None:
+    try:
+        return MessageContent.from_bytes(raw)
+    except PermanentError:
+        return None
+
+
+def _stands(held: Held, attempts: Sequence[PlannedAttempt]) -> bool:
+    state = held.state
+    if not isinstance(state, Message):
+        return False
+    newest = {delivery.attempts[-1].attempt_id for delivery in state.deliveries.values() if isinstance(delivery, Open)}
+    return all(attempt.attempt_id in newest for attempt in attempts)

@@ -1,0 +1,132 @@
+"""What the sender's stages hand to one another: messages at hand, waves of attempts, and the places for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.email.domain.commands import PlannedAttempt
+from services.email.domain.content import MessageContent
+from services.email.domain.outcomes import Outcome
+from services.email.ports import ContentKey, OutgoingMail
+from services.email.streams import Held
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how many; seconds.
+
+    Attributes:
+        concurrency: attempts of this process that are recorded and not yet answered, at most.
+        licence: how long after its append was begun an attempt may still be called.
+        call: how long one call may take. `licence` + `call` must end before `Policy.call_window` does.
+        flush: how long the answers of a wave wait for the slowest of them.
+        gather: how long the first answer waits for others, to be written with them.
+    """
+
+    concurrency: int = 32
+    licence: float = 5.0
+    call: float = 15.0
+    flush: float = 0.25
+    gather: float = 0.002
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A message that this process has leased. `mail` is built once, when its content is at hand."""
+
+    held: Held
+    lane: str
+    content: MessageContent | None = None
+    mail: OutgoingMail | None = None
+
+    @property
+    def content_key(self) -> ContentKey | None:
+        """Where its content lies; None where it never had any."""
+        ref = self.held.message.request.content
+        return None if ref is None else ContentKey(self.held.message_id, ref.ref)
+
+    def file_keys(self) -> list[ContentKey]:
+        """Where the attachments lie that are not in the content itself."""
+        files = self.content.attachments if self.content else ()
+        return [ContentKey(self.held.message_id, file.ref) for file in files if file.ref is not None]
+
+    def build(self, files: dict[ContentKey, bytes], date: datetime) -> OutgoingMail | None:
+        """What is handed to a provider; None where an attachment is gone."""
+        assert self.content is not None  # noqa: S101 - loaded before
+        attached: list[tuple[str, str, bytes]] = []
+        for file in self.content.attachments:
+            data = file.content if file.ref is None else files.get(ContentKey(self.held.message_id, file.ref))
+            if data is None:
+                return None
+            attached.append((file.filename, file.content_type, data))
+        request = self.held.message.request
+        return OutgoingMail(
+            message_id=request.message_id,
+            from_=request.from_,
+            to=tuple(request.to),
+            cc=tuple(request.cc or ()),
+            reply_to=request.reply_to,
+            subject=request.subject,
+            category=request.category,
+            user_id=request.user_id,
+            list_id=request.list_id,
+            date=date,
+            content=self.content,
+            files=tuple(attached),
+            tags=request.tags or {},
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Wave:
+    """Attempts that were licensed by one append. `begun`: when that append was begun, on the monotonic clock."""
+
+    work: Work
+    mail: OutgoingMail
+    begun: float
+    attempts: tuple[PlannedAttempt, ...]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    recorded: set[str] = field(default_factory=set)
+    first_answer_at: float | None = None
+
+    @property
+    def unrecorded(self) -> dict[str, Outcome]:
+        """Answers that are not written down yet."""
+        return {name: outcome for name, outcome in self.outcomes.items() if name not in self.recorded}
+
+    @property
+    def answered(self) -> bool:
+        """Whether every attempt has an answer."""
+        return len(self.outcomes) == len(self.attempts)
+
+    @property
+    def over(self) -> bool:
+        """Whether every answer is written down."""
+        return len(self.recorded) == len(self.attempts)
+
+
+class Places:
+    """The open attempts of this process: a place is taken before an attempt is recorded, given back when answered."""
+
+    def __init__(self, limit: int, freed: Callable[[], None]) -> None:
+        """`freed` is told when there is room again."""
+        self.limit = limit
+        self.taken = 0
+        self._freed = freed
+
+    @property
+    def free(self) -> int:
+        """How many more attempts may be recorded."""
+        return self.limit - self.taken
+
+    def take(self, count: int) -> None:
+        """Take `count`, of which there are enough."""
+        assert count <= self.free, "more attempts than places"  # noqa: S101
+        self.taken += count
+
+    def give_back(self, count: int) -> None:
+        """They are answered, or were never recorded."""
+        self.taken -= count
+        self._freed()

@@ -1,0 +1,261 @@
+"""Messages in the event store: read, decided, appended in bulk, handed to the log.
+
+What the intake, the sender, the settler and operators have in common. Nobody else stamps events of a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from contracts.base import EventData
+from contracts.envelope import Envelope
+from services.email.domain.commands import Command
+from services.email.domain.decisions import Drafts, decide
+from services.email.domain.message import Message, Policy, State, due_at, fold, lookups
+from services.kit.clock import Clock, Ids
+from services.kit.errors import (
+    AppendOutcomeUnknown,
+    ExpectedVersionConflict,
+    MailroomError,
+    PermanentError,
+)
+from services.kit.event_store.port import Append, Appended, EventStore, Lease, Stream, StreamIndex, stamp
+from services.kit.event_store.relay import StreamPublisher
+from services.kit.event_store.waiting import first_of
+from services.kit.health import Progress
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
+
+SOURCE = "/mailroom/email"
+OUTBOX_LIMIT = 20_000
+GATHER_SECONDS = 0.02
+"""How long the first of a batch waits for others: a mail's next event is often only milliseconds away."""
+
+TRIES = 8
+"""How often a lost race is run again before it is somebody else's turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A message as this process last saw it: its stream, and the state folded from it."""
+
+    stream: Stream
+    state: State
+
+    @property
+    def message_id(self) -> str:
+        """The stream's id."""
+        return self.stream.stream_id
+
+    @property
+    def message(self) -> Message:
+        """The state of a message that was requested. AssertionError where it was not: a bug."""
+        assert isinstance(self.state, Message)  # noqa: S101
+        return self.state
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Drafts to be appended to a message as it was held.
+
+    `lease`: take the lease in the same compare-and-set. `keep_lease`: leave somebody's lease as it is. Neither: the
+    stream is free afterwards. `correlation` and `traceparent` matter for a stream's first event; later ones carry on.
+    """
+
+    held: Held
+    drafts: Drafts
+    lease: Lease | None = None
+    keep_lease: bool = False
+    correlation: str | None = None
+    traceparent: str | None = None
+
+
+StepResult = Held | MailroomError
+"""What the append made of the message, or why it did not stand (as `EventStore.append_many`)."""
+
+
+class MessageStreams:
+    """Reads and appends messages. `publish` is told of every confirmed append; it must not block."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        clock: Clock,
+        ids: Ids,
+        policy: Policy,
+        publish: Callable[[Iterable[Stream]], None],
+    ) -> None:
+        self.store, self.policy = store, policy
+        self._clock, self._ids, self._publish = clock, ids, publish
+
+    async def load_many(self, message_ids: Collection[str]) -> dict[str, Held | PermanentError]:
+        """Every message, absent ones too; PermanentError `unreadableStream` for one that this build cannot read.
+
+        Raises Unavailable.
+        """
+        streams = await self.store.load_many(message_ids)
+        return {stream_id: hold(stream) for stream_id, stream in streams.items()}
+
+    async def load(self, message_id: str) -> Held:
+        """One message. Raises Unavailable, PermanentError `unreadableStream`."""
+        held = hold(await self.store.load(message_id))
+        if isinstance(held, PermanentError):
+            raise held
+        return held
+
+    def decide(self, held: Held, *commands: Command) -> Drafts:
+        """What follows from the commands, one after the other, at this moment. Raises what `decide` raises."""
+        now, state = self._clock.now(), held.state
+        drafts: Drafts = ()
+        for command in commands:
+            new = decide(state, command, now, self.policy)
+            state = fold((_Tried(draft.data, now, draft.actor) for draft in new), state)
+            drafts += new
+        return drafts
+
+    def preview(self, held: Held, drafts: Drafts) -> State:
+        """The state that these drafts would make of the message, appended now."""
+        now = self._clock.now()
+        return fold((_Tried(draft.data, now, draft.actor) for draft in drafts), held.state)
+
+    async def append(self, steps: Sequence[Step]) -> list[StepResult]:
+        """Append all that have drafts, in one bulk; the others come back as they are. Confirmed ones are published.
+
+        A stream may be named once. Raises nothing but a cancellation, after which the outcomes are unknown.
+        """
+        writing = [(n, step, self._stamp(step)) for n, step in enumerate(steps) if step.drafts]
+        results: list[StepResult] = [step.held for step in steps]
+        appends: list[Append] = []
+        states: list[State] = []
+        for _, step, events in writing:
+            state = fold(events, step.held.state)
+            states.append(state)
+            appends.append(
+                Append(step.held.stream, events, self.index(state), keep_lease=step.keep_lease, lease=step.lease)
+            )
+        if not appends:
+            return results
+        confirmed: list[Stream] = []
+        for (n, _, _), state, result in zip(writing, states, await self.store.append_many(appends), strict=True):
+            if isinstance(result, Appended):
+                confirmed.append(result.stream)
+                results[n] = Held(result.stream, state)
+            else:
+                results[n] = result
+        self._publish(confirmed)
+        return results
+
+    async def change(
+        self, decisions: Mapping[str, Callable[[Held], Drafts]], *, keep_lease: bool = True
+    ) -> dict[str, StepResult]:
+        """Load each message, decide, append; again for those whose race was lost, or whose answer was.
+
+        A decision must bear being asked again on a newer state. What it raises (PermanentError) becomes its result.
+        Nothing decided is a success: the message comes back as it stands. Raises Unavailable when streams cannot be
+        read; what could not be appended comes back as the error.
+        """
+        results: dict[str, StepResult] = {}
+        open_ = dict(decisions)
+        for _ in range(TRIES):
+            steps: list[Step] = []
+            for message_id, held in (await self.load_many(open_)).items():
+                if isinstance(held, PermanentError):
+                    results[message_id] = held
+                    continue
+                try:
+                    steps.append(Step(held, open_[message_id](held), keep_lease=keep_lease))
+                except PermanentError as error:
+                    results[message_id] = error
+            for step, result in zip(steps, await self.append(steps), strict=True):
+                results[step.held.message_id] = result
+            open_ = {m: decision for m, decision in open_.items() if is_race(results[m])}
+            if not open_:
+                break
+        return results
+
+    def index(self, state: State) -> StreamIndex:
+        """By what a message in this state is found."""
+        if not isinstance(state, Message):
+            return StreamIndex()
+        request = state.request
+        due = due_at(state, self.policy)
+        return StreamIndex(due, request.priority, lookups(state), request.user_id)
+
+    def _stamp(self, step: Step) -> tuple[Envelope, ...]:
+        stream = step.held.stream
+        if stream.version:
+            first = stream.events[0]
+            correlation, traceparent = first.correlationid, first.traceparent
+        else:
+            correlation, traceparent = step.correlation or stream.stream_id, step.traceparent
+        return stamp(
+            stream,
+            step.drafts,
+            now=self._clock.now(),
+            new_id=self._ids.new,
+            source=SOURCE,
+            correlation=correlation,
+            traceparent=traceparent,
+        )
+
+
+def hold(stream: Stream) -> Held | PermanentError:
+    """The message in a stream; PermanentError `unreadableStream`."""
+    try:
+        return Held(stream, fold(stream.events))
+    except PermanentError as error:
+        log.error("a stream cannot be read", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
+        return error
+
+
+def is_race(result: StepResult) -> bool:
+    """Whether to read the message and decide again: somebody else wrote first, or nobody knows who did."""
+    return isinstance(result, ExpectedVersionConflict | AppendOutcomeUnknown)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    data: EventData
+    time: datetime
+    actor: str | None
+
+
+class Outbox:
+    """Publishes appended streams in the background, many at once. A `LoopComponent` runs it.
+
+    What it does not get out (a crash, Kafka away, too much at once) is the relay's business.
+    """
+
+    def __init__(self, publisher: StreamPublisher, clock: Clock, progress: Progress) -> None:
+        self._publisher, self._clock, self._progress = publisher, clock, progress
+        self._waiting: dict[str, Stream] = {}
+        self._work = asyncio.Event()
+
+    def put(self, streams: Iterable[Stream]) -> None:
+        """Take on streams that were just appended to; returns at once."""
+        for stream in streams:
+            known = self._waiting.get(stream.stream_id)
+            if (known is None and len(self._waiting) < OUTBOX_LIMIT) or (known and known.version < stream.version):
+                self._waiting[stream.stream_id] = stream
+                self._work.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Publish until told to stop, and then what is left."""
+        while not (stopping.is_set() and not self._waiting):
+            await first_of(self._clock, 1.0, self._work, stopping)
+            if not self._waiting:
+                self._progress.idle()
+                continue
+            if not stopping.is_set():
+                await self._clock.sleep(GATHER_SECONDS)
+            batch, self._waiting = self._waiting, {}
+            self._work.clear()
+            done = await self._publisher.publish(batch.values())
+            if len(done.failed) == len(batch):
+                self._progress.waiting("Kafka takes nothing")
+            else:
+                self._progress.progressed()

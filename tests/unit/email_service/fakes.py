@@ -1,0 +1,255 @@
+"""Fakes of the email service's ports, and a sender put together from them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from contracts.email.commands import SendEmail
+from contracts.email.values import Category, ContentRef
+from contracts.recipients.events import SuppressionReason
+from services.email.domain.commands import Request
+from services.email.domain.content import MessageContent, SealedBody
+from services.email.domain.message import Policy
+from services.email.domain.outcomes import Accepted, Cost, Rejected, Unknown
+from services.email.entrypoints.sender import Sender
+from services.email.entrypoints.sender_work import Limits
+from services.email.ports import (
+    Checkpoints,
+    ContentKey,
+    NewContent,
+    NoCheckpoints,
+    OutgoingAttempt,
+    Quota,
+    Rendered,
+    StoredContent,
+    SuppressionQuery,
+)
+from services.email.streams import Held, MessageStreams, Step
+from services.kit.clock import Clock, SystemClock, SystemIds
+from services.kit.errors import PermanentError, Unavailable
+from services.kit.event_store.memory import MemoryEventStore
+from services.kit.event_store.port import Stream
+from services.kit.metrics import Metrics
+from services.kit.rate import MemoryRateLimits, RateBudget
+from tests.unit.email_service.mail import COST, requested
+
+Answer = Accepted | Rejected | Unknown
+Behaviour = Callable[[OutgoingAttempt], Awaitable[Answer]]
+
+
+class MemoryContents:
+    """`ContentStore` in a dictionary. `away`: every call raises Unavailable."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.kept: dict[ContentKey, tuple[StoredContent, bytes, bool]] = {}
+        self.away = False
+
+    async def put_many(self, items: Sequence[NewContent]) -> list[ContentRef]:
+        self._answer()
+        refs: list[ContentRef] = []
+        for item in items:
+            sha = hashlib.sha256(item.data).hexdigest()
+            ref = ContentRef(ref=f"{item.kind}:{sha}", sha256=sha, size=len(item.data))
+            key = ContentKey(item.message_id, ref.ref)
+            kept = self.kept[key][2] if key in self.kept else False
+            self.kept[key] = (StoredContent(key, item.category, item.kind, self._clock.now()), item.data, kept)
+            refs.append(ref)
+        return refs
+
+    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes]:
+        self._answer()
+        return {key: self.kept[key][1] for key in keys if key in self.kept}
+
+    async def delete_messages(self, message_ids: Sequence[str]) -> None:
+        self._answer()
+        for key in [key for key in self.kept if key.message_id in message_ids]:
+            del self.kept[key]
+
+    async def to_review(
+        self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
+    ) -> list[StoredContent]:
+        self._answer()
+        found = [
+            stored
+            for stored, _, kept in self.kept.values()
+            if stored.touched_at < touched_before
+            and ((not kept) if categories is None else stored.category in categories)
+        ]
+        return sorted(found, key=lambda stored: stored.touched_at)[:limit]
+
+    async def keep(self, keys: Sequence[ContentKey]) -> None:
+        self._answer()
+        for key in keys:
+            if key in self.kept:
+                stored, data, _ = self.kept[key]
+                self.kept[key] = (stored, data, True)
+
+    async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
+        self._answer()
+        gone = [key for key in keys if key in self.kept and self.kept[key][0].touched_at < touched_before]
+        for key in gone:
+            del self.kept[key]
+        return len(gone)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Unavailable("contents", "switched away")
+
+
+class PlainRenderer:
+    """Takes the bodies as they are; a template named `broken` cannot be rendered."""
+
+    def render(self, command: SendEmail, sealed: SealedBody | None) -> Rendered:
+        if command.template_id == "broken":
+            raise PermanentError("renderingFailed", "the template is broken")
+        body = sealed or SealedBody(html=command.html, text=command.text)
+        return Rendered(body.html, body.text, "v1" if command.template_id else None)
+
+
+@dataclass
+class FixedSuppressions:
+    """`SuppressionList` of a dictionary; `away`: it cannot be read."""
+
+    reasons: dict[str, SuppressionReason] = field(default_factory=dict)
+    away: bool = False
+
+    async def blocked(self, queries: Sequence[SuppressionQuery], now: datetime) -> list[dict[str, SuppressionReason]]:
+        if self.away:
+            raise Unavailable("suppressions", "switched away")
+        return [{a: self.reasons[a] for a in query.addresses if a in self.reasons} for query in queries]
+
+
+class FakeProvider:
+    """`MailProvider` that answers by `behaviour` and remembers whom it took a mail for."""
+
+    name = "ses"
+
+    def __init__(self, behaviour: Behaviour | None = None, rate: float = 100_000.0) -> None:
+        self.behaviour = behaviour
+        self.rate = rate
+        self.calls: list[OutgoingAttempt] = []
+        self.accepted: list[tuple[str, str]] = []
+        self.open = 0
+        self.most_open = 0
+
+    async def send(self, attempt: OutgoingAttempt) -> Answer:
+        self.calls.append(attempt)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            answer = await self.behaviour(attempt) if self.behaviour else self.take(attempt)
+        finally:
+            self.open -= 1
+        return answer
+
+    def take(self, attempt: OutgoingAttempt) -> Accepted:
+        """Accept, and remember it."""
+        self.accepted.append((attempt.mail.message_id, attempt.recipient))
+        return Accepted(f"ses-{attempt.attempt_id}", 1000, COST)
+
+    async def quota(self) -> Quota:
+        return Quota(self.rate, 1_000_000, 0)
+
+    def estimate_cost(self, size: int, at: datetime) -> Cost:
+        return COST
+
+
+class Crash(BaseException):
+    """The process is gone: nothing catches it."""
+
+
+class CrashAt:
+    """`Checkpoints` that end the process the n-th time a point is reached."""
+
+    def __init__(self, name: str, nth: int = 1) -> None:
+        self._name, self._left = name, nth
+        self.crashed = False
+
+    def reach(self, name: str) -> None:
+        if self.crashed:
+            raise Crash(name)
+        if name == self._name:
+            self._left -= 1
+            if not self._left:
+                self.crashed = True
+                raise Crash(name)
+
+
+class Post:
+    """A whole sending side in memory. `sender(…)` makes further processes on the same stores."""
+
+    def __init__(self, *, clock: Clock | None = None, policy: Policy | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.ids = SystemIds()
+        self.store = MemoryEventStore(self.clock)
+        self.contents = MemoryContents(self.clock)
+        self.suppressions = FixedSuppressions()
+        self.provider = FakeProvider()
+        self.rates = MemoryRateLimits(self.clock)
+        self.published: dict[str, Stream] = {}
+        self.streams = MessageStreams(self.store, self.clock, self.ids, policy or Policy(), self._publish)
+        self._senders = 0
+
+    def sender(self, *, limits: Limits | None = None, checkpoints: Checkpoints | None = None, **more: Any) -> Sender:
+        self._senders += 1
+        return Sender(
+            self.streams,
+            self.contents,
+            self.suppressions,
+            [self.provider],
+            RateBudget(self.rates, self.clock),
+            self.clock,
+            self.ids,
+            Metrics(),
+            checkpoints or NoCheckpoints(),
+            owner=f"sender-{self._senders}",
+            limits=limits,
+            **more,
+        )
+
+    async def queue(self, count: int = 1, **fields: Any) -> list[str]:
+        """Requested messages with content, due now."""
+        message_ids = [self.ids.new() for _ in range(count)]
+        steps: list[Step] = []
+        for message_id in message_ids:
+            content = MessageContent(text="hello")
+            category = fields.get("category", "notification")
+            (ref,) = await self.contents.put_many([NewContent(message_id, category, "message", content.to_bytes())])
+            fields.setdefault("expires_at", self.clock.now() + timedelta(days=3))
+            request = requested(message_id=message_id, **{**fields, "content": fields.get("content", ref)})
+            held = Held(Stream.absent(message_id), (await self.streams.load(message_id)).state)
+            steps.append(Step(held, self.streams.decide(held, Request(request))))
+        for result in await self.streams.append(steps):
+            assert isinstance(result, Held)
+        await self.rates.set_limit("ses", self.provider.rate)
+        return message_ids
+
+    async def phases(self, message_ids: Iterable[str]) -> list[str]:
+        """The phase of every delivery."""
+        found = await self.streams.load_many(list(message_ids))
+        return [
+            type(delivery).__name__
+            for held in found.values()
+            if isinstance(held, Held)
+            for delivery in held.message.deliveries.values()
+        ]
+
+    async def types(self, message_id: str) -> list[str]:
+        return [event.type.removeprefix("email.") for event in (await self.store.load(message_id)).events]
+
+    def _publish(self, streams: Iterable[Stream]) -> None:
+        self.published |= {stream.stream_id: stream for stream in streams}
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
+    """Wait for a condition; AssertionError after `seconds`."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await condition():
+        assert asyncio.get_running_loop().time() < deadline, "not within the time limit"
+        await asyncio.sleep(0.01)
