@@ -11,6 +11,7 @@ from uuid import UUID
 from contracts.base import EventData
 from services.events.adapters.mongo_generations import MongoGenerations
 from services.events.adapters.mongo_read_models import MongoReadModels
+from services.events.adapters.mongo_statistics import MongoStatistics
 from services.events.ports import Write
 from services.events.projections.known import NO_OVERFLOW, KnownEvent
 from services.events.projections.projection import EMAIL_LOG
@@ -63,6 +64,16 @@ class Mails:
         log = Log(found_id)
         await self._store(found_id, [log.event(fact) for fact in facts])
         return found_id
+
+    async def mark(self, buckets: Sequence[str]) -> None:
+        """Say that the documents of these statistics buckets changed."""
+        await self._models.mark_dirty(buckets)
+
+    async def refresh(self, buckets: Sequence[str]) -> None:
+        """Sum these up anew."""
+        statistics = MongoStatistics(self.database, EMAIL_LOG.name, 1)
+        for bucket in buckets:
+            assert await statistics.refresh(bucket)
 
     async def _store(self, found_id: str, events: list[KnownEvent]) -> None:
         write = Write(

@@ -284,6 +284,24 @@ async def test_sums_are_of_the_filter_and_a_rate_of_nothing_is_null(mails: Mails
     assert (await api.page(category="marketing"))["analytics"]["deliveryRate"] == 0
 
 
+async def test_sums_of_whole_days_come_from_clean_buckets_and_else_from_the_mails(mails: Mails, api: Api) -> None:
+    admin = api.like("boss", "admin")
+    for number in range(3):
+        await mails.add(attempted(), sent(), fact(mail.EmailDelivered), at=number, category="marketing")
+    await mails.add(at=4)
+    buckets = ["2026-11-24/marketing", "2026-11-24/notification"]
+    await mails.mark(buckets)
+    live = (await admin.page())["analytics"]  # they are dirty, and not to be trusted
+    await mails.refresh(buckets)
+    await mails.collection.delete_many({})  # only the buckets can tell now
+    for query in ({}, {"startDate": "2026-11-24"}, {"endDate": "2026-11-24"}, {"category": "marketing"}):
+        assert (await admin.page(**query))["analytics"]["delivered"] == live["delivered"] == 3
+    assert (await admin.page())["analytics"] == live
+    assert (await admin.page())["total"] == 4
+    for query in ({"startDate": "2026-11-25"}, {"userId": "user-1"}, {"startDate": "2026-11-24T01:00:00Z"}, {"q": "e"}):
+        assert (await admin.page(**query))["analytics"]["delivered"] == 0
+
+
 # --- one mail ------------------------------------------------------------------------------------------------------
 
 
