@@ -173,6 +173,7 @@ class Relay:
         metrics: Metrics | None = None,
         batch: int = 200,
         interval: float = 1.0,
+        patience: timedelta = PATIENCE,
     ) -> None:
         """`batch`: streams at once; `interval`: seconds between looks that find little."""
         self._store = store
@@ -182,6 +183,7 @@ class Relay:
         self._metrics = metrics
         self._batch = batch
         self._interval = interval
+        self._patience = patience
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until told to stop."""
@@ -200,7 +202,7 @@ class Relay:
         Raises:
             TransientError: the store is away.
         """
-        streams = await self._store.unpublished(PATIENCE, self._batch)
+        streams = await self._store.unpublished(self._patience, self._batch)
         if self._metrics is not None:
             self._metrics.set(m.RELAY_BACKLOG, len(streams))
         if not streams:

@@ -1,0 +1,90 @@
+"""A TCP proxy before MongoDB that loses requests or answers of writes, as a bad network does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+UPDATE = b"\x02update\x00"
+"""The first element of an update command in an OP_MSG."""
+
+Loss = Literal["request", "answer"]
+
+
+class LossyProxy:
+    """Forwards to `port`. `losses` are used up one an update command that passes; `down` cuts everything.
+
+    `on_loss` is awaited before the connection of a lost one is cut.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self.port = 0
+        self.losses: list[Loss] = []
+        self.lost = 0
+        self.down = False
+        self.on_loss: Callable[[], Awaitable[None]] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.down:
+            writer.close()
+            return
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        losing = asyncio.Event()
+        tasks = [
+            asyncio.create_task(self._requests(reader, server_writer, losing)),
+            asyncio.create_task(self._answers(server_reader, writer, losing)),
+        ]
+        self._tasks |= set(tasks)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks -= set(tasks)
+        for end in (writer, server_writer):
+            end.close()
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, losing: asyncio.Event
+    ) -> None:
+        while data := await reader.read(1 << 20):
+            if self.down:
+                return
+            if UPDATE in data and self.losses:
+                if self.losses.pop(0) == "request":
+                    await self._lose()
+                    return
+                losing.set()
+            server.write(data)
+            await server.drain()
+
+    async def _answers(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event) -> None:
+        while data := await server.read(1 << 20):
+            if losing.is_set():
+                await self._lose()
+                return
+            if self.down:
+                return
+            writer.write(data)
+            await writer.drain()
+
+    async def _lose(self) -> None:
+        self.lost += 1
+        if self.on_loss is not None:
+            await self.on_loss()
+
+
+@asynccontextmanager
+async def lossy_proxy(port: int) -> AsyncIterator[LossyProxy]:
+    """A running proxy to 127.0.0.1:`port`."""
+    proxy = LossyProxy(port)
+    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        for task in list(proxy._tasks):
+            task.cancel()
+        await asyncio.sleep(0)
