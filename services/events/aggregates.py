@@ -111,7 +111,7 @@ class Aggregates:
                     poison += 1
                     await self._aside.park(record, why)
                 await self._load(items, fresh=fresh)
-                await self._fold(items, recount=False)
+                await self._fold(items)
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(self._write(items, buckets))
@@ -173,7 +173,7 @@ class Aggregates:
         for item in items:
             item.stored = found.get(item.id, ABSENT)
 
-    async def _fold(self, items: Iterable[_Item], *, recount: bool) -> None:
+    async def _fold(self, items: Iterable[_Item]) -> None:
         """Fill in each item's body and, if there is anything to write, its write."""
         for item in items:
             stored = item.stored
@@ -193,7 +193,6 @@ class Aggregates:
                         item.events,
                         engagement=self._projection.engagement,
                         inline=self._inline,
-                        recount=recount or rounds > 1,
                     )
                 known, has_rows = settled.known, True
                 changed = known != stored.known or settled.overflow != overflow or not stored.has_rows
@@ -223,7 +222,7 @@ class Aggregates:
             if todo:
                 self._metrics.inc(GUARD_FAILURES, len(todo), projection=self._projection.name)
                 await self._reload(todo)
-                await self._fold(todo, recount=True)
+                await self._fold(todo)
         bucket_of = self._projection.bucket_of
         buckets.update(bucket for item in items if (bucket := bucket_of(item.body)) is not None)
 

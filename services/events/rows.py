@@ -40,7 +40,6 @@ async def settle_rows(
     *,
     engagement: frozenset[str],
     inline: int,
-    recount: bool,
 ) -> Settled | None:
     """Take `events` into an aggregate that has, or gets, rows.
 
@@ -51,7 +50,6 @@ async def settle_rows(
         events: what is new.
         engagement: the types of which only the lowest places lie inline.
         inline: how many places there are.
-        recount: whether the tally cannot be trusted, since a guard had failed.
 
     Returns:
         None when somebody else wrote one of the rows: read again and redo.
@@ -73,9 +71,8 @@ async def settle_rows(
     if changes and any(outcome != "done" for outcome in await models.write_rows(aggregate, changes)):
         return None
     withdrawn = retractions(known.values())
-    plain = (
-        not recount
-        and not rows
+    plain = (  # a redo after a lost guard, or after a crash, finds the rows that the first try inserted
+        not rows
         and not any(event.type == RETRACTED for event in events)
         and not any(is_retracted(event, withdrawn) for event in outside)
     )
