@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from services.email.domain.outcomes import Accepted, NotCalled, Outcome, Rejected, Unknown
 
 FIRST_PAUSE = {"account": 5.0, "unreachable": 0.5, "throttle": 0.5, "silence": 5.0}
-LONGEST_PAUSE = {"account": 300.0, "unreachable": 15.0, "throttle": 15.0, "silence": 60.0}
+LONGEST_PAUSE = {"account": 300.0, "unreachable": 5.0, "throttle": 3.0, "silence": 60.0}
 
 SILENCE_LIMIT = 8
 """So many calls in a row without an answer open the circuit: each is a mail whose fate nobody knows."""

@@ -31,7 +31,7 @@ from services.email.streams import Held, MessageStreams, Step, hold
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
 from services.kit.errors import PermanentError, TransientError
-from services.kit.event_store.due import LEASE_FOR, DueScheduler
+from services.kit.event_store.due import DueScheduler
 from services.kit.event_store.port import Lease, Stream
 from services.kit.health import Progress, Report
 from services.kit.logs import get_logger
@@ -67,7 +67,6 @@ class Sender:
         *,
         owner: str,
         limits: Limits | None = None,
-        scheduler: DueScheduler | None = None,
     ) -> None:
         """`owner`: unique to this process's life."""
         self._streams, self._contents, self._clock, self._metrics = streams, contents, clock, metrics
@@ -76,7 +75,9 @@ class Sender:
         self._stopping = asyncio.Event()
         self._limits = limits or Limits()
         self._progress = Progress(clock)
-        self._scheduler = scheduler or DueScheduler(streams.store, owner=owner, clock=clock, metrics=metrics)
+        self._scheduler = DueScheduler(
+            streams.store, owner=owner, clock=clock, lease_for=self._limits.lease, metrics=metrics
+        )
         self._places = Places(self._limits.concurrency, freed=self._wake.set)
         self._circuits: Mapping[str, Circuit] = {provider.name: Circuit() for provider in providers}
         by_name = {provider.name: provider for provider in providers}
@@ -86,7 +87,7 @@ class Sender:
         )
         self._planner = Planner(
             streams, contents, suppressions, by_name, self._circuits, rate, self._places, self._limits,
-            clock, ids, metrics, checkpoints, lambda: Lease(owner, LEASE_FOR),
+            clock, ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease),
         )  # fmt: skip
         self._fresh: OrderedDict[str, MessageContent] = OrderedDict()
         self._forget: set[str] = set()

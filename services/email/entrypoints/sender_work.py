@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.email.domain.commands import PlannedAttempt
 from services.email.domain.content import MessageContent
 from services.email.domain.outcomes import Outcome
 from services.email.ports import ContentKey, OutgoingMail
 from services.email.streams import Held
+from services.kit.event_store.due import LEASE_FOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Limits:
         call: how long one call may take. `licence` + `call` must end before `Policy.call_window` does.
         flush: how long the answers of a wave wait for the slowest of them.
         gather: how long the first answer waits for others, to be written with them.
+        lease: for how long messages at hand are leased; renewed every third of it.
     """
 
     concurrency: int = 32
@@ -30,6 +32,7 @@ class Limits:
     call: float = 15.0
     flush: float = 0.25
     gather: float = 0.002
+    lease: timedelta = LEASE_FOR
 
 
 @dataclass(slots=True, eq=False)

@@ -117,7 +117,7 @@ async def test_throttling_pauses_the_provider_and_then_all_is_sent() -> None:
 
     async def throttles(attempt: OutgoingAttempt) -> Answer:
         nonlocal refused
-        if refused < 5:
+        if refused < 2:
             refused += 1
             return THROTTLED
         return post.provider.take(attempt)
