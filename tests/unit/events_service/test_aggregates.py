@@ -95,17 +95,14 @@ def logs(draw: st.DrawFn) -> list[Record]:
         name = draw(st.sampled_from(MAILS))
         if draw(st.integers(0, 3)):
             event_id = f"{name}-{draw(st.integers(0, 9))}"
-            engaged = draw(st.sampled_from([mail.EmailOpened, mail.EmailClicked]))
-            kind = draw(st.integers(0, 5))
             data: EventData
-            if kind == 0:
+            if draw(st.integers(0, 5)) == 0:
                 data, event_id = retracted(event_id, draw(st.integers(1, 2))), f"{event_id}-r{draw(st.integers(0, 2))}"
-            else:  # one id is of one type
-                model = mail.EmailOpened if int(event_id[-1]) % 2 else mail.EmailClicked
-                data = fact(model if kind else engaged, draw(st.sampled_from([ANN, BOB])), machine=draw(st.booleans()))
-            raw = writers[name].raw(
-                data, event_id=event_id, revision=draw(st.integers(1, 3)), at=draw(st.integers(0, 9))
-            )
+            else:
+                model: type[mail.DeliveryFact] = mail.EmailOpened if int(event_id[-1]) % 2 else mail.EmailClicked
+                data = fact(model, draw(st.sampled_from([ANN, BOB])), machine=draw(st.booleans()))
+            revision, at = draw(st.integers(1, 3)), draw(st.integers(0, 9))
+            raw = writers[name].raw(data, event_id=event_id, revision=revision, at=at)
         else:
             raw = writers[name].raw(draw(st.sampled_from(PLAIN)))
         partition = draw(st.integers(0, 1)) if draw(st.integers(0, 4)) == 0 else MAILS.index(name)
