@@ -1,0 +1,105 @@
+"""What commands read from the environment. A command asks for what it needs, and is told of everything that lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from services.kit.crypto import KeyRing
+    from services.kit.mongo import Client, Database
+
+T = TypeVar("T")
+
+KAFKA: Final = "MAILROOM_KAFKA_BOOTSTRAP"
+MONGO: Final = "MAILROOM_MONGO_URL"
+ENCRYPTION: Final = "FILE_ENCRYPTION_KEY"
+OLD_ENCRYPTION: Final = "MAILROOM_OLD_ENCRYPTION_KEYS"
+JWT_SECRET: Final = "MAILROOM_JWT_SECRET"  # noqa: S105 - a variable's name
+
+DATABASES: Final = {
+    "email": ("MAILROOM_EMAIL_DATABASE", "mailroom_email"),
+    "events": ("MAILROOM_EVENTS_DATABASE", "mailroom_events"),
+}
+"""Service → (variable, default) of its database's name."""
+
+_MEANT: Final = {
+    KAFKA: "Kafka's addresses, for instance 127.0.0.1:9092",
+    MONGO: "MongoDB's address, for instance mongodb://127.0.0.1:27017/?replicaSet=rs0",
+    ENCRYPTION: "the secret that the services encrypt with",
+    JWT_SECRET: "the secret that the services check tokens with",
+}
+
+
+def need(*names: str) -> Mapping[str, str]:
+    """The values of these variables. Raises SettingsError naming every one that is not set."""
+    from services.kit.errors import SettingsError
+
+    found = {name: os.environ.get(name, "").strip() for name in names}
+    missing = [f"{name} is not set. Set it to {_MEANT[name]}." for name, value in found.items() if not value]
+    if missing:
+        raise SettingsError(missing)
+    return found
+
+
+def database_name(service: str) -> str:
+    """The name of a service's database."""
+    variable, default = DATABASES[service]
+    return os.environ.get(variable, "").strip() or default
+
+
+@asynccontextmanager
+async def mongo() -> AsyncIterator[Client]:
+    """A client of MongoDB, for as long as the block runs. Raises SettingsError, and Unavailable when it is away."""
+    from services.kit.mongo import connect, ping
+
+    client = connect(need(MONGO)[MONGO])
+    try:
+        await ping(client)
+        yield client
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def database(service: str) -> AsyncIterator[Database]:
+    """A service's database."""
+    async with mongo() as client:
+        yield client[database_name(service)]
+
+
+def key_ring() -> KeyRing:
+    """The keys that parked records are encrypted with."""
+    from services.kit.crypto import KeyRing
+
+    old = [value.strip() for value in os.environ.get(OLD_ENCRYPTION, "").split(",") if value.strip()]
+    return KeyRing.from_secret(need(ENCRYPTION)[ENCRYPTION], old)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work. What libraries log is left out unless MAILROOM_LOG_LEVEL is debug: errors are told once."""
+    import logging
+
+    from services.kit.logs import configure
+
+    if os.environ.get("MAILROOM_LOG_LEVEL") == "debug":
+        configure("debug", "console", service="cli", stream=sys.stderr)
+    else:
+        configure("error", "console", service="cli", stream=sys.stderr)
+        logging.disable(logging.CRITICAL)
+    return asyncio.run(work)
+
+
+def actor() -> str:
+    """Who acts, for the audit of what is discarded, resolved or retried."""
+    import getpass
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = "unknown"
+    return f"operator:{name}"

@@ -1,0 +1,84 @@
+"""How a projection stands: its generations, and how far each partition of each of them is. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from services.events.ports import Generation, GenerationStore, LeaseStore, Log, Pointer
+from services.events.projections.projection import Projection
+
+_KEPT: Final = frozenset({"created", "backfilling", "catchingUp", "verified", "active", "grace"})
+"""Stages in which a generation has leases that mean something."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """A partition in one generation. `position`: the checkpoint; `owner`: who holds the lease, None = nobody does."""
+
+    generation: int
+    partition: int
+    position: int
+    end: int
+    owner: str | None
+
+    @property
+    def lag(self) -> int:
+        """Records (about: offsets have gaps) that are not projected yet."""
+        return max(0, self.end - self.position)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionState:
+    """A projection: its pointer, every generation (oldest first), and the partitions of those that are kept up."""
+
+    name: str
+    version: int
+    topic: str
+    pointer: Pointer
+    generations: tuple[Generation, ...]
+    partitions: tuple[PartitionState, ...]
+
+    def lag(self, generation: int) -> int | None:
+        """Of all partitions of a generation together; None where it has none."""
+        lags = [each.lag for each in self.partitions if each.generation == generation]
+        return sum(lags) if lags else None
+
+
+async def projection_state(
+    projection: Projection, store: GenerationStore, leases_of: Callable[[int], LeaseStore], log: Log
+) -> ProjectionState:
+    """How `projection` stands now.
+
+    Args:
+        projection: which.
+        store: its generations.
+        leases_of: the leases of a generation, by its number.
+        log: its topic, connected.
+
+    Raises:
+        Unavailable: one of them is away.
+    """
+    generations = await store.list()
+    ends = {partition: end for partition, (_, end) in (await log.bounds()).items()}
+    partitions: list[PartitionState] = []
+    for generation in generations:
+        if generation.stage in _KEPT:
+            partitions += await _partitions(generation.number, leases_of(generation.number), ends)
+    return ProjectionState(
+        projection.name,
+        projection.version,
+        projection.topic,
+        await store.pointer(),
+        tuple(generations),
+        tuple(partitions),
+    )
+
+
+async def _partitions(generation: int, leases: LeaseStore, ends: Mapping[int, int]) -> list[PartitionState]:
+    states: list[PartitionState] = []
+    for at in await leases.view():
+        end = ends.get(at.partition, at.next)
+        states.append(PartitionState(generation, at.partition, at.next, end, at.owner if at.held else None))
+    return states

@@ -1,0 +1,71 @@
+"""How far each consumer group is behind, asked from outside: of the coordinator and of the log."""
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from contracts.topics import TOPICS
+from services.kit.errors import Unavailable
+from services.kit.kafka.bounded import bounded
+
+_ALL = tuple(topic.name for topic in TOPICS)
+_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLag:
+    """A group in one partition. `position`: the next record to be handled; `end`: the one after the last readable."""
+
+    group: str
+    topic: str
+    partition: int
+    position: int
+    end: int
+
+    @property
+    def lag(self) -> int:
+        """Records (about: offsets have gaps) that are not handled yet."""
+        return max(0, self.end - self.position)
+
+
+async def group_lags(bootstrap: str, topics: Collection[str] = _ALL, **connection: Any) -> list[GroupLag]:
+    """Every group that ever committed an offset in one of `topics`, by group, topic, partition. Raises Unavailable."""
+    async with _connected(bootstrap, connection) as (admin, consumer):
+        groups = await bounded(admin.list_consumer_groups(), _SECONDS)
+        committed: list[tuple[str, TopicPartition, int]] = []
+        for group in sorted({name for name, *_ in groups}):
+            found = await bounded(admin.list_consumer_group_offsets(group), _SECONDS)
+            committed += [(group, at, offset.offset) for at, offset in found.items() if at.topic in topics]
+        ends = await _ends(consumer, {at for _, at, _ in committed})
+    return sorted(
+        (GroupLag(group, at.topic, at.partition, max(0, offset), ends[at]) for group, at, offset in committed),
+        key=lambda each: (each.group, each.topic, each.partition),
+    )
+
+
+async def _ends(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    wanted = list(partitions)
+    return dict(await bounded(consumer.end_offsets(wanted), _SECONDS)) if wanted else {}
+
+
+@asynccontextmanager
+async def _connected(
+    bootstrap: str, connection: dict[str, Any]
+) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
+    options = {"bootstrap_servers": bootstrap, "client_id": "mailroom-lag", **connection}
+    admin = AIOKafkaAdminClient(**options)
+    consumer = AIOKafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False)
+    try:
+        await bounded(admin.start(), _SECONDS)
+        await bounded(consumer.start(), _SECONDS)
+        yield admin, consumer
+    except (KafkaError, OSError, TimeoutError) as failure:
+        raise Unavailable("Kafka", f"{bootstrap} does not answer: {failure!r}") from failure
+    finally:
+        await bounded(consumer.stop(), _SECONDS)
+        await bounded(admin.close(), _SECONDS)
