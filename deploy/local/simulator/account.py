@@ -18,14 +18,18 @@ class Account:
     """Limits count recipients, as SES's do. A rate or quota of 0 means none."""
 
     def __init__(self, max_send_rate: float, max_24_hour_send: float, verified: tuple[str, ...]) -> None:
-        self.max_send_rate = max_send_rate
+        self.limit_rate(max_send_rate)
         self.max_24_hour_send = max_24_hour_send
         self.verified = verified
         self.suppressed: dict[str, dict[str, Any]] = {}
-        self._tokens = max_send_rate
-        self._filled_at = time.monotonic()
         self._sent: deque[tuple[int, int]] = deque()
         self._sent_total = 0
+
+    def limit_rate(self, recipients_per_second: float) -> None:
+        """Change the rate; a second's worth may go out at once."""
+        self.max_send_rate = recipients_per_second
+        self._tokens = recipients_per_second
+        self._filled_at = time.monotonic()
 
     def check_sender(self, source: str) -> None:
         """Raise MailFromDomainNotVerifiedException unless no list is configured or the sender is on it."""

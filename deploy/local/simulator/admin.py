@@ -205,7 +205,7 @@ class AdminApi:
     async def _put_settings(self, request: Request, rest: list[str]) -> Response:
         asked = SettingsRequest.model_validate_json(request.body)
         if asked.maxSendRate is not None:
-            self._account.max_send_rate = asked.maxSendRate
+            self._account.limit_rate(asked.maxSendRate)
         if asked.max24HourSend is not None:
             self._account.max_24_hour_send = asked.max24HourSend
         if asked.stepMs is not None:

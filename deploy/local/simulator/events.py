@@ -38,7 +38,7 @@ _SUPPRESSED_TEXT = (
 
 def timestamp(at: datetime) -> str:
     """SES's usual form: milliseconds and Z."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,10 @@ class Fault(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.match is not None:
-            re.compile(self.match)
+        try:
+            re.compile(self.match or "")
+        except re.error as error:
+            raise ValueError(f"match is not a regular expression: {error}") from None
         if self.kind in ("slow", "slowAnswer", "delay", "reorder") and not self.ms:
             raise ValueError(f"{self.kind} needs ms")
         if self.kind == "refuseConnections" and not self.seconds:

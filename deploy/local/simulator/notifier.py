@@ -24,15 +24,8 @@ _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0)
 _REFUSED_TRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """A notification that is to be made when its time has come, so that it can say when that was."""
-
-    mail: Mail
-    step: Step
-    recipient: str | None
-    topic: str
-    generation: int
+_Slot = list[tuple[Step, str | None, str]]
+"""What is published at one moment of a mail's way: the step, the recipient it is about, the topic."""
 
 
 @dataclass(slots=True)
@@ -49,7 +42,8 @@ class _Notification:
 class Notifier:
     """Publishes until `stop`. What it published is in the journal, one line each, duplicates included.
 
-    One call to SNS after the other, so that notifications reach it in the order of their times. An emulator that does not answer is asked again for ever: SES, too, would deliver later.
+    One call to SNS after the other, so that notifications reach it in the order of their times. An emulator that
+    does not answer is asked again for ever: SES, too, would deliver later.
     """
 
     def __init__(self, emulator: Emulator, rules: Faults, journal: Journal, step_seconds: float) -> None:
@@ -67,12 +61,11 @@ class Notifier:
 
     def accepted(self, mail: Mail, suppressed: frozenset[str], topics: Topics) -> None:
         """Plan all notifications of a mail that was just accepted: one step each `step_seconds`."""
-        for number, (step, recipient) in enumerate(timeline(mail.destination, suppressed)):
-            for topic, kinds in topics.items():
-                if step.kind in kinds:
-                    planned = _Planned(mail, step, recipient, topic, self._generation)
-                    self.pending += 1
-                    self._loop.call_later(number * self.step_seconds, self._due, planned)
+        slots: list[_Slot] = []
+        for step, recipient in timeline(mail.destination, suppressed):
+            slots.append([(step, recipient, topic) for topic, kinds in topics.items() if step.kind in kinds])
+        self.pending += sum(map(len, slots))
+        self._loop.call_soon(self._advance, mail, slots, 0, self._generation)
 
     def inject(self, topic: str, message: bytes) -> None:
         """Publish this, whatever it is."""
@@ -98,14 +91,20 @@ class Notifier:
 
     # --- planning ----------------------------------------------------------------------------------------------------
 
-    def _due(self, planned: _Planned) -> None:
-        if planned.generation != self._generation:
+    def _advance(self, mail: Mail, slots: list[_Slot], number: int, generation: int) -> None:
+        """Make the notifications of one slot, then plan the next: one after the other, or timers could overtake."""
+        if generation != self._generation or number == len(slots):
             return
-        mail, destination = planned.mail, planned.mail.destination
+        for step, recipient, topic in slots[number]:
+            self._make(mail, step, recipient, topic)
+        self._loop.call_later(self.step_seconds, self._advance, mail, slots, number + 1, generation)
+
+    def _make(self, mail: Mail, step: Step, recipient: str | None, topic: str) -> None:
+        destination = mail.destination
         if self._faults.draw(faults.SILENT, "SendEmail", destination):
             self.pending -= 1
             return
-        message = render(planned.step, mail, planned.recipient, datetime.now(UTC))
+        message = render(step, mail, recipient, datetime.now(UTC))
         marks, copies, wait = [], 1, 0.0
         if fault := self._faults.draw(faults.DUPLICATE, "SendEmail", destination):
             copies = fault.copies
@@ -118,13 +117,12 @@ class Notifier:
             wait = seconds if fault.kind == "delay" else self._faults.uniform(seconds)
             marks.append(fault.kind)
         self.pending += copies - 1
-        kind, about = planned.step.kind, mail.provider_message_id
         for _ in range(copies):
-            notification = _Notification(planned.topic, message, kind, about, planned.recipient, tuple(marks))
+            notification = _Notification(topic, message, step.kind, mail.provider_message_id, recipient, tuple(marks))
             if wait:
-                self._loop.call_later(wait, self._enqueue, notification, planned.generation)
+                self._loop.call_later(wait, self._enqueue, notification, self._generation)
             else:
-                self._enqueue(notification, planned.generation)
+                self._enqueue(notification, self._generation)
 
     def _enqueue(self, notification: _Notification, generation: int) -> None:
         if generation != self._generation:
@@ -142,15 +140,15 @@ class Notifier:
             while self._queue:
                 batch = _batch(self._queue)
                 generation = self._generation
-                ids = await self._send(batch)
+                ids = await self._send(batch, generation)
                 if generation == self._generation:
                     self._note(batch, ids)
                 if len(batch) < _BATCH:
                     await asyncio.sleep(_GATHER_SECONDS)
 
-    async def _send(self, batch: list[_Notification]) -> list[str | None]:
+    async def _send(self, batch: list[_Notification], generation: int) -> list[str | None]:
         failures = 0
-        while True:
+        while generation == self._generation:
             try:
                 return await self._emulator.publish(batch[0].topic, [each.message for each in batch])
             except EmulatorUnavailable as error:
@@ -161,6 +159,7 @@ class Notifier:
                         f"simulator: publishing to SNS fails and is tried again: {error}", file=sys.stderr, flush=True
                     )
                 await asyncio.sleep(wait)
+        return []
 
     def _note(self, batch: list[_Notification], ids: list[str | None]) -> None:
         now = timestamp(datetime.now(UTC))

@@ -1,0 +1,201 @@
+"""The CloudFormation template: valid for AWS, and what the emulator makes of it when it is really deployed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+
+from deploy.local.endpoints import AwsEndpoints
+from deploy.local.simulator.behaviours import EVENT_TYPES
+
+TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mailroom.yaml"
+FORTNIGHT = str(14 * 24 * 3600)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `!Sub x` as {"Sub": "x"}."""
+
+
+def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        return {tag: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {tag: loader.construct_sequence(node, deep=True)}
+    raise TypeError(node)
+
+
+_Loader.add_multi_constructor("!", _tagged)
+
+
+@pytest.fixture(scope="module")
+def resources() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.load(TEMPLATE.read_text(), _Loader)["Resources"]  # noqa: S506 - a safe loader
+    return found
+
+
+def client(aws: AwsEndpoints, name: str) -> Any:
+    return boto3.client(
+        name,
+        endpoint_url=aws.endpoint_url,
+        region_name=aws.region,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+
+def queue_attributes(aws: AwsEndpoints, url: str) -> dict[str, str]:
+    found: dict[str, str] = client(aws, "sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    return found
+
+
+def test_cfn_lint_has_nothing_to_say() -> None:
+    linter = Path(sys.executable).with_name("cfn-lint")
+    done = subprocess.run([linter, TEMPLATE], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_nothing_is_lost_for_two_weeks(aws: AwsEndpoints) -> None:
+    queue, dead = queue_attributes(aws, aws.queue_url), queue_attributes(aws, aws.dead_letter_queue_url)
+    assert json.loads(queue["RedrivePolicy"]) == {"deadLetterTargetArn": dead["QueueArn"], "maxReceiveCount": 100}
+    assert (queue["MessageRetentionPeriod"], dead["MessageRetentionPeriod"]) == (FORTNIGHT, FORTNIGHT)
+    assert json.loads(dead["RedriveAllowPolicy"])["sourceQueueArns"] == [queue["QueueArn"]]
+
+
+def test_only_our_topic_may_send_to_the_queue(aws: AwsEndpoints) -> None:
+    (statement,) = json.loads(queue_attributes(aws, aws.queue_url)["Policy"])["Statement"]
+    assert statement["Principal"] == {"Service": "sns.amazonaws.com"}
+    assert statement["Action"] == "sqs:SendMessage"
+    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": aws.topic_arn}}
+
+
+def test_another_topic_is_not_heard(aws: AwsEndpoints) -> None:
+    sns, sqs = client(aws, "sns"), client(aws, "sqs")
+    topic = sns.create_topic(Name="stranger")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue_attributes(aws, aws.queue_url)["QueueArn"])
+    sns.publish(TopicArn=topic, Message="from a stranger")
+    sns.publish(TopicArn=aws.topic_arn, Message="from our topic")
+    bodies: list[str] = []
+    while not any("from our topic" in body for body in bodies):
+        for message in sqs.receive_message(QueueUrl=aws.queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=2)[
+            "Messages"
+        ]:
+            bodies.append(message["Body"])
+            sqs.delete_message(QueueUrl=aws.queue_url, ReceiptHandle=message["ReceiptHandle"])
+    assert not any("from a stranger" in body for body in bodies)
+    sns.delete_topic(TopicArn=topic)
+
+
+def test_only_our_configuration_set_may_publish(aws: AwsEndpoints) -> None:
+    policy = client(aws, "sns").get_topic_attributes(TopicArn=aws.topic_arn)["Attributes"]["Policy"]
+    (statement,) = json.loads(policy)["Statement"]
+    account = aws.topic_arn.split(":")[4]
+    assert statement["Principal"] == {"Service": "ses.amazonaws.com"}
+    assert statement["Condition"]["StringEquals"] == {
+        "AWS:SourceAccount": account,
+        "AWS:SourceArn": f"arn:aws:ses:{aws.region}:{account}:configuration-set/{aws.configuration_set}",
+    }
+
+
+def test_the_subscription_keeps_the_envelope(aws: AwsEndpoints) -> None:
+    sns = client(aws, "sns")
+    (subscription,) = sns.list_subscriptions_by_topic(TopicArn=aws.topic_arn)["Subscriptions"]
+    assert subscription["Protocol"] == "sqs"
+    assert subscription["Endpoint"] == queue_attributes(aws, aws.queue_url)["QueueArn"]
+    attributes = sns.get_subscription_attributes(SubscriptionArn=subscription["SubscriptionArn"])["Attributes"]
+    assert attributes.get("RawMessageDelivery", "false") == "false"
+
+
+def test_all_ten_event_types_go_to_the_topic(aws: AwsEndpoints) -> None:
+    ses = client(aws, "sesv2")
+    (destination,) = ses.get_configuration_set_event_destinations(ConfigurationSetName=aws.configuration_set)[
+        "EventDestinations"
+    ]
+    assert destination["Enabled"] is True
+    assert set(destination["MatchingEventTypes"]) == set(EVENT_TYPES)
+    assert destination["SnsDestination"]["TopicArn"] == aws.topic_arn
+    found = ses.get_configuration_set(ConfigurationSetName=aws.configuration_set)
+    assert found["ReputationOptions"]["ReputationMetricsEnabled"] is True
+    assert set(found["SuppressionOptions"]["SuppressedReasons"]) == {"BOUNCE", "COMPLAINT"}
+
+
+def test_the_alarms(aws: AwsEndpoints) -> None:
+    alarms = {
+        (alarm["Namespace"], alarm["MetricName"]): (alarm["Threshold"], alarm["ComparisonOperator"])
+        for alarm in client(aws, "cloudwatch").describe_alarms()["MetricAlarms"]
+    }
+    above = "GreaterThanThreshold"
+    assert alarms == {
+        ("AWS/SES", "Reputation.BounceRate"): (0.05, above),
+        ("AWS/SES", "Reputation.ComplaintRate"): (0.001, above),
+        ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): (0, above),
+        ("AWS/SQS", "ApproximateAgeOfOldestMessage"): (300, above),
+    }
+
+
+def test_the_bucket_is_private_and_encrypted(aws: AwsEndpoints) -> None:
+    s3 = client(aws, "s3")
+    assert all(s3.get_public_access_block(Bucket=aws.bucket)["PublicAccessBlockConfiguration"].values())
+    (rule,) = s3.get_bucket_encryption(Bucket=aws.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    assert "Status" not in s3.get_bucket_versioning(Bucket=aws.bucket)
+
+
+# The emulator leaves out alarms' dimensions and a bucket's lifecycle, and TLS cannot be required of it: these are read
+# from the template.
+
+
+def test_the_queue_alarms_are_about_our_queues(resources: dict[str, Any]) -> None:
+    names = {"DeadLettersAlarm": "DeadLetterQueue.QueueName", "OldestNotificationAlarm": "NotificationsQueue.QueueName"}
+    for alarm, queue in names.items():
+        assert resources[alarm]["Properties"]["Dimensions"] == [{"Name": "QueueName", "Value": {"GetAtt": queue}}]
+
+
+def test_content_expires_and_unfinished_uploads_are_dropped(resources: dict[str, Any]) -> None:
+    expire, abort = resources["ContentBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert (expire["Prefix"], expire["ExpirationInDays"]) == ("content/", {"Ref": "ContentRetentionDays"})
+    assert abort["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 1
+    assert {expire["Status"], abort["Status"]} == {"Enabled"}
+
+
+def test_plain_http_is_denied_everywhere(resources: dict[str, Any]) -> None:
+    denied = [
+        statement["Action"]
+        for resource in resources.values()
+        for each in resource["Properties"].get("PolicyDocument", {}).get("Statement", ())
+        for statement in ([each["If"][1]] if "If" in each else [each])
+        if statement["Effect"] == "Deny"
+        and statement["Principal"] == "*"
+        and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    ]
+    assert sorted(denied) == ["s3:*", "sqs:*", "sqs:*"]
+
+
+def test_the_service_may_do_what_it_does_and_nothing_else(aws: AwsEndpoints) -> None:
+    iam = client(aws, "iam")
+    (policy,) = [each for each in iam.list_policies(Scope="Local")["Policies"] if "ServicePolicy" in each["PolicyName"]]
+    version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+    statements = {each["Sid"]: each for each in version["PolicyVersion"]["Document"]["Statement"]}
+    sending = statements.pop("SendFromOurDomainThroughOurConfigurationSet")
+    assert sorted(sending["Action"]) == ["ses:SendEmail", "ses:SendRawEmail"]
+    assert [arn.rpartition(":")[2] for arn in sending["Resource"]] == [
+        "identity/mailroom.example",
+        f"configuration-set/{aws.configuration_set}",
+    ]
+    assert sending["Condition"] == {"StringLike": {"ses:FromAddress": "*@mailroom.example"}}
+    assert {sid: each["Resource"] for sid, each in statements.items()} == {
+        "QuotaAndSuppressionList": "*",
+        "TakeNotifications": queue_attributes(aws, aws.queue_url)["QueueArn"],
+        "KeepContent": f"arn:aws:s3:::{aws.bucket}/content/*",
+        "FindContent": f"arn:aws:s3:::{aws.bucket}",
+    }
+    actions = [action for each in statements.values() for action in [each["Action"]] for action in _listed(action)]
+    assert not any("*" in action for action in actions)
+
+
+def _listed(actions: str | list[str]) -> list[str]:
+    return [actions] if isinstance(actions, str) else actions
