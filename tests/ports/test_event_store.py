@@ -173,6 +173,10 @@ class TestAppending:
         await place.grow("a", index=StreamIndex(lookup=("x", "y")))
         await place.grow("b", index=StreamIndex(lookup=("z",)))
         assert [await place.store.find_by_lookup(value) for value in "xyzw"] == ["a", "a", "b", None]
+        await place.grow("c", index=StreamIndex(lookup=("x",)))
+        assert await place.store.find_all_by_lookup("x", 10) == ["a", "c"]
+        assert await place.store.find_all_by_lookup("x", 1) == ["a"]
+        assert await place.store.find_all_by_lookup("w", 10) == []
 
 
 class TestOutbox:
@@ -304,3 +308,13 @@ class TestLeases:
         one = await place.grow("a", index=due("high"))
         confirmed(await place.store.append(append_to(one)))
         assert await self.lease(place, lanes="high low") == []
+
+
+async def test_streams_are_listed_by_look_up_page_by_page(place: Place) -> None:
+    prefix = uuid4().hex
+    for name in ("c", "a", "b"):
+        await place.grow(f"{prefix}-{name}", index=StreamIndex(lookup=(prefix,)))
+    await place.grow(f"{prefix}-other")
+    first = await place.store.list_by_lookup(prefix, None, 2)
+    rest = await place.store.list_by_lookup(prefix, first[-1].stream_id, 2)
+    assert [stream.stream_id[-1] for stream in (*first, *rest)] == ["a", "b", "c"]

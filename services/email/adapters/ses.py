@@ -147,6 +147,16 @@ class SesProvider:
             float(quota["MaxSendRate"]), float(quota["Max24HourSend"]), float(quota.get("SentLast24Hours", 0.0))
         )
 
+    async def unsuppress(self, address: str) -> None:
+        """Take an address off the account's suppression list; one that is not on it is fine. Raises Unavailable."""
+        try:
+            await self._client.delete_suppressed_destination(EmailAddress=address)
+        except ClientError as error:
+            if error_code(error) != "NotFoundException":
+                raise Unavailable("SES", f"its suppression list answered {error_code(error)}") from error
+        except BotoCoreError as error:
+            raise Unavailable("SES", f"its suppression list cannot be reached ({type(error).__name__})") from error
+
     def estimate_cost(self, size: int, at: datetime) -> Cost:
         """By the price table in force at `at`."""
         return self._prices.cost(NAME, size, at)

@@ -51,6 +51,18 @@ class MemoryEventStore:
         self._answer()
         return next((name for name, kept in self._kept.items() if value in kept.stream.index.lookup), None)
 
+    async def find_all_by_lookup(self, value: str, limit: int) -> list[str]:
+        self._answer()
+        return sorted(name for name, kept in self._kept.items() if value in kept.stream.index.lookup)[:limit]
+
+    async def list_by_lookup(self, value: str, after: str | None, limit: int) -> list[Stream]:
+        self._answer()
+        found = sorted(
+            (kept.stream for kept in self._kept.values() if value in kept.stream.index.lookup),
+            key=lambda stream: stream.stream_id,
+        )
+        return [stream for stream in found if after is None or stream.stream_id > after][:limit]
+
     async def mark_published(self, marks: Sequence[tuple[str, int]]) -> None:
         self._answer()
         for stream_id, version in marks:

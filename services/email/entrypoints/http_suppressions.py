@@ -1,0 +1,138 @@
+"""Who must not be written to, for operators: look, suppress, lift. Scope `email:operate`.
+
+GET    /api/suppressions?address=…          what holds for one address
+GET    /api/suppressions[?cursor=…&limit=…] every recipient for whom something holds, page by page
+POST   /api/suppressions                    suppress; answers after a majority has it
+DELETE /api/suppressions?address=…&scope=…  lift a whole scope, here and at the provider
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Protocol
+
+from fastapi import APIRouter, Depends, Query
+
+from contracts.addresses import Address
+from contracts.base import CommandData, Model, UtcDateTime
+from contracts.email.values import SingleLine
+from contracts.recipients.events import Scope, SuppressionReason
+from services.email.handlers import Holding, RecipientStreams, suppress, suppressions_of, unsuppress
+from services.kit.auth import Principal, require
+from services.kit.clock import Clock, Ids
+from services.kit.errors import InvalidRequest, ServiceUnavailable, TransientError
+from services.kit.http import Answer, IdempotencyKey, router
+from services.kit.logs import get_logger, shorten_address
+
+log = get_logger(__name__)
+
+Operator = Annotated[Principal, Depends(require("email:operate"))]
+
+
+class ProviderList(Protocol):
+    """The provider's own suppression list."""
+
+    async def unsuppress(self, address: str) -> None:
+        """Take an address off it; one that is not on it is fine. Raises TransientError."""
+        ...
+
+
+class Suppressed(Model):
+    """One suppression that holds now."""
+
+    address: str
+    scope: str
+    reason: SuppressionReason
+    cause: str
+    until: UtcDateTime | None = None
+
+
+class Page(Model):
+    """Suppressions that hold. `nextCursor` is absent on the last page."""
+
+    suppressions: list[Suppressed]
+    next_cursor: str | None = None
+
+
+class NewSuppression(CommandData):
+    """Whom not to write to, and in which scope: `all`, `marketing` or `list:<listId>`."""
+
+    address: Address
+    scope: Scope = "all"
+    reason: Annotated[SingleLine, Query(max_length=500)] | None = None
+    until: UtcDateTime | None = None
+
+
+class Lifted(Model):
+    """A scope that is lifted, here and at the provider."""
+
+    address: str
+    scope: str
+
+
+def suppressions_router(
+    *, recipients: RecipientStreams, provider_lists: Sequence[ProviderList], clock: Clock, ids: Ids
+) -> APIRouter:
+    """The routes above."""
+    routes = router("/api/suppressions", tag="suppressions")
+
+    @routes.get("", summary="Who is suppressed")
+    async def find(
+        _: Operator,
+        address: Address | None = None,
+        cursor: Annotated[str | None, Query(max_length=128, pattern=r"^[0-9a-f]+$")] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    ) -> Answer[Page]:
+        """What holds for one address, or for everybody, page by page."""
+        now = clock.now()
+        if address is not None:
+            holding = await suppressions_of(recipients, address, now)
+            return Answer(data=Page(suppressions=[_shown(address, each) for each in holding]))
+        found, after = await recipients.suppressed(cursor, limit, now)
+        shown = [_shown(owner, each) for owner, each in found]
+        return Answer(data=Page(suppressions=shown, next_cursor=after))
+
+    @routes.post("", status_code=201, summary="Suppress an address")
+    async def add(body: NewSuppression, caller: Operator, idempotency_key: IdempotencyKey = None) -> Answer[Page]:
+        """It holds for every attempt recorded after this answer."""
+        now = clock.now()
+        if body.until is not None and body.until <= now:
+            raise InvalidRequest(details=[{"field": "until", "message": "is over already"}])
+        cause = f"{caller.user_id}:{idempotency_key}" if idempotency_key else ids.new()
+        await suppress(recipients, body.address, body.scope, cause=cause, now=now, actor=caller.actor, until=body.until)
+        _audit("suppression.added", body.address, body.scope, caller, body.reason)
+        holding = await suppressions_of(recipients, body.address, now)
+        return Answer(data=Page(suppressions=[_shown(body.address, each) for each in holding]))
+
+    @routes.delete("", summary="Lift a suppression")
+    async def lift(
+        caller: Operator,
+        address: Address,
+        scope: Scope = "all",
+        reason: Annotated[str, Query(min_length=1, max_length=500)] = "lifted by an operator",
+    ) -> Answer[Lifted]:
+        """Lift the whole scope. Older news of what caused it changes nothing any more; new causes suppress again."""
+        await unsuppress(recipients, address, scope, reason=reason, actor=caller.actor)
+        _audit("suppression.lifted", address, scope, caller, reason)
+        if scope == "all":
+            try:
+                for provider in provider_lists:
+                    await provider.unsuppress(address)
+            except TransientError as error:
+                log.warning("suppression.providerList", error=str(error))
+                raise ServiceUnavailable(
+                    "It is lifted here, but the provider's own list could not be changed: repeat."
+                ) from error
+        return Answer(data=Lifted(address=address, scope=scope))
+
+    return routes
+
+
+def _shown(address: str, holding: Holding) -> Suppressed:
+    until: datetime | None = holding.until
+    return Suppressed(address=address, scope=holding.scope, reason=holding.reason, cause=holding.cause, until=until)
+
+
+def _audit(event: str, address: str, scope: str, caller: Principal, reason: str | None) -> None:
+    log.info(event, recipient=shorten_address(address), scope=scope, actor=caller.actor, reason=reason)
