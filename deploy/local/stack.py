@@ -74,13 +74,12 @@ class Stack:
             except BaseException:
                 self._interrupted.set()
                 raise
+        self.write_env_file()
         failures = [error for error in (future.exception() for future in futures.values()) if error]
         own = [error for error in failures if not isinstance(error, _NeedFailed)]
         if own:
             unexpected = next((error for error in own if not isinstance(error, StackError)), None)
             raise StackError("\n".join(str(error) for error in own)) from unexpected
-        if self.site.outputs_file.exists():
-            self.write_env_file()
 
     def stop(self, names: Iterable[str] | None = None) -> None:
         """Stop the named parts (default: all): ours first, then what they use. SIGKILL for what does not go."""
