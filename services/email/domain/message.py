@@ -272,11 +272,17 @@ def lookup_key(provider: str, provider_message_id: str) -> str:
     return f"{provider}:{provider_message_id}"
 
 
+UNKNOWN_OUTCOME = "outcome:unknown"
+"""Under which messages with an unknown attempt are found."""
+
+
 def lookups(state: State) -> tuple[str, ...]:
-    """Every lookup key of the message's attempts, in their order."""
+    """By what a message is looked up: its attempts' provider ids in their order, and whether an outcome is unknown."""
     if isinstance(state, Absent):
         return ()
-    return tuple(
+    unknown = any(isinstance(delivery, OutcomeUnknown) for delivery in state.deliveries.values())
+    marker = (UNKNOWN_OUTCOME,) if unknown else ()
+    return marker + tuple(
         lookup_key(attempt.provider, attempt.provider_message_id)
         for delivery in state.deliveries.values()
         for attempt in delivery.attempts
