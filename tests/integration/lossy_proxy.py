@@ -8,7 +8,8 @@ from typing import Literal
 UPDATE = b"\x02update\x00"
 """The first element of an update command in an OP_MSG."""
 
-Loss = Literal["request", "answer"]
+Loss = Literal["request", "answer", "late"]
+"""`late`: the request is cut off from its sender and reaches the server just before the next update that passes."""
 
 
 class LossyProxy:
@@ -24,6 +25,7 @@ class LossyProxy:
         self.lost = 0
         self.down = False
         self.on_loss: Callable[[], Awaitable[None]] | None = None
+        self._held: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,10 +54,15 @@ class LossyProxy:
             if self.down:
                 return
             if UPDATE in data and self.losses:
-                if self.losses.pop(0) == "request":
+                loss = self.losses.pop(0)
+                if loss == "late":
+                    self._held.append(data)
+                if loss != "answer":
                     await self._lose()
                     return
                 losing.set()
+            elif UPDATE in data:
+                await self._deliver_held()
             server.write(data)
             await server.drain()
 
@@ -68,6 +75,14 @@ class LossyProxy:
                 return
             writer.write(data)
             await writer.drain()
+
+    async def _deliver_held(self) -> None:
+        held, self._held = self._held, []
+        for data in held:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+            writer.write(data)
+            await reader.read(1 << 20)
+            writer.close()
 
     async def _lose(self) -> None:
         self.lost += 1

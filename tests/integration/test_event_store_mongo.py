@@ -92,6 +92,7 @@ class TestLostAnswers:
             ["request", "request"],
             ["request", "answer"],
             ["request", "request", "request", "answer"],
+            ["late", "late"],
         ],
     )
     async def test_a_bulk_stands_once_and_is_confirmed(
