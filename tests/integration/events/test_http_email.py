@@ -22,7 +22,7 @@ from services.kit.health import Health
 from services.kit.http import create_app
 from services.kit.metrics import Metrics
 from services.kit.mongo import connect
-from tests.integration.events.mails import Mails
+from tests.integration.events.stored_mails import Mails
 from tests.unit.events_service.events import ANN, BOB, attempted, bounced, fact, failed, sent
 
 SECRET = "s" * 32
