@@ -81,9 +81,8 @@ def test_another_topic_is_not_heard(aws: AwsEndpoints) -> None:
     sns.publish(TopicArn=aws.topic_arn, Message="from our topic")
     bodies: list[str] = []
     while not any("from our topic" in body for body in bodies):
-        for message in sqs.receive_message(QueueUrl=aws.queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=2)[
-            "Messages"
-        ]:
+        answer = sqs.receive_message(QueueUrl=aws.queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=2)
+        for message in answer.get("Messages", ()):
             bodies.append(message["Body"])
             sqs.delete_message(QueueUrl=aws.queue_url, ReceiptHandle=message["ReceiptHandle"])
     assert not any("from a stranger" in body for body in bodies)

@@ -55,7 +55,7 @@ def read_arguments(arguments: list[str]) -> Settings:
     parser.add_argument("--max-24-hour-send", type=float, default=0, help="recipients; 0 for no limit")
     parser.add_argument("--step-ms", type=float, default=20, help="between the notifications of one mail")
     parser.add_argument("--verified", action="append", default=[], help="address or domain that may send; repeatable")
-    parser.add_argument("--keep-mb", type=int, default=128, help="mail kept in memory for tests to read")
+    parser.add_argument("--keep-mb", type=int, default=64, help="mail kept in memory for tests to read")
     parser.add_argument("--seed", type=int, default=1, help="of the faults' dice")
     given = parser.parse_args(arguments)
     return Settings(

@@ -134,6 +134,11 @@ class AdminApi:
                 "publishedNotifications": self._notifier.published,
                 "messagesKept": len(self._mailbox),
                 "faults": len(self._faults.describe()),
+                "fsyncs": {
+                    "count": self._acceptances.groups,
+                    "seconds": round(self._acceptances.sync_seconds, 6),
+                    "slowestSeconds": round(self._acceptances.slowest_sync_seconds, 6),
+                },
                 "positions": {"acceptances": self._acceptances.end(), "notifications": self._notifications.end()},
             }
         )

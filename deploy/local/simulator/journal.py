@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,10 +21,13 @@ class Journal:
 
     A torn last line, left by a crash before its fsync, was never acknowledged to anybody and is cut off when
     the file is opened. With `sync=True`, `append` returns only after the line is on disk; all lines that wait at
-    the same time share one fsync, done in a thread.
+    the same time share one fsync, done in a thread; `groups` counts those, `sync_seconds` is the time they took.
     """
 
     def __init__(self, path: Path, *, sync: bool) -> None:
+        self.groups = 0
+        self.sync_seconds = 0.0
+        self.slowest_sync_seconds = 0.0
         self._sync = sync
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -103,10 +107,15 @@ class Journal:
         end = self.end()
         try:
             self._write_all(data)
+            began = time.perf_counter()
             os.fdatasync(self._file)
+            took = time.perf_counter() - began
         except OSError as error:
             os.ftruncate(self._file, end)  # none of it was acknowledged
             return error
+        self.groups += 1
+        self.sync_seconds += took
+        self.slowest_sync_seconds = max(self.slowest_sync_seconds, took)
         return None
 
     def _write_all(self, data: bytes) -> None:

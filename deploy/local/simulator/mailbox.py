@@ -37,8 +37,12 @@ class Kept:
         return told
 
 
+_OVERHEAD = 3000
+"""Bytes that a mail takes beside its MIME: headers as they were read, tags, ids."""
+
+
 class Mailbox:
-    """Keeps at most `limit` bytes of mail; the oldest goes first."""
+    """Keeps at most `limit` bytes of mail; the oldest goes first, the newest stays in any case."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -50,10 +54,10 @@ class Mailbox:
 
     def keep(self, kept: Kept) -> None:
         self._kept[kept.provider_message_id] = kept
-        self._size += len(kept.submission.raw)
+        self._size += len(kept.submission.raw) + _OVERHEAD
         while self._size > self._limit and len(self._kept) > 1:
             _, gone = self._kept.popitem(last=False)
-            self._size -= len(gone.submission.raw)
+            self._size -= len(gone.submission.raw) + _OVERHEAD
 
     def get(self, provider_message_id: str) -> Kept | None:
         return self._kept.get(provider_message_id)
