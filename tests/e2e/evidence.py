@@ -1,0 +1,248 @@
+"""Gathers the judge's evidence from a running stack, and waits until there is nothing more to come.
+
+Reads Kafka, MongoDB, SQS and the simulator directly: what the services say of themselves is not evidence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from motor.motor_asyncio import AsyncIOMotorClient
+
+from contracts.topics import EMAIL_EVENTS, LANES, RECIPIENTS_EVENTS, TOPICS
+from deploy.local.endpoints import AwsEndpoints, aws_endpoints
+from deploy.local.simulator.client import SimulatorClient
+from deploy.local.stack import Stack
+from services.email.domain.correlation import MESSAGE_TAG
+from tests.e2e.judge import Decisions, Entry, Evidence, Json
+
+PROJECTION = "email_log"
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Where everything stood before a run: what came earlier is not its evidence."""
+
+    offsets: Mapping[TopicPartition, int]
+    acceptances: int
+    notifications: int
+    at: datetime
+
+
+class Observer:
+    """One stack as seen from outside. Use `observing`."""
+
+    def __init__(self, stack: Stack, simulator: SimulatorClient) -> None:
+        env = stack.env()
+        self.stack, self.simulator = stack, simulator
+        self._bootstrap = env["MAILROOM_KAFKA_BOOTSTRAP"]
+        self._client: AsyncIOMotorClient[Json] = AsyncIOMotorClient(env["MAILROOM_MONGO_URL"], tz_aware=True)
+        self.email = self._client[env["MAILROOM_EMAIL_DATABASE"]]
+        self.events = self._client[env["MAILROOM_EVENTS_DATABASE"]]
+        self._aws: AwsEndpoints = aws_endpoints(stack)
+        self._sqs: Any = boto3.client(
+            "sqs",
+            endpoint_url=self._aws.endpoint_url,
+            region_name=self._aws.region,
+            aws_access_key_id=self._aws.access_key_id,
+            aws_secret_access_key=self._aws.secret_access_key,
+        )
+
+    def close(self) -> None:
+        self._client.close()
+        self._sqs.close()
+
+    # --- before and after a run ---
+
+    async def now(self) -> Since:
+        """Where everything stands."""
+        async with self._consumer() as consumer:
+            offsets = await _ends(consumer, [topic.name for topic in TOPICS])
+        return Since(
+            offsets,
+            await self.simulator.position(),
+            await self.simulator.notifications_position(),
+            datetime.now(UTC),
+        )
+
+    async def gather(self, since: Since, message_ids: Collection[str]) -> Evidence:
+        """The evidence about these messages, and about the system as a whole."""
+        wanted = set(message_ids)
+        acceptances = [
+            each
+            for each in await self.simulator.acceptances(since.acceptances)
+            if each["tags"].get(MESSAGE_TAG) in wanted
+        ]
+        ours = {each["providerMessageId"] for each in acceptances}
+        notifications = await self.simulator.notifications(since.notifications)
+        keys = {message_id.encode() for message_id in wanted}
+        log = [entry for entry in await self.log(EMAIL_EVENTS.name, since) if entry.key in keys]
+        recipients = await self.log(RECIPIENTS_EVENTS.name, since)
+        streams = await self.streams([*wanted, *{(entry.key or b"").decode() for entry in recipients}])
+        name = await self.read_model()
+        return Evidence(
+            acceptances=acceptances,
+            notifications=[each for each in notifications if each["providerMessageId"] in ours],
+            log=log,
+            recipients=recipients,
+            documents={each["_id"]: each async for each in self.events[name].find({"_id": {"$in": list(wanted)}})},
+            rows=[each async for each in self.events[f"{name}__facts"].find({"aggregate": {"$in": list(wanted)}})],
+            streams=streams,
+            parked=[what async for what in self.parked(since)],
+            lag=await self.lag(),
+            queues={name: count for name, count in (await self.queues()).items() if count},
+        )
+
+    async def settled(self, since: Since, message_ids: Collection[str], seconds: float, *, parked: int = 0) -> Evidence:
+        """The evidence once there is nothing more to come: everything ended, published, translated, projected.
+
+        The stages are looked at in the order of the data's way, so one pass in which each has nothing left is enough.
+        When that does not happen within `seconds`, what is there by then is returned: let the judge say what is wrong.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while await self.unfinished(since, message_ids):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.3)
+        return await self.gather(since, message_ids)
+
+    async def unfinished(self, since: Since, message_ids: Collection[str]) -> str:
+        """The first stage with something left, "" if there is none."""
+        behind = await self.lag()
+        if any(behind.get(name) for name in behind if name.endswith(tuple(LANES))):
+            return "commands"
+        streams = await self.streams(message_ids)
+        if len(streams) < len(set(message_ids)) or any("pendingSince" in stream for stream in streams.values()):
+            return "streams"
+        ends = Decisions(_entries(streams)).ends().values()
+        if any(end in ("open", "queued") for end in ends):
+            return "deliveries"
+        if (await self.simulator.health())["pendingNotifications"] or any((await self.queues()).values()):
+            return "notifications"
+        return "records" if await self.lag() else ""
+
+    # --- one place each ---
+
+    async def log(self, topic: str, since: Since | None = None) -> list[Entry]:
+        """The records of a topic that came since."""
+        found: list[Entry] = []
+        async with self._consumer() as consumer:
+            ends = await _ends(consumer, [topic])
+            starts = {each: (since.offsets.get(each, 0) if since else 0) for each in ends}
+            waiting = {each for each, end in ends.items() if end > starts[each]}
+            consumer.assign(list(waiting))
+            for each in waiting:
+                consumer.seek(each, starts[each])
+            while waiting:
+                for records in (await consumer.getmany(timeout_ms=1000)).values():
+                    found += [Entry(each.partition, each.offset, each.key, each.value) for each in records]
+                waiting = {each for each in waiting if await consumer.position(each) < ends[each]}
+        return found
+
+    async def streams(self, ids: Collection[str]) -> dict[str, Json]:
+        """Stream documents by id, whichever collection they lie in."""
+        found: dict[str, Json] = {}
+        for name in await self.email.list_collection_names():
+            if await self.email[name].find_one({"events": {"$type": "array"}, "published": {"$exists": True}}):
+                query = {"_id": {"$in": list(ids)}}
+                found |= {each["_id"]: each async for each in self.email[name].find(query)}
+        return found
+
+    async def read_model(self) -> str:
+        """The collection that the pointer names."""
+        pointer = await self.events["projections"].find_one({"_id": PROJECTION})
+        assert pointer is not None, "the events service has made no generation"
+        return f"{PROJECTION}__g{pointer['active']}"
+
+    async def parked(self, since: Since) -> AsyncIterator[str]:
+        """Open parked records of our topics, as `service topic reason`."""
+        for service, database in (("email", self.email), ("events", self.events)):
+            async for each in database["parked"].find({"status": "parked"}):
+                first = since.offsets.get(TopicPartition(each["topic"], each["partition"]), 0)
+                if each["offset"] >= first:
+                    yield f"{service} {each['topic']} {each['reason']}"
+
+    async def lag(self) -> dict[str, int]:
+        """How far behind each consumer is, by `group topic`: only those that are."""
+        behind: dict[str, int] = {}
+        async with self._consumer() as consumer, self._admin() as admin:
+            ends = await _ends(consumer, [topic.name for topic in TOPICS])
+            for group, *_ in await admin.list_consumer_groups():
+                for partition, committed in (await admin.list_consumer_group_offsets(group)).items():
+                    if partition in ends and not await self._is_projector(group):
+                        name = f"{group} {partition.topic}"
+                        behind[name] = behind.get(name, 0) + max(0, ends[partition] - committed.offset)
+        active = (await self.events["projections"].find_one({"_id": PROJECTION}) or {}).get("active")
+        async for lease in self.events["leases"].find({"generation": f"{PROJECTION}/{active}"}):
+            end = ends[TopicPartition(EMAIL_EVENTS.name, lease["partition"])]
+            behind["projector"] = behind.get("projector", 0) + max(0, end - lease["next"])
+        return {who: count for who, count in behind.items() if count}
+
+    async def queues(self) -> dict[str, int]:
+        """Messages by queue, those in flight too."""
+
+        def ask(url: str) -> int:
+            names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+            found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+            return sum(int(found.get(name, 0)) for name in names)
+
+        urls = {"the queue": self._aws.queue_url, "the dead-letter queue": self._aws.dead_letter_queue_url}
+        return {name: await asyncio.to_thread(ask, url) for name, url in urls.items()}
+
+    async def groups(self) -> list[str]:
+        """Consumer groups of the email service."""
+        async with self._admin() as admin:
+            return [group for group, *_ in await admin.list_consumer_groups()]
+
+    async def _is_projector(self, group: str) -> bool:
+        """The projector tells Kafka its positions for lag tools only, every few seconds: its leases count."""
+        return "projector" in group or PROJECTION in group
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="none")
+        try:
+            await consumer.start()
+            yield consumer
+        finally:
+            await consumer.stop()
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        try:
+            await admin.start()
+            yield admin
+        finally:
+            await admin.close()
+
+
+@asynccontextmanager
+async def observing(stack: Stack) -> AsyncIterator[Observer]:
+    """An observer of a stack whose parts were all started."""
+    async with SimulatorClient(stack.site.url("simulator")) as simulator:
+        observer = Observer(stack, simulator)
+        try:
+            yield observer
+        finally:
+            observer.close()
+
+
+async def _ends(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> dict[TopicPartition, int]:
+    counts = {topic.name: topic.partitions for topic in TOPICS}
+    found: dict[TopicPartition, int] = await consumer.end_offsets(
+        [TopicPartition(name, number) for name in topics for number in range(counts[name])]
+    )
+    return found
+
+
+def _entries(streams: Mapping[str, Json]) -> list[Entry]:
+    return [Entry(0, 0, None, text.encode()) for stream in streams.values() for text in stream["events"]]
