@@ -38,14 +38,17 @@ def _given_width() -> int:
     return int(value) if value.isdecimal() else 0
 
 
-def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
-    """An empty table; `right` names the columns of numbers. Long values are folded, never cut."""
+def table(*columns: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = ()) -> Table:
+    """An empty table. `right` names the columns of numbers; they and those of `whole` are not broken. Other long values
+    are folded, never cut.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
+        unbroken = name in right or name in whole
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=unbroken)
     return made
 
 

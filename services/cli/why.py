@@ -70,22 +70,28 @@ def _table(steps: list[TimelineStep]) -> Table:
 
     from services.cli.output import table
 
-    rows = table("time", "event", "recipient", "what it changed", "origin", right=("origin",))
+    rows = table("time", "event", "recipient", "what it changed", "origin", right=("origin",), whole=("time", "event"))
     day = ""
     for step in steps:
         event = step.event
         if event.time[:10] != day:
             day = event.time[:10]
             rows.add_row(Text(day, style="dim"))
-        changed = "retracted: counts no more" if step.retracted else "\n".join(step.changes) or "nothing"
+        recipient = event.data.get("recipient", "")
+        words = [change.removeprefix(f"{recipient}: ") for change in step.changes]
+        changed = "retracted: counts no more" if step.retracted else "\n".join(words) or "nothing"
         rows.add_row(
             event.time[11:23],
-            Text(event.type.removeprefix("email."), style="strike dim" if step.retracted else _style(event.type)),
-            Text(event.data.get("recipient", "")),
+            Text(event.type.removeprefix("email."), _struck(step) or _style(event.type), no_wrap=True),
+            Text(recipient),
             Text(changed, style="" if step.changes else "dim"),
             f"{event.partition}/{event.offset}",
         )
     return rows
+
+
+def _struck(step: TimelineStep) -> str:
+    return "strike dim" if step.retracted else ""
 
 
 def _style(name: str) -> str:
