@@ -22,7 +22,7 @@ from services.email.domain.message import UNKNOWN_OUTCOME, Attempt, Message, Out
 from services.email.domain.recipient import Recipient, Suppress, Unsuppress
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource
 from services.email.ports import RecipientKeys
-from services.email.streams import SOURCE, TRIES, Held, MessageStreams, StepResult, is_race
+from services.email.streams import SOURCE, TRIES, Held, MessageStreams, StepResult, hold, is_race
 from services.kit.clock import Clock, Ids
 from services.kit.errors import MailroomError, PermanentError, TransientError
 from services.kit.event_store.port import Append, Appended, EventStore, Stream, StreamIndex, stamp
@@ -242,11 +242,14 @@ async def resolve_unknown(
     return result
 
 
-async def list_unknown(streams: MessageStreams, limit: int = 1000) -> list[UnknownAttempt]:
-    """Attempts that wait for somebody's word, of at most `limit` messages. Raises Unavailable."""
-    message_ids = await streams.store.find_all_by_lookup(UNKNOWN_OUTCOME, limit)
-    found = await streams.load_many(message_ids)
-    return [attempt for held in found.values() if isinstance(held, Held) for attempt in unknown_attempts(held, streams)]
+async def list_unknown(
+    streams: MessageStreams, after: str | None = None, limit: int = 100
+) -> tuple[list[UnknownAttempt], str | None]:
+    """Attempts that wait for somebody's word, and where the next page begins (None: no more). Raises Unavailable."""
+    found = await streams.store.list_by_lookup(UNKNOWN_OUTCOME, after, limit)
+    helds = [hold(stream) for stream in found]
+    attempts = [each for held in helds if isinstance(held, Held) for each in unknown_attempts(held, streams)]
+    return attempts, found[-1].stream_id if len(found) == limit else None
 
 
 def unknown_attempts(held: Held, streams: MessageStreams) -> list[UnknownAttempt]:

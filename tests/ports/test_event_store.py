@@ -173,10 +173,6 @@ class TestAppending:
         await place.grow("a", index=StreamIndex(lookup=("x", "y")))
         await place.grow("b", index=StreamIndex(lookup=("z",)))
         assert [await place.store.find_by_lookup(value) for value in "xyzw"] == ["a", "a", "b", None]
-        await place.grow("c", index=StreamIndex(lookup=("x",)))
-        assert await place.store.find_all_by_lookup("x", 10) == ["a", "c"]
-        assert await place.store.find_all_by_lookup("x", 1) == ["a"]
-        assert await place.store.find_all_by_lookup("w", 10) == []
 
 
 class TestOutbox:

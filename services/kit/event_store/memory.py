@@ -51,10 +51,6 @@ class MemoryEventStore:
         self._answer()
         return next((name for name, kept in self._kept.items() if value in kept.stream.index.lookup), None)
 
-    async def find_all_by_lookup(self, value: str, limit: int) -> list[str]:
-        self._answer()
-        return sorted(name for name, kept in self._kept.items() if value in kept.stream.index.lookup)[:limit]
-
     async def list_by_lookup(self, value: str, after: str | None, limit: int) -> list[Stream]:
         self._answer()
         found = sorted(

@@ -6,7 +6,7 @@ from collections.abc import Collection as Bag
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from pymongo import ASCENDING, UpdateOne
+from pymongo import UpdateOne
 
 from contracts.base import to_micros
 from services.kit import metrics as m
@@ -78,11 +78,6 @@ class MongoEventStore:
         with foreign_errors():
             document = await self._collection.find_one({"lookup": value}, {"_id": 1})
         return None if document is None else str(document["_id"])
-
-    async def find_all_by_lookup(self, value: str, limit: int) -> list[str]:
-        with foreign_errors():
-            found = self._collection.find({"lookup": value}, {"_id": 1}).sort("_id", ASCENDING).limit(limit)
-            return [str(document["_id"]) async for document in found]
 
     async def list_by_lookup(self, value: str, after: str | None, limit: int) -> list[Stream]:
         query: Document = {"lookup": value} if after is None else {"lookup": value, "_id": {"$gt": after}}

@@ -286,10 +286,6 @@ class EventStore(Protocol):
         """The id of a stream whose index holds `value`; None if there is none."""
         ...
 
-    async def find_all_by_lookup(self, value: str, limit: int) -> list[str]:
-        """The ids of at most `limit` streams whose index holds `value`, in the order of their ids."""
-        ...
-
     async def list_by_lookup(self, value: str, after: str | None, limit: int) -> list[Stream]:
         """At most `limit` streams whose index holds `value`, by id, those after the id `after`."""
         ...

@@ -229,7 +229,7 @@ async def test_an_operator_lists_and_settles_unknown_attempts() -> None:
     world = World()
     message_id = await world.attempted(outcome=Unknown("lost"))
     streams = world.post.streams
-    (found,) = await list_unknown(streams)
+    (found,), _ = await list_unknown(streams)
     assert (found.message_id, found.attempt_id, found.recipient) == (message_id, "t1", A)
     with pytest.raises(PermanentError, match="callMayBeUnderWay"):
         await resolve_unknown(streams, message_id, "t1", "notAccepted", evidence="console", actor="admin:ops")
@@ -237,7 +237,7 @@ async def test_an_operator_lists_and_settles_unknown_attempts() -> None:
     held = await resolve_unknown(streams, message_id, "t1", "notAccepted", evidence="console", actor="admin:ops")
     assert isinstance(held.state, Message)
     assert await world.phase(message_id) == "Queued"
-    assert await list_unknown(streams) == []
+    assert await list_unknown(streams) == ([], None)
     assert (await world.post.store.load(message_id)).events[-1].actor == "admin:ops"
     with pytest.raises(PermanentError, match="notUnknown"):
         await resolve_unknown(streams, message_id, "t1", "notAccepted", evidence="console", actor="admin:ops")
