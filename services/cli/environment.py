@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -82,16 +82,30 @@ def key_ring() -> KeyRing:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work. What libraries log is left out unless MAILROOM_LOG_LEVEL is debug: errors are told once."""
+    with _logging_to_stderr():
+        return asyncio.run(work)
+
+
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
     import logging
+
+    import structlog
 
     from services.kit.logs import configure
 
-    if os.environ.get("MAILROOM_LOG_LEVEL") == "debug":
-        configure("debug", "console", service="cli", stream=sys.stderr)
-    else:
-        configure("error", "console", service="cli", stream=sys.stderr)
-        logging.disable(logging.CRITICAL)
-    return asyncio.run(work)
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level, disabled = root.handlers[:], root.level, root.manager.disable
+    debug = os.environ.get("MAILROOM_LOG_LEVEL") == "debug"
+    configure("debug" if debug else "error", "console", service="cli", stream=sys.stderr)
+    logging.disable(logging.NOTSET if debug else logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.configure(**before)
 
 
 def actor() -> str:

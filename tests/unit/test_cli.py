@@ -1,0 +1,197 @@
+"""The operator's command: what it prints, how it ends, and that it comes at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from services.cli.app import app
+from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, example
+
+SECRET = "s" * 40
+HEAVY = ("aiokafka", "fastapi", "faststream", "motor", "pymongo", "pydantic", "jinja2", "aioboto3", "rich", "jwt")
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAILROOM_KAFKA_BOOTSTRAP", "MAILROOM_MONGO_URL", "MAILROOM_JWT_ALGORITHM", "MAILROOM_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MAILROOM_JWT_SECRET", SECRET)
+
+
+def mailroom(*words: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(words), input=given, prog_name="mailroom")
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+        else:
+            yield (*path, name), command
+
+
+def test_every_command_knows_json_and_says_what_it_is_for() -> None:
+    found = dict(commands(typer.main.get_command(app)))
+    assert {("topics", "apply"), ("token",), ("lag",), ("why", "email_log"), ("explain", "ses")} <= found.keys()
+    for path, command in found.items():
+        assert "--json" in [option for parameter in command.params for option in parameter.opts], path
+        assert command.help, path
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = f"import sys, services.cli.app; print([name for name in {HEAVY!r} if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+def test_what_lacks_in_the_environment_is_named_all_at_once_without_a_traceback() -> None:
+    result = mailroom("lag")
+    assert result.exit_code == 78
+    assert "MAILROOM_KAFKA_BOOTSTRAP" in result.stderr
+    assert "MAILROOM_MONGO_URL" in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_what_is_away_is_told_in_one_line_and_ends_with_its_own_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILROOM_KAFKA_BOOTSTRAP", "127.0.0.1:1")
+    result = mailroom("topics", "verify")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("mailroom: Kafka: 127.0.0.1:1 does not answer")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bug_is_told_without_a_traceback_and_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> str:
+        raise ZeroDivisionError("never mind")
+
+    monkeypatch.setattr("services.kit.auth.mint_token", broken)
+    result = mailroom("token")
+    assert result.exit_code == 70
+    assert "ZeroDivisionError: never mind" in result.stderr
+    assert "Traceback" not in result.stderr
+    monkeypatch.setenv("MAILROOM_DEBUG", "1")
+    assert isinstance(mailroom("token").exception, ZeroDivisionError)
+
+
+def test_a_token_says_what_was_asked_for() -> None:
+    result = mailroom("token", "--sub", "ann", "--scope", "email:read,email:create", "--role", "admin", "--ttl", "2h")
+    claims = jwt.decode(result.stdout.strip(), SECRET, algorithms=["HS256"])
+    assert (claims["sub"], claims["role"], claims["scope"]) == ("ann", "admin", "email:read email:create")
+    assert claims["exp"] - claims["iat"] == 7200
+    told = json.loads(mailroom("token", "--json").stdout)
+    assert jwt.decode(told["token"], SECRET, algorithms=["HS256"])["scope"].split() == told["scopes"]
+    assert (told["expiresIn"], told["role"]) == (3600, "user")
+
+
+@pytest.mark.parametrize(
+    "words", [("--ttl", "31d"), ("--ttl", "0s"), ("--ttl", "soon"), ("--scope", "email:reed"), ("--role", "king")]
+)
+def test_a_token_that_nobody_should_have_is_wrong_usage(words: tuple[str, ...]) -> None:
+    result = mailroom("token", *words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_no_token_is_minted_for_services_that_would_not_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILROOM_JWT_ALGORITHM", "RS256")
+    result = mailroom("token")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_explain_prints_one_cloud_event_a_line() -> None:
+    raw = json.dumps(example("Delivery"))
+    result = mailroom("explain", "ses", given=raw)
+    assert result.exit_code == 0
+    (line,) = result.stdout.splitlines()
+    event = json.loads(line)
+    assert (event["specversion"], event["type"], event["subject"]) == ("1.0", "email.delivered", MESSAGE_ID)
+    told = json.loads(mailroom("explain", "ses", "--json", given=raw).stdout)
+    assert told == {"events": [event], "whyNone": None, "refused": False}
+
+
+def test_explain_takes_a_correlation_where_the_notification_carries_none() -> None:
+    raw = json.dumps(example("Delivery", tags=None))
+    alone = mailroom("explain", "ses", given=raw)
+    assert (alone.exit_code, alone.stdout) == (1, "")
+    assert "--correlation" in alone.stderr
+    given = mailroom("explain", "ses", "--correlation", f"{MESSAGE_ID},{ATTEMPT_ID}", given=raw)
+    event = json.loads(given.stdout)
+    assert (event["subject"], event["data"]["attemptId"]) == (MESSAGE_ID, ATTEMPT_ID)
+
+
+def test_explain_refuses_what_would_be_parked_and_reads_files(tmp_path: Path) -> None:
+    path = tmp_path / "notification.json"
+    path.write_text("{")
+    refused = mailroom("explain", "ses", str(path))
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "would be parked" in refused.stderr
+    assert mailroom("explain", "ses", str(tmp_path / "none.json")).exit_code == 2
+
+
+def test_templates_are_listed_and_previewed(tmp_path: Path) -> None:
+    listed = {each["templateId"]: each for each in json.loads(mailroom("templates", "list", "--json").stdout)}
+    assert {"2fa-code", "welcome", "password-reset"} <= listed.keys()
+    assert "welcome" in mailroom("templates", "list").stdout
+    data = tmp_path / "data.json"
+    data.write_text('{"name": "Grace Hopper"}')
+    page = tmp_path / "page.html"
+    result = mailroom("templates", "preview", "welcome", "--data", str(data), "--out", str(page))
+    assert result.exit_code == 0
+    assert listed["welcome"]["version"] in result.stdout
+    assert "Grace Hopper" in page.read_text()
+    text = mailroom("templates", "preview", "welcome", "--as", "text").stdout
+    assert "Ada Lovelace" in text
+    assert "<" not in text
+
+
+def test_a_preview_of_what_is_not_there_or_cannot_be_rendered_says_why(tmp_path: Path) -> None:
+    unknown = mailroom("templates", "preview", "farewell")
+    assert unknown.exit_code == 1
+    assert "welcome" in unknown.stderr
+    data = tmp_path / "data.json"
+    data.write_text('{"isClient": "perhaps"}')
+    wrong = mailroom("templates", "preview", "welcome", "--data", str(data))
+    assert wrong.exit_code == 1
+    assert "isClient" in wrong.stderr
+    data.write_text("[1]")
+    assert mailroom("templates", "preview", "welcome", "--data", str(data)).exit_code == 1
+
+
+def test_the_published_schemas_are_what_the_models_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert mailroom("contracts", "check").exit_code == 0
+    drifted = tmp_path / "asyncapi.json"
+    drifted.write_text("{}")
+    monkeypatch.setattr("services.cli.asyncapi.FILE", drifted)
+    result = mailroom("contracts", "check", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["differs"] == [
+        "contracts/schemas/asyncapi.json is not what the models say; run: mailroom contracts export"
+    ]
+    assert mailroom("contracts", "export").exit_code == 0
+    assert mailroom("contracts", "check").exit_code == 0
+
+
+def test_asyncapi_has_every_topic_and_every_type() -> None:
+    from contracts.registry import EVENTS
+    from contracts.topics import TOPICS
+    from services.cli import asyncapi
+
+    document = asyncapi.document()
+    assert document["channels"].keys() == {topic.name for topic in TOPICS}
+    assert document["operations"]["email.commands.low"]["action"] == "receive"
+    assert document["operations"]["email.events"]["action"] == "send"
+    told = json.dumps(document)
+    for name in EVENTS:
+        assert f'"const": "{name}"' in told
+    assert '"const": "email.cancel"' in told
