@@ -163,14 +163,14 @@ def install(point: str, nth: int, die: Callable[[], None]) -> None:
     setattr(owner, method, wrapped)
 
 
-def _kill_myself() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def main() -> None:
-    point = os.environ.get(POINT)
-    if point:
-        install(point, int(os.environ.get(NTH, "1")), _kill_myself)
+    point = os.environ[POINT]
+
+    def kill_myself() -> None:
+        os.write(2, f"killed {point}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    install(point, int(os.environ[NTH]), kill_myself)
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

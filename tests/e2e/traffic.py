@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -121,7 +122,7 @@ class Traffic:
         self.unsure[message_id] = owed
         record = command(message_id, {"messageId": message_id, "userId": f"traffic-{self.run}", **mail})
         topic = f"email.commands.{mail['priority']}"
-        self.published_at[message_id] = asyncio.get_running_loop().time()
+        self.published_at[message_id] = time.time()
         for _ in range(20):
             try:
                 await self.producer.send_and_wait(topic, record, key=message_id.encode())

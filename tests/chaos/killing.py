@@ -1,0 +1,110 @@
+"""kill -9 of a service, again and again, each time at another gap between two effects. Seeded.
+
+What a dead process still holds in Kafka and of the projector's leases would only be waited for (10 s a time), so it is
+taken from it at once. The leases of streams and the time limits of attempts run out by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.local import children
+from deploy.local.parts import PARTS, plain_environment
+from deploy.local.site import ROOT
+from deploy.local.stack import Stack
+from tests.chaos.crashing import EMAIL, NTH, POINT, PROJECTOR, effect_of, points
+from tests.e2e.evidence import Observer
+from tests.integration.kafka.harness import Cluster
+
+PATIENCE = 12.0
+"""Seconds of life after which a process that has not come by its point is killed from outside."""
+
+
+@dataclass
+class Killer:
+    """Kills one part of a stack.
+
+    Attributes:
+        kills: how often it was killed, at its point or by the clock.
+        fatal: at which points, and how often.
+        by_clock: points that were waited for in vain.
+    """
+
+    stack: Stack
+    observer: Observer
+    part: str
+    seed: int
+    patience: float = PATIENCE
+    kills: int = 0
+    fatal: Counter[str] = field(default_factory=Counter)
+    by_clock: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(f"{self.seed} {self.part}")
+        self._points = points(EMAIL if self.part == "email" else PROJECTOR)
+        self._random.shuffle(self._points)
+
+    async def kill(self, times: int) -> None:
+        """Kill it so often, then start it as it should be and wait until it is ready."""
+        await asyncio.to_thread(self.stack.stop, [self.part])
+        for number in range(times):
+            point = self._points[(self.kills + number) % len(self._points)]
+            await self._one_life(point)
+            await self._bury()
+        self.kills += times
+        await asyncio.to_thread(self.stack.start, [self.part], with_needs=False)
+
+    async def _one_life(self, point: str) -> None:
+        nth = self._random.randint(1, 2 if effect_of(point)[1].rare else 12)
+        said_before = len(self.stack.logs(self.part))
+        child = self._launch({POINT: point, NTH: str(nth)})
+        deadline = asyncio.get_running_loop().time() + self.patience * self._random.uniform(0.8, 1.2)
+        while child.alive():
+            if asyncio.get_running_loop().time() > deadline:
+                await asyncio.to_thread(self.stack.kill, self.part)
+                self.by_clock[point] += 1
+                return
+            await asyncio.sleep(0.05)
+        said = self.stack.logs(self.part)[said_before:]
+        assert f"killed {point}" in said, f"{self.part} ended by itself, waiting for '{point}':\n{said[-3000:]}"
+        self.fatal[point] += 1
+
+    def _launch(self, env: dict[str, str]) -> children.Child:
+        part, site = PARTS[self.part], self.stack.site
+        assert part.launch is not None
+        launch = part.launch(site, {**plain_environment(), **self.stack.env()}, lambda line: None)
+        python, flag, *module = launch.command
+        command = [python, flag, "tests.chaos.crashing", *module]
+        record, log = site.run_dir / f"{self.part}.json", site.log_file(self.part)
+        return children.start(record, log, command, {**launch.env, **env}, ROOT)
+
+    async def _bury(self) -> None:
+        if self.part == "email":
+            cluster = Cluster(self.stack.env()["MAILROOM_KAFKA_BOOTSTRAP"])
+            for group in await self.observer.groups():
+                await cluster.expel(group)
+        else:
+            past: list[dict[str, Any]] = [{"$set": {"until": {"$subtract": ["$$NOW", 1]}}}]
+            await self.observer.events["leases"].update_many({}, past)
+            await self.observer.events["workers"].delete_many({})
+
+    def report(self) -> str:
+        """One paragraph for people."""
+        missed = Counter(self.by_clock)
+        lines = [f"{self.part}: {self.kills} kills, {self.fatal.total()} at their point, {missed.total()} by the clock"]
+        if missed:
+            lines.append(f"  by the clock: {', '.join(f'{point} ({n})' for point, n in sorted(missed.items()))}")
+        return "\n".join(lines)
+
+
+def never_fatal(killers: Sequence[Killer]) -> list[str]:
+    """Points that no process died at, of the parts that these killers killed."""
+    parts = {killer.part for killer in killers}
+    wanted = [*(points(EMAIL) if "email" in parts else ()), *(points(PROJECTOR) if "events" in parts else ())]
+    met: Counter[str] = sum((killer.fatal for killer in killers), Counter())
+    return [point for point in wanted if not met[point]]

@@ -1,0 +1,64 @@
+"""kill -9 of the email service and of the projector under load, at every gap between two effects: nothing is lost,
+nothing doubled, and what is shown is the fold of the log.
+
+MAILROOM_CHAOS_SEED runs one seed again. Each run prints its seed and where the processes died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from deploy.local.simulator.faults import Fault
+from deploy.local.stack import Stack
+from tests.chaos.killing import Killer
+from tests.e2e.evidence import Observer
+from tests.e2e.judge import Decisions, assert_fair, unknowns
+from tests.e2e.live import live
+from tests.e2e.traffic import traffic
+
+SEED = os.environ.get("MAILROOM_CHAOS_SEED")
+DISORDER = (
+    Fault(kind="duplicate", probability=0.1),
+    Fault(kind="reorder", probability=0.2, ms=1500),
+)
+"""Notifications as they really come. No fault of sends: these would hide an attempt that a kill left unknown."""
+
+
+async def survive(stack: Stack, observer: Observer, seed: int, *, email: int, events: int, per_second: float) -> None:
+    """So many kills of each service under this load, then judged."""
+    began = time.monotonic()
+    since = await observer.now()
+    await observer.simulator.faults(*DISORDER, seed=seed)
+    killers = [Killer(stack, observer, "email", seed), Killer(stack, observer, "events", seed)]
+    enough = asyncio.Event()
+    async with traffic(stack, seed) as load:
+        flow = asyncio.create_task(load.flow(per_second, enough))
+        await asyncio.gather(killers[0].kill(email), killers[1].kill(events))
+        enough.set()
+        await flow
+        killed = time.monotonic() - began
+        evidence = await observer.settled(since, load.ids, 120)
+    print(
+        f"\nseed {seed}: {len(load.requested)} messages, {len(evidence.acceptances)} acceptances, "
+        f"{unknowns(Decisions(evidence.log))} without answer; "
+        f"{killed:.0f} s of kills, {time.monotonic() - began - killed:.0f} s until all was settled"
+    )
+    print("\n".join(killer.report() for killer in killers))
+    assert_fair(evidence, load.expected(kills=killers[0].kills))
+
+
+async def test_a_few_kills_lose_and_double_nothing(stack: Stack) -> None:
+    async with live(stack) as observer:
+        await survive(stack, observer, int(SEED or 1), email=6, events=3, per_second=15)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [int(SEED)] if SEED else [101, 102, 103, 104])
+async def test_many_kills_lose_and_double_nothing(stack: Stack, seed: int) -> None:
+    async with live(stack) as observer:
+        await survive(stack, observer, seed, email=34, events=18, per_second=20)

@@ -1,0 +1,145 @@
+"""What Mailroom stands on goes away under load: nothing lost, nothing doubled, no false success, and it comes back.
+
+Each outage is short in `make test` and as long as it is meant to be in `make chaos`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import AutoReconnect
+
+from deploy.local.simulator.faults import Fault
+from deploy.local.stack import Stack
+from tests.e2e.evidence import Observer
+from tests.e2e.judge import LIMIT_OPEN, Decisions, Evidence, assert_fair, unknowns
+from tests.e2e.live import always_alive, live
+from tests.e2e.sqs_fault_proxy import sqs_fault_proxy
+from tests.e2e.traffic import Traffic, traffic
+
+PER_SECOND = 15.0
+BOTH_SIDES = 3.0
+"""Seconds of load before an outage and after it."""
+
+short_and_long = pytest.mark.parametrize(
+    "seconds", [6, pytest.param(30, marks=[pytest.mark.chaos, pytest.mark.timeout(400)])]
+)
+
+Outage = Callable[[Traffic], Awaitable[None]]
+
+
+async def survive(observer: Observer, outage: Outage, seed: int, *, may_be_unknown: int = 0) -> Evidence:
+    """Load before, during and after an outage; both services stay alive all the time; then judged."""
+    since = await observer.now()
+    enough = asyncio.Event()
+    async with traffic(observer.stack, seed) as load:
+        flow = asyncio.create_task(load.flow(PER_SECOND, enough))
+        watch = asyncio.create_task(always_alive(observer.stack, enough, "email", "events"))
+        await asyncio.sleep(BOTH_SIDES)
+        await outage(load)
+        await asyncio.sleep(BOTH_SIDES)
+        enough.set()
+        await asyncio.gather(flow, watch)
+        evidence = await observer.settled(since, load.ids, 100)
+    print(f"\n{len(load.requested)} messages, {unknowns(Decisions(evidence.log))} without answer, {load.refusals}")
+    assert_fair(evidence, load.expected(may_be_unknown=may_be_unknown))
+    return evidence
+
+
+async def test_kafka_restarted(stack: Stack) -> None:
+    async def outage(load: Traffic) -> None:
+        await asyncio.to_thread(stack.stop, ["kafka"])
+        await asyncio.sleep(BOTH_SIDES)
+        await asyncio.to_thread(stack.start, ["kafka"])
+        assert load.refusals, "no caller noticed"
+
+    async with live(stack) as observer:
+        await survive(observer, outage, seed=11)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(400)
+async def test_kafka_killed_and_away_for_long(stack: Stack) -> None:
+    async def outage(_: Traffic) -> None:
+        await asyncio.to_thread(stack.kill, "kafka")
+        await asyncio.sleep(30)
+        await asyncio.to_thread(stack.start, ["kafka"])
+
+    async with live(stack) as observer:
+        await survive(observer, outage, seed=12)
+
+
+async def test_mongodb_stepped_down_and_restarted(stack: Stack) -> None:
+    url = f"mongodb://127.0.0.1:{stack.site.ports['mongo']}/?directConnection=true"
+
+    def step_down() -> None:
+        client: MongoClient[dict[str, Any]] = MongoClient(url)
+        with client, suppress(AutoReconnect):  # it may close the connection of whoever asks
+            client.admin.command({"replSetStepDown": 5, "force": True})
+
+    async def outage(_: Traffic) -> None:
+        await asyncio.to_thread(step_down)
+        await asyncio.to_thread(stack.wait_ready, ["mongo"])
+        await asyncio.sleep(BOTH_SIDES)
+        await asyncio.to_thread(stack.restart, "mongo")
+
+    async with live(stack) as observer:
+        await survive(observer, outage, seed=13)
+
+
+@short_and_long
+async def test_sqs_answering_errors(stack: Stack, seconds: int) -> None:
+    async with (
+        sqs_fault_proxy(stack.site.ports["aws"]) as proxy,
+        live(stack, extra={"AWS_ENDPOINT_URL": proxy.url}) as observer,
+    ):
+
+        async def outage(_: Traffic) -> None:
+            assert proxy.passed, "the email service does not come by here"
+            proxy.failing = True
+            await asyncio.sleep(seconds)
+            proxy.failing = False
+            assert proxy.failed
+
+        await survive(observer, outage, seed=14)
+
+
+@short_and_long
+async def test_ses_refusing_connections(stack: Stack, seconds: int) -> None:
+    async with live(stack) as observer:
+
+        async def outage(_: Traffic) -> None:
+            await observer.simulator.faults(Fault(kind="refuseConnections", seconds=seconds))
+            await asyncio.sleep(seconds + 1)
+
+        # A connection that is cut while a request is on it leaves that request's outcome unknown.
+        evidence = await survive(observer, outage, seed=15, may_be_unknown=LIMIT_OPEN)
+        assert any(b'"connectionFailed"' in (entry.value or b"") for entry in evidence.log), "nobody noticed"
+
+
+async def test_draining_under_load_leaves_nothing_unknown(stack: Stack) -> None:
+    async with live(stack) as observer:
+        await observer.simulator.faults(Fault(kind="slowAnswer", ms=800, probability=0.5), seed=16)
+
+        async def stopped(load: Traffic) -> None:
+            for name in ("email", "events", "email"):
+                child = stack.child(name)
+                assert child is not None
+                assert await asyncio.to_thread(child.stop, 20), f"{name} did not drain within 20 s"
+                await asyncio.to_thread(stack.start, [name], with_needs=False)
+
+        since = await observer.now()
+        enough = asyncio.Event()
+        async with traffic(stack, 16) as load:
+            flow = asyncio.create_task(load.flow(PER_SECOND, enough))
+            await asyncio.sleep(BOTH_SIDES)
+            await stopped(load)
+            enough.set()
+            await flow
+            evidence = await observer.settled(since, load.ids, 60)
+        assert_fair(evidence, load.expected())
