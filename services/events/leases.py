@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
-from typing import Final
 
 from services.events.ports import Lease, LeaseStore
 from services.kit.clock import Clock
@@ -18,16 +17,24 @@ from services.kit.metrics import FENCED, PARTITION_LEASES, Metrics
 
 log = get_logger(__name__)
 
-TRUST_SECONDS: Final = 8.0
-"""After so long without a word from the store the leases count as lost: they last 10 s, and reading on is in vain."""
-
 
 class LeaseKeeper:
     """The leases of one process in one generation. One task calls `turn` every second or so, another one the rest."""
 
     def __init__(
-        self, store: LeaseStore, owner: str, clock: Clock, metrics: Metrics, *, projection: str, generation: int
+        self,
+        store: LeaseStore,
+        owner: str,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        projection: str,
+        generation: int,
+        trust: float = 8.0,
     ) -> None:
+        """`trust`: seconds without a word from the store after which the leases count as lost, since they lapse soon
+        and to read on would be in vain.
+        """
         self.owner = owner
         self.held: dict[int, Lease] = {}
         self.changed = False
@@ -36,6 +43,7 @@ class LeaseKeeper:
         self._clock = clock
         self._metrics = metrics
         self._labels = {"projection": projection, "generation": str(generation)}
+        self._trust = trust
         self._surplus = 0
         self._trusted_at = clock.monotonic()
 
@@ -43,14 +51,14 @@ class LeaseKeeper:
         """Show that we live, prolong what we have, take up to our share.
 
         Raises:
-            Unavailable: the store is away; after `TRUST_SECONDS` of that everything counts as lost.
+            Unavailable: the store is away; after a while of that everything counts as lost.
         """
         asked_at = self._clock.monotonic()
         try:
             live = await self._store.beat(self.owner)
             epochs = await self._store.renew(self.owner)
         except Exception:
-            if self._clock.monotonic() - self._trusted_at > TRUST_SECONDS:
+            if self._clock.monotonic() - self._trusted_at > self._trust:
                 self._drop(list(self.held), "the store is away")
             raise
         self._trusted_at = asked_at

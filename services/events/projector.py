@@ -64,8 +64,11 @@ class Projector:
         name: str,
         pace: Pace = Pace(),
         begins: Callable[[], dict[int, int]] = dict,
+        tells_kafka: Callable[[], bool] = bool,
     ) -> None:
-        """`begins`: where each partition's first checkpoint lay; only with `pace.fresh`."""
+        """`begins`: where each partition's first checkpoint lay; only with `pace.fresh`. `tells_kafka`: whether Kafka's
+        lag tools are to see the positions of this one, which only one generation can.
+        """
         self._log = reader
         self._keeper = keeper
         self._aggregates = aggregates
@@ -74,6 +77,7 @@ class Projector:
         self._name = name
         self._pace = pace
         self._begins = begins
+        self._tells_kafka = tells_kafka
         self._stopping = asyncio.Event()
         self._progress = Progress(clock)
         self._committed_at = 0.0
@@ -175,7 +179,7 @@ class Projector:
             await self._keeper.checkpoint(moved)
 
     async def _tell_kafka(self) -> None:
-        if time.monotonic() - self._committed_at > COMMIT_SECONDS:
+        if self._tells_kafka() and time.monotonic() - self._committed_at > COMMIT_SECONDS and self._keeper.held:
             self._committed_at = time.monotonic()
             await self._log.commit({each: lease.next for each, lease in self._keeper.held.items()})
 

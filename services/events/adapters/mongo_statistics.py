@@ -60,7 +60,7 @@ class MongoStatistics:
     async def sums(
         self, since: datetime | None, before: datetime | None, category: str | None
     ) -> tuple[Counts, str | None] | None:
-        """(sums, currency) of the cohorts of these days; None when one of them is dirty, so not yet summed up."""
+        """(sums, currency) of the cohorts of these days; None when one of them is not summed up yet."""
         where: Document = {} if category is None else {"category": category}
         keys: Document = {}
         if since is not None:
@@ -71,7 +71,7 @@ class MongoStatistics:
         with foreign_errors():
             found = await self._buckets.find(query).to_list(None)
         wanted = [each for each in found if category is None or each["_id"].endswith(f"/{category}")]
-        if any(each.get("clean", 0) < each["dirty"] for each in wanted):
+        if not wanted or any(each.get("clean", 0) < each["dirty"] for each in wanted):
             return None
         rows = [row for each in wanted for row in each.get("rows", ()) if where.items() <= each.items()]
         currencies = {row[CURRENCY] for row in rows if row.get(CURRENCY) is not None}

@@ -1,82 +1,35 @@
-"""Mails in a read model for tests of the HTTP API: folded by the real projection, stored in a real MongoDB."""
+"""A log of many messages for tests, as the writers would publish it: in time order over all, some events repeated."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+import random
 
 from contracts.base import EventData
-from services.events.adapters.mongo_generations import MongoGenerations
-from services.events.adapters.mongo_read_models import MongoReadModels
-from services.events.adapters.mongo_statistics import MongoStatistics
-from services.events.ports import Write
-from services.events.projections.known import NO_OVERFLOW, KnownEvent
-from services.events.projections.projection import EMAIL_LOG
-from services.kit.mongo import Collection, Database
-from tests.unit.events_service.events import ANN, START, Log, requested
+from contracts.email import events as mail
+from tests.unit.events_service.events import ANN, BOB, Log, attempted, bounced, fact, requested, sent
 
-_numbers = itertools.count(1)
+Entry = tuple[bytes | None, bytes | None]
 
 
-def message_id(number: int) -> str:
-    """The same id for the same number, growing with it."""
-    return str(UUID(int=(0x0192F0C1 << 96) | (7 << 76) | (2 << 62) | number))
-
-
-class Mails:
-    """A read model whose mails a test writes as the projector does."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.generations = MongoGenerations(database, EMAIL_LOG)
-        self._models = MongoReadModels(database, EMAIL_LOG.name, 1)
-
-    async def begin(self) -> None:
-        """Make the first generation and let it be read."""
-        generation = await self.generations.create(EMAIL_LOG.version)
-        await self.generations.ensure_indexes(generation.number)
-        assert await self.generations.swap(None, generation.number)
-        await self.generations.follow()
-
-    @property
-    def collection(self) -> Collection:
-        return self.database["email_log__g1"]
-
-    async def add(self, *facts: EventData, to: Sequence[str] = (ANN,), at: float | datetime = 0.0, **said: Any) -> str:
-        """Store a mail asked for at `at` (seconds after the start, or a time) and what became of it. Its id."""
-        number = next(_numbers)
-        found_id = str(said.pop("message_id", message_id(number)))
-        category = said.pop("category", "notification")
-        request = requested(*to, category=category).model_copy(update={"message_id": found_id, **said})
-        seconds = (at - START) / timedelta(seconds=1) if isinstance(at, datetime) else at
-        log = Log(found_id, partition=number % 24)
-        events = [log.event(request, at=seconds)]
-        events += [log.event(fact, at=seconds + step) for step, fact in enumerate(facts, 1)]
-        await self._store(found_id, events)
-        return found_id
-
-    async def add_facts_alone(self, *facts: EventData) -> str:
-        """Store what the log holds of a mail whose request is not known yet."""
-        found_id = message_id(next(_numbers))
-        log = Log(found_id)
-        await self._store(found_id, [log.event(fact) for fact in facts])
-        return found_id
-
-    async def mark(self, buckets: Sequence[str]) -> None:
-        """Say that the documents of these statistics buckets changed."""
-        await self._models.mark_dirty(buckets)
-
-    async def refresh(self, buckets: Sequence[str]) -> None:
-        """Sum these up anew."""
-        statistics = MongoStatistics(self.database, EMAIL_LOG.name, 1)
-        for bucket in buckets:
-            assert await statistics.refresh(bucket)
-
-    async def _store(self, found_id: str, events: list[KnownEvent]) -> None:
-        write = Write(
-            found_id, 0, sorted(events), NO_OVERFLOW, has_rows=False, body=EMAIL_LOG.fold(events, NO_OVERFLOW)
-        )
-        assert await self._models.write([write]) == ["done"]
+def mails(count: int, seed: int = 1, *, busy_opens: int = 0) -> list[Entry]:
+    """Records of `count` messages, interleaved; the first one has `busy_opens` opens more than the others."""
+    rng = random.Random(seed)
+    places: list[tuple[float, Entry]] = []
+    for number in range(count):
+        name = f"mail-{seed}-{number:05d}"
+        log = Log(name)
+        story: list[EventData] = [requested(ANN, BOB).model_copy(update={"message_id": name})]
+        for recipient, attempt in ((ANN, "a1"), (BOB, "b1")):
+            story += [attempted(attempt, recipient), sent(attempt, recipient)]
+            story.append(bounced(recipient=recipient) if rng.random() < 0.1 else fact(mail.EmailDelivered, recipient))
+        story += [fact(mail.EmailOpened, rng.choice([ANN, BOB])) for _ in range(rng.randint(0, 4))]
+        if number == 0:
+            story += [fact(mail.EmailOpened, ANN, machine=rng.random() < 0.2) for _ in range(busy_opens)]
+        at = rng.random() * count
+        for data in story:
+            at += rng.random() * 5
+            entry = (name.encode(), log.raw(data))
+            places.append((at, entry))
+            if rng.random() < 0.02:
+                places.append((at + rng.random() * 50, entry))
+    return [entry for _, entry in sorted(places, key=lambda place: place[0])]

@@ -1,0 +1,104 @@
+"""How the parts of the reading side are put together for one projection and one database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from services.events.adapters.kafka_log import KafkaLog
+from services.events.adapters.mongo_generations import MongoGenerations
+from services.events.adapters.mongo_leases import MongoLeases
+from services.events.adapters.mongo_read_models import MongoReadModels
+from services.events.adapters.mongo_statistics import MongoStatistics
+from services.events.aggregates import Aggregates
+from services.events.leases import LeaseKeeper
+from services.events.ports import LeaseStore, Log, ReadModels
+from services.events.projections.projection import Projection
+from services.events.projector import Pace, Projector
+from services.events.setting_aside import SettingAside
+from services.kit.breaker import Breaker
+from services.kit.clock import Clock, Ids, SystemClock, SystemIds
+from services.kit.metrics import Metrics
+from services.kit.mongo import Database
+from services.kit.parking import ParkingLot
+
+
+@dataclass(frozen=True)
+class ReadingSide:
+    """One projection over one Kafka and one database; makes what works on a generation."""
+
+    projection: Projection
+    bootstrap: str
+    database: Database
+    parking: ParkingLot
+    metrics: Metrics
+    parked_per_minute: int = 100
+    lease_seconds: float = 10.0
+    clock: Clock = field(default_factory=SystemClock)
+    ids: Ids = field(default_factory=SystemIds)
+
+    @property
+    def consumer(self) -> str:
+        """The name under which records are parked, and positions told to Kafka."""
+        return f"events.{self.projection.name}"
+
+    @property
+    def generations(self) -> MongoGenerations:
+        """The projection's generations and pointer."""
+        return MongoGenerations(self.database, self.projection)
+
+    def log(self) -> Log:
+        """The projection's topic, not connected yet."""
+        return KafkaLog(self.bootstrap, self.projection.topic, group=self.consumer, client_id=self.consumer)
+
+    def leases(self, generation: int) -> LeaseStore:
+        """The leases of a generation."""
+        name, topic = self.projection.name, self.projection.topic
+        return MongoLeases(self.database, name, generation, topic, lease_ms=int(self.lease_seconds * 1000))
+
+    def models(self, generation: int) -> ReadModels:
+        """The documents of a generation."""
+        return MongoReadModels(self.database, self.projection.name, generation)
+
+    def statistics(self, generation: int) -> MongoStatistics:
+        """The statistics of a generation."""
+        return MongoStatistics(self.database, self.projection.name, generation)
+
+    def aggregates(self, generation: int) -> Aggregates:
+        """The engine on a generation."""
+        breaker = Breaker(self.parked_per_minute, 60.0, self.clock)
+        aside = SettingAside(
+            self.consumer, self.projection.topic, self.parking, breaker, self.clock, self.metrics
+        )  # fmt: skip
+        return Aggregates(self.projection, self.models(generation), aside, self.metrics, generation=generation)
+
+    def projector(
+        self,
+        generation: int,
+        tells_kafka: Callable[[], bool] = bool,
+        *,
+        pace: Pace | None = None,
+        begins: Callable[[], dict[int, int]] = dict,
+    ) -> Projector:
+        """A projector of a generation, a process of its own as far as leases go."""
+        name = self.projection.name
+        keeper = LeaseKeeper(
+            self.leases(generation),
+            self.ids.new(),
+            self.clock,
+            self.metrics,
+            projection=name,
+            generation=generation,
+            trust=0.8 * self.lease_seconds,
+        )
+        return Projector(
+            self.log(),
+            keeper,
+            self.aggregates(generation),
+            self.clock,
+            self.metrics,
+            name=name,
+            pace=pace or Pace(),
+            begins=begins,
+            tells_kafka=tells_kafka,
+        )

@@ -1,0 +1,153 @@
+"""The projector process: works on every generation that is kept up to date, keeps views, statistics and grace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+from services.events.generations import ensure_first, retire, to_project
+from services.events.ports import Generation, GenerationStore, LeaseStore, Log
+from services.events.projections.projection import Projection
+from services.events.projector import Projector
+from services.kit.clock import Clock
+from services.kit.errors import TransientError
+from services.kit.health import Report
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
+
+LOOK_SECONDS: Final = 0.5
+FOLLOW_SECONDS: Final = 5.0
+STATISTICS_SHARE: Final = 0.1
+"""The part of its time that a process spends on statistics at most."""
+
+
+class Statistics(Protocol):
+    """The buckets of one generation."""
+
+    async def dirty(self, limit: int = 20) -> list[str]: ...
+
+    async def refresh(self, bucket: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the composition root hands over: how things of one generation are made."""
+
+    projection: Projection
+    store: GenerationStore
+    log: Callable[[], Log]
+    leases: Callable[[int], LeaseStore]
+    statistics: Callable[[int], Statistics]
+    projector: Callable[[int, Callable[[], bool]], Projector]
+    """(generation, whether it is the active one now) → its projector."""
+
+
+class ProjectorService:
+    """A `Component`. Finds by itself which generations there are, the first included."""
+
+    def __init__(self, parts: Parts, clock: Clock) -> None:
+        self._parts = parts
+        self._clock = clock
+        self._active: int | None = None
+        self._running: dict[int, tuple[Projector, asyncio.Task[None]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._followed_at = -FOLLOW_SECONDS
+        self._trouble = "starting"
+
+    async def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._for_ever(self._look, LOOK_SECONDS), name="generations"),
+            asyncio.create_task(self._for_ever(self._sum_up, LOOK_SECONDS), name="statistics"),
+        ]
+
+    async def stop(self, timeout: float) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for projector, _ in self._running.values():
+            projector.stop()
+        tasks = [*self._tasks, *(task for _, task in self._running.values())]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=timeout)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1.0)
+
+    def health(self) -> Report:
+        """Live and ready as its projectors are; not ready before the first generation is found."""
+        reports = {f"g{number}": projector.report() for number, (projector, _) in self._running.items()}
+        died = next((number for number, (_, task) in self._running.items() if task.done()), None)
+        detail: dict[str, object] = {"active": self._active, **{name: dict(r.detail) for name, r in reports.items()}}
+        if self._trouble:
+            detail["state"] = self._trouble
+        return Report(
+            live=all(report.live for report in reports.values()),
+            ready=bool(reports) and not self._trouble and all(report.ready for report in reports.values()),
+            detail=detail,
+            died=None if died is None else f"the projector of generation {died} ended",
+        )
+
+    async def _for_ever(self, turn: Callable[[], Awaitable[float]], seconds: float) -> None:
+        while True:
+            pause = seconds
+            try:
+                pause = max(seconds, await turn())
+            except TransientError as error:
+                self._trouble = str(error)
+            except Exception:
+                self._trouble = "an unexpected error, see the log"
+                log.exception("looking after the generations failed")
+            await asyncio.sleep(pause)
+
+    async def _look(self) -> float:
+        parts = self._parts
+        self._active = (await parts.store.pointer()).active
+        if self._active is None:
+            await self._make_first()
+        generations = await parts.store.list()
+        wanted = {each.number for each in to_project(generations)}
+        for number in sorted(wanted - self._running.keys()):
+            projector = parts.projector(number, partial(self._is_active, number))
+            self._running[number] = (projector, asyncio.create_task(projector.run(), name=f"projector-g{number}"))
+        for number in self._running.keys() - wanted:
+            projector, task = self._running.pop(number)
+            projector.stop()
+            await asyncio.wait({task}, timeout=10)
+        if self._clock.monotonic() - self._followed_at >= FOLLOW_SECONDS:
+            await parts.store.follow()
+            self._followed_at = self._clock.monotonic()
+            await self._end_grace(generations)
+        self._trouble = ""
+        return LOOK_SECONDS
+
+    def _is_active(self, number: int) -> bool:
+        return number == self._active
+
+    async def _make_first(self) -> None:
+        parts, reader = self._parts, self._parts.log()
+        try:
+            await reader.start()
+            self._active = await ensure_first(parts.projection, parts.store, parts.leases(1), reader)
+        finally:
+            await reader.stop()
+
+    async def _end_grace(self, generations: list[Generation]) -> None:
+        for each in generations:
+            if each.stage == "grace" and each.grace_until is not None and each.grace_until < self._clock.now():
+                await retire(self._parts.store, each.number)
+
+    async def _sum_up(self) -> float:
+        """Refresh dirty buckets; how long to rest after it."""
+        began = self._clock.monotonic()
+        for number in list(self._running):
+            statistics = self._parts.statistics(number)
+            for bucket in await statistics.dirty():
+                with suppress(TransientError):
+                    await statistics.refresh(bucket)
+        return (self._clock.monotonic() - began) * (1 / STATISTICS_SHARE - 1)

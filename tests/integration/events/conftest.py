@@ -1,0 +1,61 @@
+"""A topic and a database of its own for each test, and writing to the topic."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from services.events.composing import ReadingSide
+from services.events.projections.projection import EMAIL_LOG
+from services.kit.metrics import Metrics
+from services.kit.mongo import connect
+from services.kit.testing.parking import MemoryParkingLot
+
+PARTITIONS = 6
+Entry = tuple[bytes | None, bytes | None]
+Write = Callable[[Iterable[Entry]], Awaitable[None]]
+
+
+@pytest.fixture
+async def topic(kafka_bootstrap: str) -> AsyncIterator[str]:
+    """A fresh topic of six partitions."""
+    name = f"email.events.{uuid.uuid4().hex[:8]}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+        yield name
+        await admin.delete_topics([name])
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def side(kafka_bootstrap: str, mongo_url: str, topic: str) -> AsyncIterator[ReadingSide]:
+    """The reading side on that topic and a fresh database."""
+    client = connect(mongo_url)
+    database = client[f"events_{uuid.uuid4().hex[:8]}"]
+    projection = replace(EMAIL_LOG, topic=topic)
+    yield ReadingSide(projection, kafka_bootstrap, database, MemoryParkingLot(), Metrics(), lease_seconds=3.0)
+    await client.drop_database(database.name)
+    client.close()
+
+
+@pytest.fixture
+async def write(kafka_bootstrap: str, topic: str) -> AsyncIterator[Write]:
+    """Appends records to the topic, in order, acknowledged."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap, acks="all", enable_idempotence=True, linger_ms=5)
+    await producer.start()
+
+    async def write(records: Iterable[Entry]) -> None:
+        sent = [await producer.send(topic, value, key=key) for key, value in records]
+        await asyncio.gather(*sent)
+
+    yield write
+    await producer.stop()

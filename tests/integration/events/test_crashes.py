@@ -1,0 +1,96 @@
+"""kill -9 of the projector between any two of its effects: afterwards the read model is the pure fold of the log."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import replace
+
+import pytest
+
+from services.events.composing import ReadingSide
+from services.events.ports import Lease
+from services.kit.parking import ParkedFilter
+from tests.integration.events.conftest import Write
+from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
+from tests.integration.events.mails import mails
+from tests.integration.events.test_live import first_generation, projecting
+
+STEPS = (
+    "before:load", "before:write", "after:write", "before:write_rows", "after:write_rows", "before:mark_dirty",
+    "after:mark_dirty", "before:checkpoint", "after:checkpoint", "before:commit", "after:commit",
+)  # fmt: skip
+
+
+async def die(side: ReadingSide, mongo_url: str, generation: int, step: str) -> int:
+    """Run a projector process to its death; how it ended."""
+    arguments = (side.bootstrap, mongo_url, side.database.name, side.projection.topic, str(generation), step)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.integration.events.dying", *arguments)
+    try:
+        return await asyncio.wait_for(process.wait(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.timeout(400)
+async def test_killed_between_any_two_effects(side: ReadingSide, mongo_url: str, write: Write) -> None:
+    generation = await first_generation(side)
+    for round_, step in enumerate(STEPS):
+        await write(mails(40, seed=round_, busy_opens=600))
+        assert await die(side, mongo_url, generation, step) == -signal.SIGKILL, step
+    async with projecting(side, generation):
+        await wait_until_projected(side, generation)
+    assert await assert_equal_to_the_log(side, generation) == 40 * len(STEPS)
+    await _statistics_are_of_the_documents(side, generation)
+
+
+async def _statistics_are_of_the_documents(side: ReadingSide, generation: int) -> None:
+    statistics = side.statistics(generation)
+    for bucket in await statistics.dirty():
+        assert await statistics.refresh(bucket)
+    found = await statistics.sums(None, None, None)
+    assert found is not None
+    assert found[0].messages == await side.database[f"email_log__g{generation}"].count_documents({})
+
+
+async def test_a_zombie_moves_no_checkpoint(side: ReadingSide) -> None:
+    generation = await first_generation(side)
+    leases = side.leases(generation)
+    old = await leases.acquire("zombie", 0)
+    assert old is not None
+    assert await leases.acquire("heir", 0) is None
+    await asyncio.sleep(side.lease_seconds + 0.2)
+    new = await leases.acquire("heir", 0)
+    assert new is not None
+    assert new.epoch == old.epoch + 1
+    assert await leases.checkpoint("heir", [replace(new, next=7)]) == set()
+    assert await leases.checkpoint("zombie", [replace(old, next=99)]) == {0}
+    await leases.release("zombie", [old])
+    assert [(each.owner, each.next, each.held) for each in await leases.view() if each.partition == 0] == [
+        ("heir", 7, True)
+    ]
+    assert await leases.checkpoint("heir", [Lease(0, new.epoch, 8)]) == set()
+
+
+async def test_poison_on_the_topic_is_parked_and_the_rest_flows(side: ReadingSide, write: Write) -> None:
+    good = mails(30)
+    key, value = good[0]
+    poison = [
+        (key, None), (key, b"{"), (key, b"[]"), (None, value), (b"\xff\xfe", value), (b"another", value),
+        (key, b'{"type":"email.sent"}'), (key, b"[" * 100_000), (key, b'{"a":"' + b"x" * 900_000 + b'"}'),
+        (key, (value or b"").replace(b'"dataversion":1', b'"dataversion":99')),
+    ]  # fmt: skip
+    strange = (value or b"").replace(b'"type":"email.requested"', b'"type":"email.teleported"')
+    await write([*good[:50], *poison, (key, strange.replace(b"event-0001", b"event-x")), *good[50:]])
+    generation = await first_generation(side)
+    async with projecting(side, generation):
+        await wait_until_projected(side, generation)
+    assert await assert_equal_to_the_log(side, generation) == 30
+    parked = (await side.parking.list(ParkedFilter())).records
+    assert sorted(each.reason for each in parked) == sorted(
+        ["nullValue", "notJson", "notAnObject", "nullKey", "badKey", "keyMismatch", "invalid", "notJson", "invalid",
+         "unknownVersion"]
+    )  # fmt: skip

@@ -1,0 +1,68 @@
+"""The live projector on real Kafka and MongoDB."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.events.composing import ReadingSide
+from services.events.generations import ensure_first
+from tests.integration.events.conftest import Write
+from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
+from tests.integration.events.mails import mails
+
+
+async def first_generation(side: ReadingSide) -> int:
+    reader = side.log()
+    await reader.start()
+    try:
+        return await ensure_first(side.projection, side.generations, side.leases(1), reader)
+    finally:
+        await reader.stop()
+
+
+@asynccontextmanager
+async def projecting(side: ReadingSide, generation: int, processes: int = 1) -> AsyncIterator[None]:
+    """As many projectors as processes would have."""
+    projectors = [side.projector(generation) for _ in range(processes)]
+    tasks = [asyncio.create_task(projector.run()) for projector in projectors]
+    try:
+        yield
+    finally:
+        for projector in projectors:
+            projector.stop()
+        await asyncio.gather(*tasks)
+
+
+async def test_the_read_model_is_the_pure_fold_of_the_log(side: ReadingSide, write: Write) -> None:
+    await write(mails(150, busy_opens=700))
+    generation = await first_generation(side)
+    async with projecting(side, generation):
+        await wait_until_projected(side, generation)
+        await write(mails(150, seed=2))
+        await wait_until_projected(side, generation)
+    assert await assert_equal_to_the_log(side, generation) == 300
+    document = await side.database["email_log__g1"].find_one({"_id": "mail-1-00000"})
+    assert document is not None
+    assert document["eventsTruncated"] is True
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+async def test_processes_share_the_partitions(side: ReadingSide, write: Write, processes: int) -> None:
+    generation = await first_generation(side)
+    async with projecting(side, generation, processes):
+        await write(mails(50))
+        until = asyncio.get_running_loop().time() + 15
+        while True:
+            owners = [lease.owner for lease in await side.leases(generation).view() if lease.held]
+            if len(owners) == 6 and sorted(map(owners.count, set(owners))) in ([3, 3], [2, 2, 2]):
+                break
+            assert asyncio.get_running_loop().time() < until, owners
+            await asyncio.sleep(0.2)
+        await write(mails(50, seed=2))
+        await wait_until_projected(side, generation)
+    assert await assert_equal_to_the_log(side, generation) == 100
+    assert not any(lease.held for lease in await side.leases(generation).view())
