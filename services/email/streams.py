@@ -231,7 +231,7 @@ class Outbox:
     """
 
     def __init__(self, publisher: StreamPublisher, clock: Clock, progress: Progress) -> None:
-        self._publisher, self._clock, self._progress = publisher, clock, progress
+        self._publisher, self._clock, self.progress = publisher, clock, progress
         self._waiting: dict[str, Stream] = {}
         self._work = asyncio.Event()
 
@@ -248,7 +248,7 @@ class Outbox:
         while not (stopping.is_set() and not self._waiting):
             await first_of(self._clock, 1.0, self._work, stopping)
             if not self._waiting:
-                self._progress.idle()
+                self.progress.idle()
                 continue
             if not stopping.is_set():
                 await self._clock.sleep(GATHER_SECONDS)
@@ -256,6 +256,6 @@ class Outbox:
             self._work.clear()
             done = await self._publisher.publish(batch.values())
             if len(done.failed) == len(batch):
-                self._progress.waiting("Kafka takes nothing")
+                self.progress.waiting("Kafka takes nothing")
             else:
-                self._progress.progressed()
+                self.progress.progressed()

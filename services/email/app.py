@@ -1,0 +1,363 @@
+"""The one composition root of the email service: settings in, a running process out. Everything can be overridden.
+
+    python -m services.email all | http | intake | sender | ingest | translator | settler | relay
+
+Each role is a part of the data's way; `all` is every part in one process, where fresh mail goes from the intake to the
+sender without a look at the store. Every process answers /healthz, /readyz and /metrics on its port.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, get_args
+
+from fastapi import APIRouter
+
+from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, LANES, RECIPIENTS_EVENTS
+from services.email.adapters.content import MongoContentStore
+from services.email.adapters.prices import DatedPrices
+from services.email.adapters.rendering import CatalogueRenderer
+from services.email.adapters.ses import SesProvider
+from services.email.adapters.ses_notifications import SesNotifications
+from services.email.adapters.suppressions import StreamSuppressionList
+from services.email.adapters.templates import DIRECTORY, Site, TemplateCatalogue
+from services.email.components import IngestCounts, Part, TranslatorCounts, ingest_report, loop_report, publisher_report
+from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
+from services.email.entrypoints.http import email_router
+from services.email.entrypoints.http_suppressions import suppressions_router
+from services.email.entrypoints.ingest import Ingest
+from services.email.entrypoints.intake import Intake
+from services.email.entrypoints.sender import Sender
+from services.email.entrypoints.sender_quota import QuotaWatch
+from services.email.entrypoints.settler import Settler
+from services.email.entrypoints.sweeper import Sweeper
+from services.email.entrypoints.translator import Translator
+from services.email.entrypoints.unsubscribe_page import unsubscribe_router
+from services.email.handlers import RecipientStreams, StreamLookup, unsubscribe
+from services.email.ports import MailProvider, NoCheckpoints
+from services.email.settings import EmailSettings
+from services.email.streams import MessageStreams, Outbox
+from services.kit import aws, mongo
+from services.kit.addresses import recipient_keys
+from services.kit.auth import Authenticator, KeySetVerifier, SecretVerifier, Verifier
+from services.kit.clock import Clock, Ids, SystemClock, SystemIds
+from services.kit.component import Component, LoopComponent
+from services.kit.errors import Unavailable
+from services.kit.event_store.mongo import MongoEventStore
+from services.kit.event_store.relay import Relay, StreamPublisher
+from services.kit.health import Health, Progress
+from services.kit.http import create_app
+from services.kit.idempotency import MongoIdempotencyKeys
+from services.kit.jwks import KeySet
+from services.kit.kafka.codec import encode
+from services.kit.kafka.consumer_loop import ConsumerLoop
+from services.kit.kafka.publisher import KafkaPublisher
+from services.kit.kafka.records import BatchHandler
+from services.kit.lifecycle import Process, Stage
+from services.kit.logs import configure
+from services.kit.metrics import Metrics
+from services.kit.parking_mongo import MongoParkingLot
+from services.kit.parking_retry import ParkedRetries
+from services.kit.rate import RateBudget
+from services.kit.rate_mongo import MongoRateLimits
+from services.kit.retry import retrying
+from services.kit.server import HttpServer
+from services.kit.tracing import Tracing
+
+Role = Literal["all", "http", "intake", "sender", "ingest", "translator", "settler", "relay"]
+ROLES: tuple[str, ...] = get_args(Role)
+VERSION = "1.0.0"
+
+START_SECONDS = 30.0
+"""How long a start waits for MongoDB before it gives up (and is started again by whoever runs it)."""
+
+INTAKE_BATCH = 200
+SETTLER_BATCH = 1000
+
+
+@dataclass
+class Email:
+    """What a process of the email service is made of; fields not set yet are filled in by `assemble`."""
+
+    settings: EmailSettings
+    role: Role
+    clock: Clock = field(default_factory=SystemClock)
+    ids: Ids = field(default_factory=SystemIds)
+    metrics: Metrics = field(default_factory=Metrics)
+    provider: MailProvider | None = None
+    extra_routers: Sequence[APIRouter] = ()
+    port: int | None = None
+
+    def __post_init__(self) -> None:
+        self.health = Health(self.clock)
+        self.components: dict[str, Component] = {}
+        self.first: dict[str, Component] = {}
+        self.handlers: dict[str, BatchHandler] = {}
+
+    def has(self, *roles: str) -> bool:
+        """Whether this process plays one of these."""
+        return self.role == "all" or self.role in roles
+
+    async def run(self) -> int:
+        """Assemble, run until a signal comes or a part dies; the exit status."""
+        async with AsyncExitStack() as stack:
+            process = await self.assemble(stack)
+            return await process.run()
+
+    # --- putting it together ---
+
+    async def assemble(self, stack: AsyncExitStack) -> Process:
+        """Connect and build; what is opened is closed with `stack`. Raises SettingsError, Unavailable."""
+        settings = self.settings
+        client = mongo.connect(settings.mongo_url.get_secret_value())
+        stack.callback(client.close)
+        self.database = client[settings.database]
+        self.ring = settings.key_ring()
+        self.health.depends_on("MongoDB", partial(mongo.ping, client))
+        self.publisher = KafkaPublisher(
+            settings.kafka_bootstrap,
+            publishes=(*LANES.values(), EMAIL_NOTIFICATIONS, EMAIL_EVENTS, RECIPIENTS_EVENTS),
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+        self.health.depends_on("Kafka", self._kafka)
+        self._build_stores()
+        await retrying(self._prepare, clock=self.clock, within=START_SECONDS)
+        await self._build_content(stack)
+        await self._build_sending(stack)
+        self._build_consumers()
+        await self._build_ingest(stack)
+        self._build_background()
+        server = HttpServer(
+            self._application(),
+            host=settings.http_host,
+            port=settings.http_port if self.port is None else self.port,
+            port_variable="MAILROOM_EMAIL_PORT",
+        )
+        self.server = server
+        stages = [
+            Stage("outgoing", self.first, 2.5),
+            Stage("loops", self.components, 8.5),
+            Stage("http", {"http": server}, 4.5),
+        ]
+        return Process(stages, health=self.health, metrics=self.metrics)
+
+    async def _kafka(self) -> None:
+        if not self.publisher.healthy:
+            raise Unavailable("Kafka", "the producer has had no acknowledgement lately")
+
+    def _build_stores(self) -> None:
+        self.store = MongoEventStore(self.database["messages"], clock=self.clock, metrics=self.metrics)
+        self.recipient_store = MongoEventStore(self.database["recipients"], clock=self.clock, metrics=self.metrics)
+        self.parking = MongoParkingLot(self.database, self.ring)
+        self.idempotency = MongoIdempotencyKeys(self.database, self.clock)
+        self.rates = MongoRateLimits(self.database["rates"])
+        self.stream_publisher = StreamPublisher(self.store, self.publisher)
+        self.recipient_publisher = StreamPublisher(self.recipient_store, self.publisher)
+        outbox = Outbox(self.stream_publisher, self.clock, Progress(self.clock))
+        recipient_outbox = Outbox(self.recipient_publisher, self.clock, Progress(self.clock))
+        self.streams = MessageStreams(self.store, self.clock, self.ids, self.settings.policy, outbox.put)
+        self.first["publisher"] = Part(
+            self.publisher.start, self.publisher.stop, partial(publisher_report, self.publisher)
+        )
+        for name, box in (("outbox", outbox), ("recipients-outbox", recipient_outbox)):
+            self.components[name] = LoopComponent(name, box.run, box.progress)
+        self.recipient_outbox = recipient_outbox
+
+    async def _prepare(self) -> None:
+        await self.store.prepare()
+        await self.recipient_store.prepare()
+        await self.parking.ensure_indexes()
+        await self.idempotency.prepare()
+        key = self.settings.address_key
+        self.keys = await recipient_keys(self.database, key.get_secret_value() if key else None, self.ring)
+        self.recipients = RecipientStreams(
+            self.recipient_store, self.keys, self.clock, self.ids, self.recipient_outbox.put
+        )
+
+    async def _build_content(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        s3 = await stack.enter_async_context(aws.s3_client(settings.account))
+        self.contents = MongoContentStore(self.database, s3, settings.bucket, self.ring, self.clock)
+        await retrying(self.contents.prepare, clock=self.clock, within=START_SECONDS)
+        public = settings.public_url
+        site = Site(
+            settings.crm_url or public,
+            product_name=settings.product_name,
+            portal_url=settings.portal_url,
+            support_address=settings.support_address,
+        )
+        self.templates = TemplateCatalogue.load(DIRECTORY, site)
+        tokens = self.ring.derive_all("unsubscribe")
+        self.tokens = UnsubscribeTokens(tokens[0], tokens[1:])
+        self.prices = DatedPrices.load()
+
+    async def _build_sending(self, stack: AsyncExitStack) -> None:
+        self.sender: Sender | None = None
+        settings = self.settings
+        if self.provider is None and self.has("sender", "http"):
+            self.provider = SesProvider(
+                await stack.enter_async_context(aws.ses_client(settings.account)),
+                configuration_set=settings.configuration_set,
+                prices=self.prices,
+                keys=self.keys,
+                tokens=self.tokens,
+                public_url=settings.public_url,
+                now=self.clock.now,
+                unsubscribe_mailto=settings.unsubscribe_mailto,
+            )
+        if self.provider is None or not self.has("sender"):
+            return
+        self.sender = Sender(
+            self.streams,
+            self.contents,
+            StreamSuppressionList(self.recipient_store, self.keys),
+            [self.provider],
+            RateBudget(self.rates, self.clock, metrics=self.metrics),
+            self.clock,
+            self.ids,
+            self.metrics,
+            NoCheckpoints(),
+            owner=f"{socket.gethostname()}:{os.getpid()}:{self.ids.new()}",
+        )
+        progress = Progress(self.clock, stuck_after=180)
+        quota = QuotaWatch(
+            self.provider, self.rates, self.clock, progress, self.metrics, most_per_second=settings.send_rate
+        )
+        self.components["quota"] = LoopComponent("quota", quota.run, progress)
+        self.components["sender"] = self.sender
+
+    def _build_consumers(self) -> None:
+        if self.has("intake"):
+            intake = Intake(
+                self.streams,
+                self.contents,
+                CatalogueRenderer(self.templates),
+                self.settings.identity,
+                self.clock,
+                NoCheckpoints(),
+                sender=self.sender,
+            )
+            for lane, topic in LANES.items():
+                self._consume(f"email-intake-{lane}", topic.name, intake, INTAKE_BATCH)
+        if self.has("translator"):
+            formats = {"ses": SesNotifications()}
+            translator = Translator(
+                formats, self.publisher, StreamLookup(self.streams), TranslatorCounts(self.metrics, "ses")
+            )
+            self._consume("email-translator", EMAIL_NOTIFICATIONS.name, translator, SETTLER_BATCH)
+        if self.has("settler"):
+            settler = Settler(self.streams, self.recipients, self.prices, self.clock, self.metrics, NoCheckpoints())
+            self._consume("email-settler", EMAIL_EVENTS.name, settler, SETTLER_BATCH)
+        self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
+        if self.has("translator"):
+            retry = partial(self.retries.auto_retry, "uncorrelated", "email-translator")
+            self.components["uncorrelated"] = LoopComponent(
+                "uncorrelated", retry, Progress(self.clock, stuck_after=float("inf"))
+            )
+
+    def _consume(self, group: str, topic: str, handler: BatchHandler, batch: int) -> None:
+        self.handlers[group] = handler
+        loop = ConsumerLoop(
+            self.settings.kafka_bootstrap,
+            group,
+            [topic],
+            handler,
+            self.parking,
+            batch=batch,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+        self.components[group] = Part(loop.start, loop.stop, lambda: loop_report(loop.health()))
+
+    async def _build_ingest(self, stack: AsyncExitStack) -> None:
+        if not self.has("ingest"):
+            return
+        sqs = await stack.enter_async_context(aws.sqs_client(self.settings.account))
+        ingest = Ingest(sqs, self.settings.queue_url, self.publisher, self.clock, IngestCounts(self.metrics))
+        self.components["ingest"] = Part(ingest.start, ingest.stop, lambda: ingest_report(ingest.health()))
+
+    def _build_background(self) -> None:
+        if not self.has("relay"):
+            return
+        for name, store, publisher in (
+            ("relay", self.store, self.stream_publisher),
+            ("recipients-relay", self.recipient_store, self.recipient_publisher),
+        ):
+            progress = Progress(self.clock)
+            relay = Relay(store, publisher, clock=self.clock, progress=progress, metrics=self.metrics)
+            self.components[name] = LoopComponent(name, relay.run, progress)
+        progress = Progress(self.clock, stuck_after=300)
+        sweeper = Sweeper(self.streams, self.contents, self.clock, progress)
+        self.components["sweeper"] = LoopComponent("sweeper", sweeper.run, progress)
+
+    # --- HTTP ---
+
+    def _application(self) -> Any:
+        settings = self.settings
+        return create_app(
+            title="Mailroom: email",
+            service="email",
+            version=VERSION,
+            authenticator=Authenticator(
+                self._verifier(),
+                cookie=settings.session_cookie,
+                origins=[settings.public_url, *settings.allowed_origins],
+            ),
+            health=self.health,
+            metrics=self.metrics,
+            routers=[*(self._routers() if self.has("http") else ()), *self.extra_routers],
+            tracing=Tracing.configured(settings.traces, "email", settings.otlp_endpoint),
+            ids=self.ids,
+            max_body=settings.max_attachment_bytes * 4 // 3 + 12_000_000,
+            cors_origins=settings.cors_origins,
+        )
+
+    def _verifier(self) -> Verifier:
+        settings = self.settings
+        named: Mapping[str, str | None] = {"issuer": settings.jwt_issuer, "audience": settings.jwt_audience}
+        if settings.jwt_algorithm == "HS256":
+            assert settings.jwt_secret is not None  # noqa: S101 - the settings saw to it
+            return SecretVerifier(settings.jwt_secret.get_secret_value(), **named)
+        assert settings.jwks_url is not None  # noqa: S101 - likewise
+        return KeySetVerifier(KeySet(settings.jwks_url, clock=self.clock), **named)
+
+    def _routers(self) -> list[APIRouter]:
+        provider_lists = [self.provider] if isinstance(self.provider, SesProvider) else []
+        return [
+            email_router(
+                contents=self.contents,
+                publisher=self.publisher,
+                streams=self.store,
+                idempotency=self.idempotency,
+                templates=self.templates,
+                clock=self.clock,
+                ids=self.ids,
+                max_attachment_bytes=self.settings.max_attachment_bytes,
+            ),
+            suppressions_router(
+                recipients=self.recipients, provider_lists=provider_lists, clock=self.clock, ids=self.ids
+            ),
+            unsubscribe_router(self.tokens, self._unsubscribe, product_name=self.settings.product_name),
+        ]
+
+    async def _unsubscribe(self, claims: UnsubscribeClaims, source: UnsubscribeSource) -> None:
+        """The suppression stands first; the fact for the log may come late, since its cause is known then."""
+        fact = await unsubscribe(self.streams, self.recipients, claims, source, self.clock.now())
+        if fact is not None:
+            (error,) = await self.publisher.publish([encode(fact)])
+            if error is not None:
+                raise error
+
+
+async def run(role: Role, settings: EmailSettings, **overrides: Any) -> int:
+    """One process of the service, until it is told to stop; the exit status."""
+    configure(settings.log_level, settings.log_format, service=f"email-{role}", secrets=settings.secret_values())
+    email = Email(settings, role, **overrides)
+    email.metrics.describe_build("email", VERSION)
+    return await email.run()

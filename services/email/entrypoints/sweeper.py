@@ -1,0 +1,98 @@
+"""Contents that nobody needs: stored and named by no stream, or of category auth when all is over.
+
+What a stream names is kept for its category's retention. Bodies that the HTTP door sealed for a command that no intake
+has taken yet are named by nobody, and still needed: they stay as long as Kafka keeps commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from contracts.topics import COMMANDS_LOW
+from services.email.domain.message import Message, is_live
+from services.email.ports import ContentKey, ContentStore, StoredContent
+from services.email.streams import Held, MessageStreams
+from services.kit.clock import Clock
+from services.kit.errors import PermanentError, TransientError
+from services.kit.event_store.waiting import first_of
+from services.kit.health import Progress
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
+
+UNNAMED_FOR = timedelta(hours=1)
+"""How long an intake may take from storing content to naming it, many times over."""
+
+COMMANDS_KEPT = timedelta(days=3)
+assert COMMANDS_LOW.retention_ms == COMMANDS_KEPT / timedelta(milliseconds=1)  # noqa: S101 - the two are one rule
+
+AUTH_SETTLES_IN = timedelta(seconds=30)
+"""Younger auth content is the sender's own business: it deletes what it ends."""
+
+EVERY_SECONDS = 30.0
+BATCH = 500
+
+
+class Sweeper:
+    """Run as a `LoopComponent`. Several at once are harmless."""
+
+    def __init__(self, streams: MessageStreams, contents: ContentStore, clock: Clock, progress: Progress) -> None:
+        self._streams, self._contents, self._clock, self._progress = streams, contents, clock, progress
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Sweep until told to stop."""
+        while not stopping.is_set():
+            try:
+                more = await self.sweep_unnamed() | await self.sweep_auth()
+                self._progress.progressed()
+            except TransientError as error:
+                self._progress.waiting(str(error))
+                more = False
+            await first_of(self._clock, 0.1 if more else EVERY_SECONDS, stopping)
+
+    async def sweep_unnamed(self) -> bool:
+        """Keep what a stream names, delete what is of no use; whether there is more of it. Raises TransientError."""
+        now = self._clock.now()
+        before = now - UNNAMED_FOR
+        found = await self._contents.to_review(before, BATCH)
+        named: list[ContentKey] = []
+        useless: list[ContentKey] = []
+        waiting = 0
+        for content, held in await self._with_messages(found):
+            if isinstance(held, PermanentError):
+                waiting += 1
+            elif isinstance(held.state, Message):
+                (named if content.key.ref in _refs(held.state) else useless).append(content.key)
+            elif content.kind == "message" or content.touched_at < now - COMMANDS_KEPT - UNNAMED_FOR:
+                useless.append(content.key)
+            else:
+                waiting += 1
+        await self._contents.keep(named)
+        gone = await self._contents.discard(useless, before) if useless else 0
+        if gone:
+            log.info("contents swept", deleted=gone, kept=len(named))
+        return len(found) == BATCH and waiting < BATCH
+
+    async def sweep_auth(self) -> bool:
+        """Delete auth content of messages that are over; whether there is more. Raises TransientError."""
+        found = await self._contents.to_review(self._clock.now() - AUTH_SETTLES_IN, BATCH, categories=["auth"])
+        over = {
+            held.message_id
+            for _, held in await self._with_messages(found)
+            if isinstance(held, Held) and isinstance(held.state, Message) and not is_live(held.state)
+        }
+        await self._contents.delete_messages(sorted(over))
+        return len(found) == BATCH and bool(over)
+
+    async def _with_messages(self, found: Sequence[StoredContent]) -> list[tuple[StoredContent, Held | PermanentError]]:
+        messages = await self._streams.load_many({content.key.message_id for content in found}) if found else {}
+        return [(content, messages[content.key.message_id]) for content in found]
+
+
+def _refs(state: Message) -> set[str]:
+    """The contents that a message names."""
+    request = state.request
+    attachments = {info.ref for info in request.attachments or () if info.ref is not None}
+    return attachments | ({request.content.ref} if request.content else set())

@@ -1,0 +1,114 @@
+"""Settings of the email service, on top of the kit's."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from services.email.domain.message import Policy
+from services.email.domain.request import SenderIdentity
+from services.kit.aws import AwsAccount
+from services.kit.settings import KitSettings, StrongSecret, Words
+
+
+class EmailSettings(KitSettings):
+    """Everything the email service reads from its environment."""
+
+    http_port: int = Field(8080, alias="MAILROOM_EMAIL_PORT", ge=0, le=65535, description="the port to listen on")
+    database: str = Field(
+        "mailroom_email", alias="MAILROOM_EMAIL_DATABASE", min_length=1, description="its MongoDB database"
+    )
+
+    region: str = Field(alias="AWS_REGION", min_length=1, description="the AWS region, for instance eu-central-1")
+    access_key_id: str | None = Field(
+        None, alias="AWS_ACCESS_KEY_ID", description="an access key; unset, AWS's own chain of credentials is used"
+    )
+    secret_access_key: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY", description="that key's secret")
+    aws_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", description="an emulator of AWS")
+    ses_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_SESV2", description="one for SES alone")
+    bucket: str = Field(alias="AWS_S3_BUCKET", min_length=3, description="the bucket for large contents")
+    configuration_set: str = Field(
+        alias="SES_CONFIGURATION_SET", min_length=1, description="the SES configuration set that reports events"
+    )
+    queue_url: str = Field(
+        alias="MAILROOM_NOTIFICATIONS_QUEUE_URL", min_length=1, description="the SQS queue of SES's notifications"
+    )
+
+    from_email: str = Field(alias="AWS_SES_FROM_EMAIL", description="the verified sender, as name@domain")
+    reply_to: str | None = Field(None, alias="AWS_SES_REPLY_TO", description="where answers go, as name@domain")
+    sender_addresses: Words = Field(
+        (), alias="MAILROOM_SENDER_ADDRESSES", description="further verified senders, separated by commas"
+    )
+    unsubscribe_mailto: str | None = Field(
+        None, alias="MAILROOM_UNSUBSCRIBE_MAILTO", description="an address that takes unsubscribe mails"
+    )
+    address_key: StrongSecret | None = Field(
+        None,
+        alias="MAILROOM_ADDRESS_KEY",
+        description="the secret of recipient keys, never changed in place (default: from FILE_ENCRYPTION_KEY)",
+    )
+
+    send_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, alias="MAILROOM_SES_MAX_SEND_RATE", description="recipients a second, where less than the account may"
+    )
+    unknown_after_hours: float = Field(
+        24, alias="MAILROOM_UNKNOWN_AFTER_HOURS", gt=0, description="hours until an unknown attempt ends as failed"
+    )
+    unknown_after_auth_minutes: float = Field(
+        10, alias="MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES", gt=0, description="minutes likewise, for category auth"
+    )
+    attempts_limit: int = Field(
+        12, alias="MAILROOM_ATTEMPTS_LIMIT", ge=1, description="throttled attempts until a delivery is given up"
+    )
+    max_attachment_bytes: int = Field(
+        10_000_000, alias="MAILROOM_MAX_ATTACHMENT_BYTES", ge=0, le=25_000_000, description="bytes of all attachments"
+    )
+
+    product_name: str = Field("DepLLC CRM", alias="MAILROOM_PRODUCT_NAME", description="what people know the sender as")
+    crm_url: str | None = Field(
+        None, alias="MAILROOM_CRM_URL", description="where people sign in (default: the public URL)"
+    )
+    portal_url: str | None = Field(None, alias="MAILROOM_PORTAL_URL", description="where clients sign in")
+    support_address: str | None = Field(None, alias="MAILROOM_SUPPORT_ADDRESS", description="whom mails send people to")
+
+    @field_validator("reply_to", "support_address", "unsubscribe_mailto")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            SenderIdentity.of(value, None, ())
+        return value
+
+    @field_validator("from_email")
+    @classmethod
+    def _is_sender(cls, value: str) -> str:
+        SenderIdentity.of(value, None, ())
+        return value
+
+    @field_validator("sender_addresses")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for each in value:
+            SenderIdentity.of(each, None, ())
+        return value
+
+    @property
+    def policy(self) -> Policy:
+        """How long and how often."""
+        return Policy(
+            unknown_after=timedelta(hours=self.unknown_after_hours),
+            unknown_after_auth=timedelta(minutes=self.unknown_after_auth_minutes),
+            attempts_limit=self.attempts_limit,
+        )
+
+    @property
+    def identity(self) -> SenderIdentity:
+        """Whom mail comes from."""
+        return SenderIdentity.of(self.from_email, self.reply_to, self.sender_addresses)
+
+    @property
+    def account(self) -> AwsAccount:
+        """Where and as whom AWS is called."""
+        secret = None if self.secret_access_key is None else self.secret_access_key.get_secret_value()
+        return AwsAccount(self.region, self.access_key_id, secret, self.aws_endpoint, self.ses_endpoint)
