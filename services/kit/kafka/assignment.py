@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from services.kit.errors import MailroomError
 from services.kit.kafka.batch import Verdict
 from services.kit.kafka.records import Partition, Record
 
@@ -66,7 +67,7 @@ class PartitionState:
         self.next = first
         self.done.update(r.offset for r, v in zip(records, verdicts, strict=True) if v is None)
         self.done = {offset for offset in self.done if offset > first}
-        self.waiting = f"offset {first}: {type(verdict.error).__name__}: {verdict.error}"
+        self.waiting = f"offset {first}: {_shown(verdict.error)}"
         self.failures = 0 if moved else self.failures + 1
         backoff = min(SHORTEST_PAUSE * 2 ** min(self.failures, 10), LONGEST_PAUSE)
         asked = max(retry.after or 0.0 for _, retry in retries)
@@ -79,6 +80,12 @@ class PartitionState:
             self.size = max(1, (self.size or limit) // 2)
         elif self.size is not None:
             self.size = self.size * 2 if self.size * 2 < limit else None
+
+
+def _shown(error: BaseException) -> str:
+    """Our own errors carry nothing personal; of others only the name is told."""
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, MailroomError) else name
 
 
 class Assignment:

@@ -1,8 +1,8 @@
 """Fetching from the partitions of an assignment so that an unreadable one blocks only itself.
 
 aiokafka's `getmany` drops what it already took from other partitions when one of them cannot be read. So after a
-failed fetch every partition goes back to where it stands, those with data become suspects, and suspects are read one
-by one, in ever smaller pieces, until what cannot be read lies exactly at the partition's position.
+failed fetch all partitions with data become suspects, and suspects are read one by one from where they stand, in ever
+smaller pieces, until what cannot be read lies exactly at the partition's position.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,12 +98,12 @@ class Reader:
         return {Partition(*partition): [_record(r) for r in records] for partition, records in found.items()}
 
     def _suspect(self, assignment: Assignment) -> list[Partition]:
-        """Everything back to where it stands; those that may have data are to be read by themselves."""
+        """Those of which a failed fetch may have dropped records: from now on read by themselves, from where they
+        stand.
+        """
         suspects = []
         for partition, state in assignment.states.items():
-            topic_partition = TopicPartition(*partition)
-            self._consumer.seek(topic_partition, state.next)
-            end = self._consumer.highwater(topic_partition)
+            end = self._consumer.highwater(TopicPartition(*partition))
             if state.resume_at is None and (end is None or end != state.next):
                 state.suspect = True
                 suspects.append(partition)

@@ -16,8 +16,13 @@ from tests.integration.kafka.harness import SHORT, Cluster, Judge, Ledger, new_g
 async def test_partitions_are_shared_and_a_polite_rebalance_repeats_nothing(cluster: Cluster) -> None:
     topic, group, ledger = await cluster.topic(6), new_group(), Ledger()
     await cluster.fill(topic, 600)
-    first = new_loop(cluster, group, [topic], ledger.handler, batch=20)
-    second = new_loop(cluster, group, [topic], ledger.handler, batch=20)
+
+    async def handler(records: Sequence[Record]) -> Sequence[Outcome]:
+        await asyncio.sleep(0.05)  # so that a batch is in work whenever a rebalance comes
+        return await ledger.handler(records)
+
+    first = new_loop(cluster, group, [topic], handler, batch=20)
+    second = new_loop(cluster, group, [topic], handler, batch=20)
     async with Judge(cluster, group, lambda: ledger.counts).watching(), running(first):
         await until(lambda: ledger.handled > 50)
         async with running(second):

@@ -75,6 +75,12 @@ def test_progress_is_noted_and_the_reason_to_wait_forgotten() -> None:
     assert (state.moved_at, state.waiting) == (6.0, "")
 
 
+def test_the_text_of_a_foreign_error_is_not_shown() -> None:
+    state = PartitionState(0, 0, 0.0)
+    settle(state, {0: Retry(KeyError("anna@example.com"))}, last=0)
+    assert state.waiting == "offset 0: KeyError"
+
+
 @given(st.data())
 def test_any_way_through_a_log_with_gaps(data: st.DataObject) -> None:
     """Never past an unhandled record, nothing handed out twice, and at the end everything handled."""
