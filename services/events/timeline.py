@@ -35,18 +35,20 @@ def timeline(events: Iterable[KnownEvent]) -> list[TimelineStep]:
     long = len(ordered) > COMPARED
     counted: list[KnownEvent] = []
     before: dict[str, Any] | None = None
+    is_old = False  # whether `before` lacks events that were counted since
     steps: list[TimelineStep] = []
     for event in ordered:
         retracted = is_retracted(event, withdrawn)
         changes: tuple[str, ...] = ()
-        if not retracted:
+        if not retracted and long and event.type in _ENGAGEMENT:
+            changes, is_old = (_engaged(event),), True
             counted.append(event)
-            if long and event.type in _ENGAGEMENT:
-                changes = (_engaged(event),)
-            else:
-                after = fold(counted)
-                changes = tuple(_differences(before, after))
-                before = after
+        elif not retracted:
+            if is_old:
+                before, is_old = fold(counted), False
+            counted.append(event)
+            after = fold(counted)
+            changes, before = tuple(_differences(before, after)), after
         steps.append(TimelineStep(event, retracted, changes))
     return steps
 
