@@ -28,6 +28,7 @@ from services.email.domain.unsubscribe import (
     UnsubscribeSource,
     UnsubscribeTokens,
 )
+from services.kit.http import router as strict_router
 
 LONGEST_FORM = 8_192
 """Bytes of a POST's body that are read; a one-click form has under 200."""
@@ -54,7 +55,7 @@ def unsubscribe_router(
     time_limit: float = 10.0,
 ) -> APIRouter:
     """The routes above. `product_name`: what people know the sender as. `time_limit` bounds `unsubscribe`, seconds."""
-    router = APIRouter(tags=["unsubscribe"])
+    router = strict_router(tag="unsubscribe")
     page = _page_writer(product_name)
 
     @router.head("/unsubscribe/{token}", response_class=HTMLResponse, include_in_schema=False)
