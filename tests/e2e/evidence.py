@@ -108,26 +108,32 @@ class Observer:
         When that does not happen within `seconds`, what is there by then is returned: let the judge say what is wrong.
         """
         deadline = asyncio.get_running_loop().time() + seconds
-        while await self.unfinished(since, message_ids):
+        while await self.unfinished(message_ids):
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(0.3)
         return await self.gather(since, message_ids)
 
-    async def unfinished(self, since: Since, message_ids: Collection[str]) -> str:
+    async def settled_deliveries(self, message_ids: Collection[str], seconds: float) -> None:
+        """Wait until every delivery has ended. AssertionError after `seconds`."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not _ended(await self.streams(message_ids), message_ids):
+            assert asyncio.get_running_loop().time() < deadline, f"deliveries have not ended within {seconds:.0f} s"
+            await asyncio.sleep(0.5)
+
+    async def unfinished(self, message_ids: Collection[str], *, ignore_commands: bool = False) -> str:
         """The first stage with something left, "" if there is none."""
-        behind = await self.lag()
-        if any(behind.get(name) for name in behind if name.endswith(tuple(LANES))):
+        lanes = tuple(topic.name for topic in LANES.values())
+        if not ignore_commands and any(name.endswith(lanes) for name in await self.lag()):
             return "commands"
         streams = await self.streams(message_ids)
-        if len(streams) < len(set(message_ids)) or any("pendingSince" in stream for stream in streams.values()):
-            return "streams"
-        ends = Decisions(_entries(streams)).ends().values()
-        if any(end in ("open", "queued") for end in ends):
+        if not _ended(streams, message_ids):
             return "deliveries"
+        if any("pendingSince" in stream for stream in streams.values()):
+            return "decisions"
         if (await self.simulator.health())["pendingNotifications"] or any((await self.queues()).values()):
             return "notifications"
-        return "records" if await self.lag() else ""
+        return "records" if any(not name.endswith(lanes) for name in await self.lag()) else ""
 
     # --- one place each ---
 
@@ -244,5 +250,8 @@ async def _ends(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> dict[Topic
     return found
 
 
-def _entries(streams: Mapping[str, Json]) -> list[Entry]:
-    return [Entry(0, 0, None, text.encode()) for stream in streams.values() for text in stream["events"]]
+def _ended(streams: Mapping[str, Json], message_ids: Collection[str]) -> bool:
+    """Whether each of the messages has its stream, and each of its deliveries its end there."""
+    decisions = [Entry(0, 0, None, text.encode()) for stream in streams.values() for text in stream["events"]]
+    ends = Decisions(decisions).ends().values()
+    return len(streams) >= len(set(message_ids)) and not any(end in ("open", "queued") for end in ends)

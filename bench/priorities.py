@@ -1,0 +1,138 @@
+"""Does a campaign delay urgent mail? From an urgent command's publishing to its acceptance, idle and beside a campaign.
+
+The campaign lies on the lane `low` as a whole before the first urgent mail, and is larger than what the account may
+send meanwhile, so it takes every token that it can get. Times are the simulator's, to the millisecond, on one clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from deploy.local.stack import Stack
+from services.email.domain.correlation import MESSAGE_TAG
+from tests.e2e.evidence import Observer
+from tests.e2e.live import live
+from tests.e2e.traffic import Traffic, traffic
+
+ACCEPTANCE_LIMIT = 2.0
+"""How many times the idle system's p99 the p99 beside a campaign may be, besides two token intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Urgency:
+    """Seconds from publishing to acceptance of urgent mails.
+
+    Attributes:
+        rate: recipients a second that the account may send.
+        campaign: mails of the campaign; `campaign_done`: how many of them were accepted when the last urgent one was.
+        idle, beside: with nothing else to do, and beside the campaign.
+        overtaken_by: for each urgent mail beside it, how many of the campaign were accepted while it waited.
+    """
+
+    rate: float
+    campaign: int
+    campaign_done: int
+    idle: tuple[float, ...]
+    beside: tuple[float, ...]
+    overtaken_by: tuple[int, ...]
+
+    @property
+    def limit(self) -> float:
+        """What the p99 beside the campaign may be: seconds."""
+        return ACCEPTANCE_LIMIT * percentile(self.idle, 99) + 2 / self.rate
+
+    @property
+    def holds(self) -> bool:
+        """Whether urgent mail is not delayed."""
+        return percentile(self.beside, 99) <= self.limit
+
+    def __str__(self) -> str:
+        def shown(name: str, times: Sequence[float]) -> str:
+            p50, p99, worst = (1000 * percentile(times, each) for each in (50, 99, 100))
+            return f"{name:<7} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   max {worst:6.1f} ms   ({len(times)} mails)"
+
+        return "\n".join(
+            (
+                f"urgent mail beside a campaign of {self.campaign} on low, at {self.rate:g} recipients/s",
+                shown("idle", self.idle),
+                shown("beside", self.beside),
+                f"limit   p99 {1000 * self.limit:6.1f} ms: {'holds' if self.holds else 'DOES NOT HOLD'}; "
+                f"{self.campaign_done} of the campaign accepted by the end",
+            )
+        )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Nearest rank."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+async def measure(stack: Stack, *, rate: float, campaign: int, urgent: int, every: float, seed: int = 1) -> Urgency:
+    """Send `urgent` mails `every` so many seconds, idle and then beside a campaign; leaves when these are accepted."""
+    async with (
+        live(stack, rate=rate) as observer,
+        traffic(stack, seed, behaviours=("success",), http_share=0.0) as load,
+    ):
+        for _ in range(5):  # connections and caches are warm before anything counts
+            await _accepted(observer, await observer.simulator.position(), {await load.by_kafka(_urgent(load))})
+        idle, _, _ = await _paced(observer, load, urgent, every)
+        lows = await _launch(observer, load, campaign)
+        beside, overtaken_by, done = await _paced(observer, load, urgent, every, lows)
+        await observer.settled_deliveries(load.ids, 60 + campaign / rate)
+        return Urgency(rate, campaign, done, idle, beside, overtaken_by)
+
+
+async def _launch(observer: Observer, load: Traffic, count: int) -> set[str]:
+    """Publish the campaign; returns when the account is saturated by it."""
+    since = await observer.simulator.position()
+    mails = [load.mail(priority="low", recipients=1) for _ in range(count)]
+    ids = set(await asyncio.gather(*(load.by_kafka(mail) for mail in mails)))
+    async with asyncio.timeout(30):
+        while len(await observer.simulator.acceptances(since)) < 10:  # noqa: ASYNC110 - in another process
+            await asyncio.sleep(0.1)
+    return ids
+
+
+async def _paced(
+    observer: Observer, load: Traffic, count: int, every: float, lows: set[str] | None = None
+) -> tuple[tuple[float, ...], tuple[int, ...], int]:
+    """Urgent mails one by one: how long each took, how many of `lows` came before it meanwhile, and their number."""
+    since = await observer.simulator.position()
+    sent: set[str] = set()
+    for _ in range(count):
+        sent.add(await load.by_kafka(_urgent(load)))
+        await asyncio.sleep(every)
+    found = await _accepted(observer, since, sent)
+    times = {message_id: at - load.published_at[message_id] for message_id, at in found.items()}
+    lows_at = await _times(observer, 0, lows or set())
+    overtaken = tuple(
+        sum(load.published_at[message_id] < at < found[message_id] for at in lows_at.values()) for message_id in found
+    )
+    last = max(found.values())
+    return tuple(times.values()), overtaken, sum(at <= last for at in lows_at.values())
+
+
+def _urgent(load: Traffic) -> dict[str, Any]:
+    return load.mail(priority="urgent", recipients=1)
+
+
+async def _accepted(observer: Observer, since: int, ids: set[str]) -> dict[str, float]:
+    """When each of these was accepted, once all are."""
+    async with asyncio.timeout(60):
+        while len(found := await _times(observer, since, ids)) < len(ids):  # noqa: ASYNC110 - in another process
+            await asyncio.sleep(0.05)
+    return found
+
+
+async def _times(observer: Observer, since: int, ids: set[str]) -> dict[str, float]:
+    entries = await observer.simulator.acceptances(since)
+    return {
+        entry["tags"][MESSAGE_TAG]: datetime.fromisoformat(entry["at"]).timestamp()
+        for entry in entries
+        if entry["tags"].get(MESSAGE_TAG) in ids
+    }

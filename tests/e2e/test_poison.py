@@ -1,0 +1,80 @@
+"""Bad records on every topic: set aside or kept as designed; the rest flows and nobody must be restarted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from contracts.topics import EMAIL_EVENTS, LANES
+from deploy.local.stack import Stack
+from tests.e2e import poison
+from tests.e2e.evidence import Observer, Since
+from tests.e2e.judge import assert_fair
+from tests.e2e.live import alive, always_alive, live
+from tests.e2e.traffic import traffic
+
+FLOOD = 60
+"""Bad records: more than the 50 that a group may set aside in a minute, and less than twice as many."""
+
+
+async def test_every_kind_of_poison_on_every_topic(stack: Stack) -> None:
+    async with live(stack) as observer, traffic(stack, 21) as load:
+        since = await observer.now()
+        enough = asyncio.Event()
+        watch = asyncio.create_task(always_alive(stack, enough, "email", "events"))
+        records = [
+            *(record for lane in LANES for record in poison.of_commands(lane, load)),
+            *poison.of_notifications(),
+            *poison.of_events(),
+            *poison.of_recipients(),
+        ]
+        await poison.publish(load, records)
+        for _ in range(60):
+            load.send()
+        await load.sent()
+        evidence = await observer.settled(since, load.ids, 60)
+        enough.set()
+        await watch
+        assert_fair(evidence, load.expected(parked=[what for record in records for what in record.expected]))
+        kept = _kept(records)
+        name = await observer.read_model()
+        found = [each["_id"] async for each in observer.events[name].find({"_id": {"$in": kept}})]
+        assert sorted(found) == sorted(kept), "an event of a type that nobody knows yet must be kept"
+
+
+async def test_a_flood_trips_the_breaker_of_its_lane_alone(stack: Stack) -> None:
+    async with live(stack) as observer, traffic(stack, 22, http_share=0) as load:
+        await asyncio.to_thread(stack.restart, "email")  # a breaker counts what came in the last minute
+        since = await observer.now()
+        bad = poison.Poison("not JSON", LANES["low"].name, b"k", b"{not JSON", (), (("email", "notJson"),))
+        await poison.publish(load, [bad] * FLOOD)
+        await until_parked(observer, since, 50)
+        for lane in ("urgent", "high", "normal"):
+            await load.by_kafka(load.mail(priority=lane))
+        others = dict(load.requested)
+        await load.by_kafka(load.mail(priority="low"))
+        await settled_but_for_commands(observer, others)
+        flowing = await observer.gather(since, others)
+        assert len(flowing.parked) == 50, "the breaker must keep the rest of the flood on the topic"
+        assert set(flowing.lag) <= {name for name in flowing.lag if name.endswith(LANES["low"].name)}
+        assert await alive(stack, "email"), "a restart would mend nothing"
+        await asyncio.to_thread(stack.restart, "email")  # as somebody does who has mended the cause
+        evidence = await observer.settled(since, load.ids, 40)
+        assert_fair(evidence, load.expected(parked=[what for what in bad.expected for _ in range(FLOOD)]))
+
+
+async def until_parked(observer: Observer, since: Since, count: int) -> None:
+    async with asyncio.timeout(20):
+        while len([what async for what in observer.parked(since)]) < count:  # noqa: ASYNC110 - in another process
+            await asyncio.sleep(0.1)
+
+
+async def settled_but_for_commands(observer: Observer, message_ids: Collection[str]) -> None:
+    async with asyncio.timeout(40):
+        while await observer.unfinished(message_ids, ignore_commands=True):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.2)
+
+
+def _kept(records: list[poison.Poison]) -> list[str]:
+    """Subjects of the log's records that are strange and not bad."""
+    return [(each.key or b"").decode() for each in records if each.topic == EMAIL_EVENTS.name and not each.parked]
