@@ -20,7 +20,7 @@ from services.events.projections.known import INLINE_PLACES, KnownEvent, add
 from services.events.projections.projection import Body, Projection
 from services.events.reader import read_event
 from services.events.rows import settle_rows
-from services.events.setting_aside import SettingAside
+from services.events.setting_aside import Aside
 from services.kit.errors import TransientError
 from services.kit.kafka.records import Park
 from services.kit.metrics import GUARD_FAILURES, PROJECTED_DOCUMENTS, PROJECTED_EVENTS, UNKNOWN_EVENTS, Metrics
@@ -56,7 +56,7 @@ class Aggregates:
         self,
         projection: Projection,
         models: ReadModels,
-        aside: SettingAside,
+        aside: Aside,
         metrics: Metrics,
         *,
         generation: int,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from services.events.ports import LogRecord
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock
@@ -16,6 +18,18 @@ log = get_logger(__name__)
 
 class Flood(TransientError):
     """Too many bad records in a short time: the cause is rather ours, or a writer's, than theirs."""
+
+
+class Aside(Protocol):
+    """Where records go that cannot be applied."""
+
+    async def park(self, record: LogRecord, why: Park) -> None:
+        """Set `record` aside."""
+        ...
+
+    def went_through(self) -> None:
+        """A batch had nothing to park."""
+        ...
 
 
 class SettingAside:
