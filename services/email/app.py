@@ -8,6 +8,7 @@ sender without a look at the store. Every process answers /healthz, /readyz and 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -98,6 +99,7 @@ class Email:
         self.components: dict[str, Component] = {}
         self.first: dict[str, Component] = {}
         self.handlers: dict[str, BatchHandler] = {}
+        self._uncorrelated = Progress(self.clock, stuck_after=float("inf"))
 
     def has(self, *roles: str) -> bool:
         """Whether this process plays one of these."""
@@ -256,10 +258,13 @@ class Email:
             self._consume("email-settler", EMAIL_EVENTS.name, settler, SETTLER_BATCH)
         self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
         if self.has("translator"):
-            retry = partial(self.retries.auto_retry, "uncorrelated", "email-translator")
             self.components["uncorrelated"] = LoopComponent(
-                "uncorrelated", retry, Progress(self.clock, stuck_after=float("inf"))
+                "uncorrelated", self._retry_uncorrelated, self._uncorrelated
             )
+
+    async def _retry_uncorrelated(self, stopping: asyncio.Event) -> None:
+        self._uncorrelated.idle()
+        await self.retries.auto_retry("uncorrelated", "email-translator", stopping)
 
     def _consume(self, group: str, topic: str, handler: BatchHandler, batch: int) -> None:
         self.handlers[group] = handler
