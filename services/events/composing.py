@@ -6,15 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.events.adapters.kafka_log import KafkaLog
+from services.events.adapters.mongo_comparison import MongoComparison
 from services.events.adapters.mongo_generations import MongoGenerations
 from services.events.adapters.mongo_leases import MongoLeases
 from services.events.adapters.mongo_read_models import MongoReadModels
 from services.events.adapters.mongo_statistics import MongoStatistics
 from services.events.aggregates import Aggregates
+from services.events.generations import GRACE_SECONDS
 from services.events.leases import LeaseKeeper
 from services.events.ports import LeaseStore, Log, ReadModels
 from services.events.projections.projection import Projection
 from services.events.projector import Pace, Projector
+from services.events.rebuild import Rebuild, RebuildParts, Workers
 from services.events.setting_aside import SettingAside
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
@@ -71,6 +74,31 @@ class ReadingSide:
             self.consumer, self.projection.topic, self.parking, breaker, self.clock, self.metrics
         )  # fmt: skip
         return Aggregates(self.projection, self.models(generation), aside, self.metrics, generation=generation)
+
+    def coordination(self, generation: int) -> LeaseStore:
+        """The lease on coordinating the rebuild of a generation."""
+        name, topic = f"{self.projection.name}/rebuild", self.projection.topic
+        return MongoLeases(self.database, name, generation, topic, lease_ms=int(self.lease_seconds * 1000))
+
+    def comparison(self) -> MongoComparison:
+        """Compares two generations."""
+        return MongoComparison(self.database, self.projection.name, self.leases, self.clock)
+
+    def rebuild(self, workers: Workers, *, projects: bool = True, grace: float = GRACE_SECONDS) -> Rebuild:
+        """A rebuild of the projection; `projects`: whether it has to project by itself while catching up."""
+        parts = RebuildParts(
+            projection=self.projection,
+            store=self.generations,
+            log=self.log,
+            leases=self.leases,
+            coordination=self.coordination,
+            projector=self.projector if projects else None,
+            statistics=self.statistics,
+            workers=workers,
+            comparison=self.comparison(),
+            metrics=self.metrics,
+        )
+        return Rebuild(parts, self.clock, self.ids.new(), grace=grace)
 
     def projector(
         self,

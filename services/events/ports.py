@@ -277,3 +277,17 @@ class GenerationStore(Protocol):
     async def drop(self, number: int) -> None:
         """Drop a generation's documents, rows, statistics and leases. Refuses the active one."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a comparison found: all documents, those that differ, and some of their ids.
+
+    `differing` counts documents whose event ids or origins differ, or whose body does though the projection's version
+    is the same; `reshaped` those whose body differs because the version does.
+    """
+
+    documents: int
+    differing: int
+    reshaped: int
+    examples: tuple[str, ...]

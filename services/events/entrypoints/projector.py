@@ -45,6 +45,8 @@ class Parts:
     statistics: Callable[[int], Statistics]
     projector: Callable[[int, Callable[[], bool]], Projector]
     """(generation, whether it is the active one now) → its projector."""
+    rebuilds: Callable[[], Awaitable[float]]
+    """Works on a rebuild if there is one; how long to rest after it."""
 
 
 class ProjectorService:
@@ -63,6 +65,7 @@ class ProjectorService:
         self._tasks = [
             asyncio.create_task(self._for_ever(self._look, LOOK_SECONDS), name="generations"),
             asyncio.create_task(self._for_ever(self._sum_up, LOOK_SECONDS), name="statistics"),
+            asyncio.create_task(self._for_ever(self._parts.rebuilds, LOOK_SECONDS), name="rebuilds"),
         ]
 
     async def stop(self, timeout: float) -> None:

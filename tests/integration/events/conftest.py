@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -19,7 +20,7 @@ from services.kit.testing.parking import MemoryParkingLot
 
 PARTITIONS = 6
 Entry = tuple[bytes | None, bytes | None]
-Write = Callable[[Iterable[Entry]], Awaitable[None]]
+Write = Callable[[Iterable[Entry]], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture

@@ -1,0 +1,295 @@
+"""Building a new generation beside the live one: backfill → indexes → catch up → verify → swap.
+
+Everything that says how far a rebuild is lies in MongoDB (stage, leases, checkpoints), so whoever runs `run` after a
+crash goes on where it was. Workers fill the generation in processes of their own; one coordinator at a time, by lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Protocol
+
+from services.events.generations import GRACE_SECONDS, retire, swap
+from services.events.ports import Generation, GenerationStore, LeaseStore, LeaseView, Log, Progress, Verdict
+from services.events.projections.projection import Projection
+from services.events.projector import Projector
+from services.kit.clock import Clock
+from services.kit.errors import PermanentError, RefusedHere
+from services.kit.logs import get_logger
+from services.kit.metrics import REBUILD_PROGRESS, Metrics
+
+log = get_logger(__name__)
+
+LOOK_SECONDS: Final = 0.5
+UNFINISHED: Final = frozenset({"created", "backfilling", "catchingUp", "verified"})
+
+
+class Workers(Protocol):
+    """Processes that fill a generation until they are stopped."""
+
+    async def start(self, generation: int) -> None: ...
+
+    async def revive(self) -> None:
+        """Start those anew that died. Raises PermanentError `workersDie` when they do it again and again."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+class Comparison(Protocol):
+    """Compares generations in the store."""
+
+    async def compare(self, old: int, new: int, *, same_version: bool) -> Verdict:
+        """At positions that both have reached; what only lies ahead of one of them is waited for."""
+        ...
+
+
+class Summing(Protocol):
+    """The statistics of a generation."""
+
+    async def dirty(self, limit: int = 20) -> list[str]: ...
+
+    async def refresh(self, bucket: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a rebuild would do."""
+
+    projection: str
+    version: int
+    active: int | None
+    partitions: int
+    events: int
+    lost_head: tuple[int, ...]
+    """Partitions whose first events the log has lost although the active generation was built from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildParts:
+    """What the composition root hands over."""
+
+    projection: Projection
+    store: GenerationStore
+    log: Callable[[], Log]
+    leases: Callable[[int], LeaseStore]
+    coordination: Callable[[int], LeaseStore]
+    """A lease store with one partition, 0: whoever has it coordinates the rebuild."""
+    projector: Callable[[int], Projector] | None
+    """A projector for catching up; None where this process projects every generation anyway."""
+    statistics: Callable[[int], Summing]
+    workers: Workers
+    comparison: Comparison
+    metrics: Metrics
+
+
+class Rebuild:
+    """Rebuilds one projection."""
+
+    def __init__(self, parts: RebuildParts, clock: Clock, owner: str, *, grace: float = GRACE_SECONDS) -> None:
+        self._parts = parts
+        self._clock = clock
+        self._owner = owner
+        self._grace = grace
+        self._rates: list[tuple[float, int]] = []
+
+    async def plan(self) -> Plan:
+        """What `create` and `run` would do; changes nothing."""
+        parts, reader = self._parts, self._parts.log()
+        active = (await parts.store.pointer()).active
+        await reader.start()
+        try:
+            bounds = await reader.bounds()
+        finally:
+            await reader.stop()
+        before = {} if active is None else {each.partition: each.begin for each in await parts.leases(active).view()}
+        return Plan(
+            projection=parts.projection.name,
+            version=parts.projection.version,
+            active=active,
+            partitions=len(bounds),
+            events=sum(end - first for first, end in bounds.values()),
+            lost_head=tuple(each for each, (first, _) in bounds.items() if first > before.get(each, 0)),
+        )
+
+    async def create(self, *, without_head: bool = False) -> Generation:
+        """Make a new generation for `run` to fill.
+
+        Raises:
+            PermanentError: `rebuildInProgress`; `lostHead`: the log does not begin where it began, so documents would
+                be lost; `without_head` takes that.
+        """
+        unfinished = [each for each in await self._parts.store.list() if each.stage in UNFINISHED]
+        active = (await self._parts.store.pointer()).active
+        if any(each.number != active for each in unfinished):
+            number = next(each.number for each in unfinished if each.number != active)
+            raise PermanentError("rebuildInProgress", f"generation {number} is being built: abandon it or let it end")
+        plan = await self.plan()
+        if plan.lost_head and not without_head:
+            raise PermanentError("lostHead", f"the log has lost the first events of partitions {list(plan.lost_head)}")
+        return await self._parts.store.create(self._parts.projection.version)
+
+    async def abandon(self, number: int) -> None:
+        """Give up a generation that was not swapped in, and drop what it has."""
+        await retire(self._parts.store, number)
+        await self._parts.store.move(number, "abandoned")
+
+    async def run(self, number: int, *, accept_differences: bool = False) -> Verdict | None:
+        """Bring a generation from whatever stage it is in to `active`.
+
+        Returns:
+            What the comparison found; None when there was nothing to compare with, or it was active already.
+
+        Raises:
+            RefusedHere: another process coordinates this rebuild.
+            PermanentError: `differs`: the new generation is not what the live one is; it stays beside it for a look.
+            Unavailable: Kafka or MongoDB is away; run it again.
+        """
+        coordination = self._parts.coordination(number)
+        await coordination.seed({0: 0})
+        lease = await coordination.acquire(self._owner, 0)
+        if lease is None:
+            raise RefusedHere("coordinatedElsewhere", f"generation {number} is being built by another process")
+        keeping = asyncio.create_task(self._keep(coordination))
+        working = asyncio.create_task(self._run(number, accept_differences=accept_differences))
+        try:
+            await asyncio.wait({keeping, working}, return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done() and not working.done():
+                raise RefusedHere("coordinatedElsewhere", f"the lease on building generation {number} was lost")
+            return await working
+        finally:
+            for task in (keeping, working):
+                task.cancel()
+            await asyncio.gather(keeping, working, return_exceptions=True)
+            await coordination.release(self._owner, [lease])
+
+    async def _keep(self, coordination: LeaseStore) -> None:
+        while 0 in await coordination.renew(self._owner):
+            await asyncio.sleep(2.0)
+
+    async def _run(self, number: int, *, accept_differences: bool) -> Verdict | None:
+        generation = await self._known(number)
+        if generation.stage == "created":
+            await self._begin(number)
+            generation = replace(generation, stage="backfilling")
+        if generation.stage == "backfilling":
+            await self._backfill(number)
+            await self._note(number, "building indexes", await self._parts.leases(number).view(), {})
+            await self._parts.store.ensure_indexes(number)
+            await self._parts.store.move(number, "catchingUp")
+            generation = replace(generation, stage="catchingUp")
+        if generation.stage not in ("catchingUp", "verified"):
+            return None
+        async with self._projecting(number):
+            await self._catch_up(number)
+            await self._sum_up(number)
+            verdict = await self._verify(number, accept_differences=accept_differences)
+            await self._parts.store.move(number, "verified")
+            active = (await self._parts.store.pointer()).active
+            await swap(self._parts.store, number, expected=None if active == number else active, grace=self._grace)
+        await self._note(number, "active", await self._parts.leases(number).view(), {})
+        return verdict
+
+    @asynccontextmanager
+    async def _projecting(self, number: int) -> AsyncIterator[None]:
+        if self._parts.projector is None:
+            yield
+            return
+        projector = self._parts.projector(number)
+        running = asyncio.create_task(projector.run())
+        try:
+            yield
+        finally:
+            projector.stop()
+            await asyncio.wait({running}, timeout=10)
+
+    async def _begin(self, number: int) -> None:
+        begins = {each: first for each, (first, _) in (await self._bounds()).items()}
+        await self._parts.leases(number).seed(begins)
+        await self._parts.store.move(number, "backfilling")
+
+    async def _backfill(self, number: int) -> None:
+        ends = {each: end for each, (_, end) in (await self._bounds()).items()}
+        workers, leases = self._parts.workers, self._parts.leases(number)
+        await workers.start(number)
+        try:
+            while True:
+                view = await leases.view()
+                await self._note(number, "backfilling", view, ends)
+                if all(each.next >= ends.get(each.partition, 0) for each in view):
+                    return
+                await workers.revive()
+                await self._clock.sleep(LOOK_SECONDS)
+        finally:
+            await workers.stop()
+
+    async def _catch_up(self, number: int) -> None:
+        """Wait until the new generation is where the log ended when this was called."""
+        ends = {each: end for each, (_, end) in (await self._bounds()).items()}
+        leases = self._parts.leases(number)
+        while True:
+            view = await leases.view()
+            await self._note(number, "catching up", view, ends)
+            if all(each.next >= ends.get(each.partition, 0) for each in view):
+                return
+            await self._clock.sleep(LOOK_SECONDS / 5)
+
+    async def _sum_up(self, number: int) -> None:
+        """The statistics swap with the generation, so they are made before."""
+        statistics = self._parts.statistics(number)
+        while dirty := await statistics.dirty():
+            for bucket in dirty:
+                await statistics.refresh(bucket)
+
+    async def _verify(self, number: int, *, accept_differences: bool) -> Verdict | None:
+        pointer = await self._parts.store.pointer()
+        if pointer.active is None or pointer.active == number:
+            return None
+        old, new = await self._known(pointer.active), await self._known(number)
+        await self._note(number, "verifying", await self._parts.leases(number).view(), {})
+        verdict = await self._parts.comparison.compare(
+            old.number, new.number, same_version=old.version == new.version
+        )  # fmt: skip
+        await self._parts.store.note(number, report={**asdict(verdict), "examples": list(verdict.examples)})
+        if verdict.differing and not accept_differences:
+            raise PermanentError(
+                "differs",
+                f"{verdict.differing} of {verdict.documents} documents of generation {number} are not what generation "
+                f"{old.number} has, for instance {', '.join(verdict.examples[:3])}; look at them, then run it again "
+                "accepting the differences, or abandon it",
+            )
+        return verdict
+
+    async def _bounds(self) -> dict[int, tuple[int, int]]:
+        reader = self._parts.log()
+        await reader.start()
+        try:
+            return await reader.bounds()
+        finally:
+            await reader.stop()
+
+    async def _known(self, number: int) -> Generation:
+        generation = await self._parts.store.get(number)
+        if generation is None:
+            raise PermanentError("noGeneration", f"there is no generation {number}")
+        return generation
+
+    async def _note(self, number: int, stage: str, view: list[LeaseView], ends: dict[int, int]) -> None:
+        done = sum(each.next - each.begin for each in view)
+        total = max(done, sum(ends.get(each.partition, each.next) - each.begin for each in view))
+        now = self._clock.monotonic()
+        self._rates = [*[each for each in self._rates if each[0] > now - 10], (now, done)]
+        since, before = self._rates[0]
+        rate = (done - before) / (now - since) if now > since else 0.0
+        progress = Progress(stage, done, total, rate, (total - done) / rate if rate else None)
+        await self._parts.store.note(number, progress=progress)
+        labels = {"projection": self._parts.projection.name, "generation": str(number)}
+        self._parts.metrics.set(REBUILD_PROGRESS, done / total if total else 1.0, **labels)
+
+
+def is_unfinished(generation: Generation, active: int | None) -> bool:
+    """Whether a rebuild should work on it."""
+    return generation.stage in UNFINISHED and generation.number != active

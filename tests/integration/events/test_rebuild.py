@@ -1,0 +1,212 @@
+"""Rebuilds on real Kafka and MongoDB, with worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from services.events.adapters.backfill_processes import BackfillProcesses
+from services.events.composing import ReadingSide
+from services.events.generations import retire, rollback
+from services.events.rebuild import Rebuild
+from services.kit.errors import PermanentError, RefusedHere
+from tests.integration.events.conftest import Write
+from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
+from tests.integration.events.mails import mails
+from tests.integration.events.test_live import first_generation, projecting
+
+
+@pytest.fixture
+async def workers(side: ReadingSide, mongo_url: str) -> AsyncIterator[BackfillProcesses]:
+    """Worker processes on this test's topic and database."""
+    environment = os.environ | {
+        "MAILROOM_KAFKA_BOOTSTRAP": side.bootstrap,
+        "MAILROOM_MONGO_URL": mongo_url,
+        "MAILROOM_EVENTS_DATABASE": side.database.name,
+        "MAILROOM_EMAIL_EVENTS_TOPIC": side.projection.topic,
+        "MAILROOM_PUBLIC_URL": "http://127.0.0.1:1",
+        "FILE_ENCRYPTION_KEY": "k" * 32,
+        "MAILROOM_JWT_ALGORITHM": "HS256",
+        "MAILROOM_JWT_SECRET": "s" * 32,
+    }
+    processes = BackfillProcesses(2, environment)
+    yield processes
+    await processes.stop()
+
+
+async def rebuilt(side: ReadingSide, rebuild: Rebuild, **options: Any) -> int:
+    generation = await rebuild.create()
+    await rebuild.run(generation.number, **options)
+    return generation.number
+
+
+async def test_a_rebuild_equals_live_and_takes_its_place(
+    side: ReadingSide, write: Write, workers: BackfillProcesses
+) -> None:
+    first = await first_generation(side)
+    rebuild = side.rebuild(workers)
+    async with projecting(side, first):
+        await write(mails(200, busy_opens=700))
+        plan = await rebuild.plan()
+        assert (plan.active, plan.partitions, plan.lost_head) == (1, 6, ())
+        await wait_until_projected(side, first)
+        writing = asyncio.create_task(write(mails(100, seed=2)))  # the log goes on while it is rebuilt
+        generation = await rebuild.create()
+        with pytest.raises(PermanentError, match="rebuildInProgress"):
+            await rebuild.create()
+        verdict = await rebuild.run(generation.number)
+        await writing
+        async with projecting(side, generation.number):
+            await wait_until_projected(side, generation.number)
+        await wait_until_projected(side, first)
+    assert verdict is not None
+    assert (verdict.differing, verdict.reshaped) == (0, 0)
+    assert verdict.documents >= 200
+    assert await assert_equal_to_the_log(side, generation.number) == 300
+    assert await assert_equal_to_the_log(side, first) == 300
+    pointer = await side.generations.pointer()
+    assert (pointer.active, pointer.previous) == (generation.number, first)
+    assert await side.database["email_log"].count_documents({}) == 300
+    shown = await side.database["email_log"].find_one({})
+    assert shown is not None
+    assert not [name for name in shown if name.startswith("_") and name != "_id"]
+    stages = {each.number: each.stage for each in await side.generations.list()}
+    assert stages == {first: "grace", generation.number: "active"}
+    indexes = await side.database[f"email_log__g{generation.number}"].index_information()
+    assert len(indexes) == 1 + len(side.projection.indexes)
+    assert await side.statistics(generation.number).dirty() == []
+
+    assert await rollback(side.generations) == first
+    assert (await side.generations.pointer()).active == first
+    with pytest.raises(PermanentError, match="generationActive"):
+        await retire(side.generations, first)
+    await retire(side.generations, generation.number)
+    assert f"email_log__g{generation.number}" not in await side.database.list_collection_names()
+    with pytest.raises(PermanentError, match="nothingToRollBack"):
+        await rollback(side.generations)
+
+
+async def test_workers_and_coordinator_killed_in_the_middle(
+    side: ReadingSide, write: Write, workers: BackfillProcesses
+) -> None:
+    await write(mails(400, busy_opens=600))
+    first = await first_generation(side)
+    async with projecting(side, first):
+        await wait_until_projected(side, first)
+    generation = await side.rebuild(workers).create()
+    running = asyncio.create_task(side.rebuild(workers).run(generation.number))
+    leases = side.leases(generation.number)
+    while not any(lease.next > lease.begin for lease in await leases.view()):  # noqa: ASYNC110 - it lies in MongoDB
+        await asyncio.sleep(0.01)
+    for pid in workers.pids:
+        os.kill(pid, 9)
+    await asyncio.sleep(0.3)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await asyncio.gather(*(side.rebuild(workers).run(generation.number) for _ in range(2)), return_exceptions=True)
+    await side.rebuild(workers).run(generation.number)
+    assert (await side.generations.pointer()).active == generation.number
+    assert await assert_equal_to_the_log(side, generation.number) == 400
+
+
+async def test_one_coordinator_at_a_time(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
+    await write(mails(20))
+    first = await first_generation(side)
+    async with projecting(side, first):
+        await wait_until_projected(side, first)
+    generation = await side.rebuild(workers).create()
+    outcomes = await asyncio.gather(
+        *(side.rebuild(workers).run(generation.number) for _ in range(2)), return_exceptions=True
+    )
+    assert sum(isinstance(each, RefusedHere) for each in outcomes) == 1, outcomes
+
+
+async def test_a_generation_that_differs_is_not_swapped_in_unless_accepted(
+    side: ReadingSide, write: Write, workers: BackfillProcesses
+) -> None:
+    await write(mails(50))
+    first = await first_generation(side)
+    async with projecting(side, first):
+        await wait_until_projected(side, first)
+    live = side.database[f"email_log__g{first}"]
+    await live.update_one({"_id": "mail-1-00007"}, {"$set": {"subject": "somebody tampered with it"}})
+    await live.delete_one({"_id": "mail-1-00009"})
+    rebuild = side.rebuild(workers)
+    generation = await rebuild.create()
+    with pytest.raises(PermanentError, match="differs"):
+        await rebuild.run(generation.number)
+    assert (await side.generations.pointer()).active == first
+    found = await side.generations.get(generation.number)
+    assert found is not None
+    assert found.report is not None
+    assert sorted(found.report["examples"]) == ["mail-1-00007", "mail-1-00009"]  # type: ignore[call-overload]
+    verdict = await rebuild.run(generation.number, accept_differences=True)
+    assert verdict is not None
+    assert verdict.differing == 2
+    assert (await side.generations.pointer()).active == generation.number
+    assert await assert_equal_to_the_log(side, generation.number) == 50
+
+
+async def test_a_new_version_may_reshape_every_document(
+    side: ReadingSide, write: Write, workers: BackfillProcesses
+) -> None:
+    await write(mails(30))
+    first = await first_generation(side)
+
+    def fold(events: Any, overflow: Any) -> Any:
+        body = side.projection.fold(events, overflow)
+        return None if body is None else {**body, "subject": "in the old shape"}
+
+    old = replace(side, projection=replace(side.projection, version=0, fold=fold))
+    await side.database["generations"].update_one({"_id": "email_log/1"}, {"$set": {"version": 0}})
+    async with projecting(old, first):
+        await wait_until_projected(side, first)
+    rebuild = side.rebuild(workers)
+    verdict = await rebuild.run((await rebuild.create()).number)
+    assert verdict is not None
+    assert (verdict.documents, verdict.differing, verdict.reshaped) == (30, 0, 30)
+
+
+async def test_a_paused_rebuild_rests_and_goes_on(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
+    await write(mails(100))
+    first = await first_generation(side)
+    async with projecting(side, first):
+        await wait_until_projected(side, first)
+    rebuild = side.rebuild(workers)
+    generation = await rebuild.create()
+    await side.generations.pause(generation.number, paused=True)
+    running = asyncio.create_task(rebuild.run(generation.number))
+    await asyncio.sleep(4)
+    view = await side.leases(generation.number).view()
+    assert all(lease.next == lease.begin for lease in view)
+    assert not running.done()
+    await side.generations.pause(generation.number, paused=False)
+    await running
+    found = await side.generations.get(generation.number)
+    assert found is not None
+    assert found.stage == "active"
+    assert found.progress is not None
+    assert found.progress.done == found.progress.total
+
+
+async def test_a_log_without_its_head_is_refused(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
+    from aiokafka import TopicPartition
+    from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+
+    await write(mails(50))
+    first = await first_generation(side)
+    async with projecting(side, first):
+        await wait_until_projected(side, first)
+    admin = AIOKafkaAdminClient(bootstrap_servers=side.bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(side.projection.topic, 2): RecordsToDelete(before_offset=3)})
+    await admin.close()
+    rebuild = side.rebuild(workers)
+    assert (await rebuild.plan()).lost_head == (2,)
+    with pytest.raises(PermanentError, match="lostHead"):
+        await rebuild.create()
