@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol
 
@@ -17,13 +17,14 @@ from services.events.ports import Generation, GenerationStore, LeaseStore, Lease
 from services.events.projections.projection import Projection
 from services.events.projector import Projector
 from services.kit.clock import Clock
-from services.kit.errors import PermanentError, RefusedHere
+from services.kit.errors import PermanentError, RefusedHere, TransientError
 from services.kit.logs import get_logger
 from services.kit.metrics import REBUILD_PROGRESS, Metrics
 
 log = get_logger(__name__)
 
 LOOK_SECONDS: Final = 0.5
+KEEP_SECONDS: Final = 1.0
 UNFINISHED: Final = frozenset({"created", "backfilling", "catchingUp", "verified"})
 
 
@@ -167,8 +168,11 @@ class Rebuild:
             await coordination.release(self._owner, [lease])
 
     async def _keep(self, coordination: LeaseStore) -> None:
-        while 0 in await coordination.renew(self._owner):
-            await asyncio.sleep(2.0)
+        held = True
+        while held:
+            await asyncio.sleep(KEEP_SECONDS)
+            with suppress(TransientError):  # the store is away: nobody else can take the lease either
+                held = 0 in await coordination.renew(self._owner)
 
     async def _run(self, number: int, *, accept_differences: bool) -> Verdict | None:
         generation = await self._known(number)
