@@ -284,7 +284,14 @@ class Email:
         if not self.has("ingest"):
             return
         sqs = await stack.enter_async_context(aws.sqs_client(self.settings.account))
-        ingest = Ingest(sqs, self.settings.queue_url, self.publisher, self.clock, IngestCounts(self.metrics))
+        ingest = Ingest(
+            sqs,
+            self.settings.queue_url,
+            self.publisher,
+            self.clock,
+            IngestCounts(self.metrics),
+            visibility_seconds=self.settings.queue_visibility_seconds,
+        )
         self.components["ingest"] = Part(ingest.start, ingest.stop, lambda: ingest_report(ingest.health()))
 
     def _build_background(self) -> None:

@@ -35,6 +35,13 @@ class EmailSettings(KitSettings):
     queue_url: str = Field(
         alias="MAILROOM_NOTIFICATIONS_QUEUE_URL", min_length=1, description="the SQS queue of SES's notifications"
     )
+    queue_visibility_seconds: int = Field(
+        60,
+        alias="MAILROOM_QUEUE_VISIBILITY_SECONDS",
+        ge=15,
+        le=3600,
+        description="seconds until a notification comes again whose receiver was killed; longer than a publish takes",
+    )
 
     from_email: str = Field(alias="AWS_SES_FROM_EMAIL", description="the verified sender, as name@domain")
     reply_to: str | None = Field(None, alias="AWS_SES_REPLY_TO", description="where answers go, as name@domain")

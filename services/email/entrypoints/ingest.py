@@ -25,9 +25,6 @@ log = get_logger(__name__)
 RECEIVE_AT_MOST = 10
 """What SQS gives in one call at most."""
 
-VISIBILITY_SECONDS = 60
-"""How long a received message is hidden: longer than a publish may take, so that it is rarely received twice."""
-
 IDLE_WHILE_UNHEALTHY = 0.5
 PAUSE_AFTER_ERROR = (0.2, 5.0)
 
@@ -61,10 +58,14 @@ class Ingest:
         *,
         pollers: int = 4,
         wait_seconds: int = 10,
+        visibility_seconds: int = 60,
     ) -> None:
+        """`visibility_seconds`: how long a received message is hidden. Longer than a publish may take, so that it is
+        rarely received twice.
+        """
         self._sqs, self._queue_url, self._publisher = sqs, queue_url, publisher
         self._clock, self._metrics = clock, metrics
-        self._pollers, self._wait_seconds = pollers, wait_seconds
+        self._pollers, self._wait_seconds, self._visibility_seconds = pollers, wait_seconds, visibility_seconds
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._beats = [0.0] * pollers
@@ -123,7 +124,7 @@ class Ingest:
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=RECEIVE_AT_MOST,
                 WaitTimeSeconds=self._wait_seconds,
-                VisibilityTimeout=VISIBILITY_SECONDS,
+                VisibilityTimeout=self._visibility_seconds,
                 AttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
             )
         messages: list[dict[str, Any]] = answer.get("Messages") or []
