@@ -107,8 +107,9 @@ def _image() -> dict[str, Any]:
     }
 
 
-def _environment() -> dict[str, str]:
-    return processes.service_environment(ADDRESSES, resources(), SECRETS)
+def _environment(variables: frozenset[str]) -> dict[str, str]:
+    everything = processes.service_environment(ADDRESSES, resources(), SECRETS)
+    return {name: value for name, value in everything.items() if name in variables}
 
 
 def _after(needs: tuple[str, ...]) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _process(process: Process) -> dict[str, Any]:
     return {
         **_image(),
         "command": ["python", "-m", *process.module],
-        "environment": _environment(),
+        "environment": _environment(process.variables),
         "depends_on": _after(process.needs),
         "healthcheck": _our_health(port, process.live_path),
         "stop_grace_period": f"{process.stop_seconds}s",
@@ -144,7 +145,7 @@ def _job(job: Job) -> dict[str, Any]:
     return {
         **_image(),
         "command": ["python", "-m", *job.module],
-        "environment": _environment(),
+        "environment": _environment(job.variables),
         "depends_on": _after(job.needs),
         "healthcheck": {"disable": True},
         "tmpfs": ["/tmp"],  # noqa: S108 - in its own container

@@ -57,17 +57,58 @@ class Secrets:
     jwt_secret: str
 
 
+AWS_VARIABLES = frozenset(
+    {
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ENDPOINT_URL",
+        "AWS_EC2_METADATA_DISABLED",
+    }
+)
+PLATFORM_VARIABLES = frozenset(
+    {
+        "FILE_ENCRYPTION_KEY",
+        "MAILROOM_KAFKA_BOOTSTRAP",
+        "MAILROOM_MONGO_URL",
+        "MAILROOM_PUBLIC_URL",
+        "MAILROOM_HTTP_HOST",
+        "MAILROOM_JWT_ALGORITHM",
+        "MAILROOM_JWT_SECRET",
+    }
+)
+EMAIL_VARIABLES = frozenset(
+    {
+        *AWS_VARIABLES,
+        *PLATFORM_VARIABLES,
+        "AWS_ENDPOINT_URL_SESV2",
+        "AWS_SES_FROM_EMAIL",
+        "AWS_SES_REPLY_TO",
+        "AWS_S3_BUCKET",
+        "SES_CONFIGURATION_SET",
+        "WEBHOOK_SECRET",
+        "MAILROOM_EMAIL_DATABASE",
+        "MAILROOM_EMAIL_PORT",
+        "MAILROOM_NOTIFICATIONS_QUEUE_URL",
+    }
+)
+EVENTS_VARIABLES = frozenset({*PLATFORM_VARIABLES, "MAILROOM_EVENTS_DATABASE", "MAILROOM_EVENTS_PORT"})
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """One long-running process of ours.
 
-    `module` is run as `python -m …`; `needs` names what must be ready before it starts; `port_setting`
-    is the port it listens on; `ready_path` answers 200 once it can do its work, `live_path` as long as
-    it should not be restarted. `stop_seconds` is how long it may take to drain after SIGTERM.
+    `module` is run as `python -m …`; `variables` is all of `service_environment` that it gets; `needs` names what
+    must be ready before it starts; `port_setting` is the port it listens on; `ready_path` answers 200 once it can do
+    its work, `live_path` as long as it should not be restarted. `stop_seconds` is how long it may take to drain after
+    SIGTERM.
     """
 
     name: str
     module: tuple[str, ...]
+    variables: frozenset[str]
     port_setting: str
     needs: tuple[str, ...]
     ready_path: str = "/readyz"
@@ -83,6 +124,7 @@ class Job:
 
     name: str
     module: tuple[str, ...]
+    variables: frozenset[str]
     needs: tuple[str, ...]
 
 
@@ -94,20 +136,27 @@ PROCESSES = (
     Process(
         name="email",
         module=("services.email", "all"),
+        variables=EMAIL_VARIABLES,
         port_setting="MAILROOM_EMAIL_PORT",
         needs=("mongo", "topics", "resources", SIMULATOR),
     ),
     Process(
         name="events",
         module=("services.events", "all"),
+        variables=EVENTS_VARIABLES,
         port_setting="MAILROOM_EVENTS_PORT",
         needs=("mongo", "topics"),
     ),
 )
 
 JOBS = (
-    Job(name="topics", module=("services.cli", "topics", "apply"), needs=("kafka",)),
-    Job(name="resources", module=("deploy.local.resources",), needs=("aws",)),
+    Job(
+        name="topics",
+        module=("services.cli", "topics", "apply"),
+        variables=frozenset({"MAILROOM_KAFKA_BOOTSTRAP"}),
+        needs=("kafka",),
+    ),
+    Job(name="resources", module=("deploy.local.resources",), variables=AWS_VARIABLES, needs=("aws",)),
 )
 
 
@@ -159,7 +208,7 @@ def aws_environment(aws_url: str) -> dict[str, str]:
 
 
 def service_environment(at: Addresses, aws: AwsResources, secrets: Secrets) -> dict[str, str]:
-    """All environment variables that the services (and the `mailroom` command) get, by name."""
+    """All variables by name: the `mailroom` command gets them all, each process and job its own `variables`."""
     return {
         **aws_environment(at.aws_url),
         "AWS_ENDPOINT_URL_SESV2": at.simulator_url,

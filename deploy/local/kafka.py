@@ -47,7 +47,10 @@ def command(site: Site, progress: Progress) -> list[str]:
 
 
 def answers(site: Site) -> None:
-    """Return if the broker serves metadata that names itself; else raise."""
+    """Return if the broker serves metadata that names itself, and consumer groups; else raise.
+
+    Asking for a group's coordinator also makes the topic that groups live in, so that nobody else meets its absence.
+    """
 
     if not children.listens(site.ports["kafka"]):
         raise ConnectionError("nothing listens on its port yet")
@@ -59,6 +62,7 @@ def answers(site: Site) -> None:
             cluster = await admin.describe_cluster()
             if not cluster["brokers"]:
                 raise ConnectionError("the broker is not in its own metadata yet")
+            await admin.find_coordinator("any")
         finally:
             await admin.close()
 

@@ -127,9 +127,17 @@ def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
     )
 
 
+def _only(env: Mapping[str, str], variables: frozenset[str]) -> dict[str, str]:
+    """What one process gets of `env`: what the list gives to another is left out."""
+    others = frozenset().union(*(each.variables for each in processes.PROCESSES)) - variables
+    return {name: value for name, value in env.items() if name not in others}
+
+
 def _service(process: Process) -> Part:
     def launch(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
-        return Launch([sys.executable, "-m", *process.module], {**env, "PYTHONUNBUFFERED": "1"})
+        return Launch(
+            [sys.executable, "-m", *process.module], {**_only(env, process.variables), "PYTHONUNBUFFERED": "1"}
+        )
 
     return Part(
         name=process.name,
@@ -159,7 +167,7 @@ def _command_job(job: Job) -> Callable[[Site, Mapping[str, str]], str | None]:
     def run(site: Site, env: Mapping[str, str]) -> str | None:
         done = subprocess.run(
             [sys.executable, "-m", *job.module],
-            env=dict(env),
+            env=_only(env, job.variables),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from deploy import compose, processes
+from deploy.local.parts import PARTS
 from deploy.local.site import ROOT, throwaway_site
 from deploy.local.stack import Stack
 
@@ -74,8 +75,21 @@ def test_compose_and_local_stack_run_the_same_processes_with_the_same_settings(t
     local = Stack(throwaway_site(tmp_path, os.environ)).env()
     for each in (*processes.PROCESSES, *processes.JOBS):
         assert services[each.name]["command"] == ["python", "-m", *each.module]
-        assert set(services[each.name]["environment"]) == set(local)
+        assert set(services[each.name]["environment"]) == each.variables
+        assert each.variables <= set(local)
         assert set(services[each.name]["depends_on"]) == set(each.needs)
+
+
+def test_every_variable_has_a_reader_and_no_other_process_gets_it(tmp_path: Path) -> None:
+    stack = Stack(throwaway_site(tmp_path, os.environ), extra={"MAILROOM_LOG_LEVEL": "debug"})
+    whole = stack.env()
+    read = frozenset().union(*(process.variables for process in processes.PROCESSES))
+    assert read == set(whole) - {"MAILROOM_LOG_LEVEL"}
+    for process in processes.PROCESSES:
+        launch = PARTS[process.name].launch
+        assert launch is not None
+        given = launch(stack.site, whole, print).env
+        assert set(given) & set(whole) == process.variables | {"MAILROOM_LOG_LEVEL"}
 
 
 def test_compose_holds_no_secret() -> None:
