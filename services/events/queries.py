@@ -127,9 +127,10 @@ class HistoryPage:
 class EmailQueries:
     """Reads; changes nothing."""
 
-    def __init__(self, documents: EmailDocuments, clock: Clock) -> None:
+    def __init__(self, documents: EmailDocuments, clock: Clock, *, wait_seconds: float = WAIT_SECONDS) -> None:
         self._documents = documents
         self._clock = clock
+        self._wait_seconds = wait_seconds
 
     async def page(
         self, where: EmailFilter, *, limit: int, number: int | None = None, cursor: str | None = None
@@ -152,9 +153,11 @@ class EmailQueries:
         more = len(found) > limit
         return EmailPage(shown, encode(Place(shown[-1].created_at, shown[-1].message_id)) if more else None, sums)
 
-    async def wait_for(self, message_id: str, owner: str | None, seconds: float = WAIT_SECONDS) -> EmailLog | None:
-        """`find`, again and again for `seconds` while there is nothing. Another's mail takes as long as none at all."""
-        until = self._clock.monotonic() + seconds
+    async def wait_for(self, message_id: str, owner: str | None) -> EmailLog | None:
+        """One mail, None when there is none that `owner` may see (None = anybody's). While there is none it is looked
+        for again, for `wait_seconds`; another's mail takes as long as none at all.
+        """
+        until = self._clock.monotonic() + self._wait_seconds
         pause = _FIRST_PAUSE
         while (found := await self._documents.find(message_id, owner)) is None:
             left = until - self._clock.monotonic()

@@ -10,7 +10,7 @@ from services.events.aggregates import Aggregates
 from services.events.composing import ReadingSide
 from services.events.entrypoints.http import events_routers
 from services.events.operating import ProjectionOperator
-from services.events.queries import EmailQueries
+from services.events.queries import WAIT_SECONDS, EmailQueries
 from services.events.retrying import ParkedHandler, Remembering
 from services.events.settings import EventsSettings
 from services.kit.auth_settings import authenticator
@@ -22,10 +22,12 @@ from services.kit.tracing import Tracing
 VERSION = "1.0.0"
 
 
-def application(settings: EventsSettings, side: ReadingSide, health: Health) -> FastAPI:
-    """The HTTP API over one reading side."""
+def application(
+    settings: EventsSettings, side: ReadingSide, health: Health, *, wait_seconds: float = WAIT_SECONDS
+) -> FastAPI:
+    """The HTTP API over one reading side. `wait_seconds`: for a mail that is not there yet."""
     routers = events_routers(
-        queries=EmailQueries(MongoEmailDocuments(side.database), side.clock),
+        queries=EmailQueries(MongoEmailDocuments(side.database), side.clock, wait_seconds=wait_seconds),
         projections={side.projection.name: operator(settings, side)},
         lot=side.parking,
         retries=parked_retries(side),

@@ -1,0 +1,253 @@
+"""The operator's routes on real Kafka and MongoDB, and who may call what: every route × scope × role × owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, get_args
+from urllib.parse import quote
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from services.events.composing import ReadingSide
+from services.events.generations import ensure_first, swap
+from services.events.serving import application
+from services.events.settings import EventsSettings
+from services.kit.auth import Role, mint_token
+from services.kit.clock import SystemClock
+from services.kit.errors import PermanentError
+from services.kit.health import Health
+from services.kit.kafka.records import Park, Record
+from services.kit.parking import ParkedRecord
+from services.kit.settings import load
+from tests.integration.events.stored_mails import Mails
+from tests.unit.events_service.events import ANN, MESSAGE, Log, requested
+
+SECRET = "s" * 40
+SCOPES = ("email:create", "email:read", "email:operate", "projections:operate")
+
+
+@pytest.fixture
+async def app(side: ReadingSide, kafka_bootstrap: str, mongo_url: str) -> FastAPI:
+    """The application over a reading side whose first generation is active."""
+    log = side.log()
+    await log.start()
+    async with asyncio.timeout(10):
+        while (await side.generations.pointer()).active is None:
+            with contextlib.suppress(PermanentError):  # a new topic takes a moment to be known to the broker
+                await ensure_first(side.projection, side.generations, side.leases(1), log)
+    await log.stop()
+    environ = {
+        "MAILROOM_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "MAILROOM_MONGO_URL": mongo_url,
+        "MAILROOM_PUBLIC_URL": "http://127.0.0.1:1",
+        "FILE_ENCRYPTION_KEY": "k" * 40,
+        "MAILROOM_JWT_ALGORITHM": "HS256",
+        "MAILROOM_JWT_SECRET": SECRET,
+    }
+    return application(load(EventsSettings, environ), side, Health(SystemClock()), wait_seconds=0.05)
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://mailroom") as client:
+        yield client
+
+
+def as_(user: str, *scopes: str, role: Role = "user") -> dict[str, str]:
+    return {"authorization": f"Bearer {mint_token(SECRET, user, scopes, role)}"}
+
+
+OPERATOR = as_("olga", "projections:operate")
+
+
+async def data(answer: httpx.Response, status: int = 200) -> Any:
+    assert answer.status_code == status, answer.text
+    return answer.json()["data"]
+
+
+# --- projections ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_projection_tells_its_generations_and_partitions(client: httpx.AsyncClient) -> None:
+    (listed,) = await data(await client.get("/api/projections", headers=OPERATOR))
+    assert (listed["name"], listed["active"], listed["lag"], listed.get("previous")) == ("email_log", 1, 0, None)
+    assert [(each["number"], each["stage"]) for each in listed["generations"]] == [(1, "active")]
+    one = await data(await client.get("/api/projections/email_log", headers=OPERATOR))
+    assert [each["partition"] for each in one["partitions"]] == list(range(6))
+    assert {(each["generation"], each["lag"], each.get("owner")) for each in one["partitions"]} == {(1, 0, None)}
+    assert (await client.get("/api/projections/unknown", headers=OPERATOR)).status_code == 404
+
+
+async def test_a_rebuild_is_asked_for_once_paused_and_resumed(client: httpx.AsyncClient, side: ReadingSide) -> None:
+    made = await data(await client.post("/api/projections/email_log/rebuild", headers=OPERATOR), 202)
+    assert (made["number"], made["stage"], made["paused"]) == (2, "created", False)
+    again = await client.post("/api/projections/email_log/rebuild", headers=OPERATOR)
+    assert (again.status_code, again.json()["details"]) == (409, [{"reason": "rebuildInProgress"}])
+    assert (await data(await client.post("/api/projections/email_log/pause", headers=OPERATOR)))["paused"] is True
+    found = await side.generations.get(2)
+    assert found is not None
+    assert found.paused
+    assert (await data(await client.post("/api/projections/email_log/resume", headers=OPERATOR)))["paused"] is False
+
+
+async def test_what_cannot_be_done_now_says_why(client: httpx.AsyncClient) -> None:
+    for verb, reason in (("pause", "noRebuild"), ("resume", "noRebuild"), ("rollback", "nothingToRollBack")):
+        answer = await client.post(f"/api/projections/email_log/{verb}", headers=OPERATOR)
+        assert (answer.status_code, answer.json()["details"]) == (409, [{"reason": reason}])
+        assert (await client.post(f"/api/projections/nothing/{verb}", headers=OPERATOR)).status_code == 404
+
+
+async def test_a_rollback_goes_to_the_generation_before(client: httpx.AsyncClient, side: ReadingSide) -> None:
+    await data(await client.post("/api/projections/email_log/rebuild", headers=OPERATOR), 202)
+    await side.leases(2).seed(dict.fromkeys(range(6), 0))
+    await swap(side.generations, 2, expected=1)
+    back = await data(await client.post("/api/projections/email_log/rollback", headers=OPERATOR))
+    assert (back["number"], back["stage"]) == (1, "active")
+    (listed,) = await data(await client.get("/api/projections", headers=OPERATOR))
+    assert (listed["active"], listed["previous"]) == (1, 2)
+
+
+# --- parked records ------------------------------------------------------------------------------------------------
+
+
+async def parked(side: ReadingSide, offset: int, value: bytes | None, reason: str = "foldFailed") -> str:
+    record = Record(side.projection.topic, 3, offset, 1_795_000_000_000, MESSAGE.encode(), value, (("h", b"\xff"),))
+    park = Park(reason, "bug" if reason == "foldFailed" else "poison", "detail", error=ValueError("boom"))
+    one = ParkedRecord.of(side.consumer, record, park, side.clock.now())
+    await side.parking.park([one])
+    return one.id
+
+
+async def test_a_parked_record_is_listed_shown_and_retried_in_place(
+    client: httpx.AsyncClient, side: ReadingSide
+) -> None:
+    raw = Log().raw(requested(ANN))
+    parked_id = await parked(side, 17, raw)
+    path = f"/api/parked/{quote(parked_id, safe='')}"
+    listed = await data(await client.get("/api/parked", headers=OPERATOR))
+    assert [(each["id"], each["kind"], "value" in each) for each in listed["records"]] == [(parked_id, "bug", False)]
+    shown = await data(await client.get(path, headers=OPERATOR))
+    assert shown["value"] == {"text": raw.decode()}
+    assert shown["headers"] == [{"name": "h", "value": {"base64": "_w=="}}]
+    assert "ValueError: boom" in shown["stack"]
+    retried = await data(await client.post(f"{path}/retry", headers=OPERATOR))
+    assert (retried["status"], retried["closedBy"]) == ("retried", "user:olga")
+    email = await data(await client.get(f"/api/email/{MESSAGE}", headers=as_("user-1", "email:read")))
+    assert email["status"] == "queued"
+    history = await data(await client.get(f"/api/email/{MESSAGE}/history", headers=as_("user-1", "email:read")))
+    assert [(e["origin"]["partition"], e["origin"]["offset"]) for e in history["events"]] == [(3, 17)]
+    again = await client.post(f"{path}/retry", headers=OPERATOR)
+    assert again.status_code == 409
+    assert (await data(await client.get("/api/parked", headers=OPERATOR)))["records"] == []
+    assert len((await data(await client.get("/api/parked?status=any", headers=OPERATOR)))["records"]) == 1
+
+
+async def test_a_retry_that_fails_says_why_and_the_record_can_be_given_up(
+    client: httpx.AsyncClient, side: ReadingSide
+) -> None:
+    path = f"/api/parked/{quote(await parked(side, 18, b'{', 'foldFailed'), safe='')}"
+    failed = await data(await client.post(f"{path}/retry", headers=OPERATOR))
+    assert (failed["status"], failed["reason"], failed["kind"], failed["tries"]) == ("parked", "notJson", "poison", 1)
+    assert failed["lastError"].startswith("notJson")
+    assert (await client.post(f"{path}/discard", headers=OPERATOR, json={})).status_code == 400
+    gone = await data(await client.post(f"{path}/discard", headers=OPERATOR, json={"reason": "a test of ours"}))
+    assert (gone["status"], gone["closedReason"], gone["closedBy"]) == ("discarded", "a test of ours", "user:olga")
+    for verb, body in (("retry", None), ("discard", {"reason": "again"})):
+        assert (await client.post(f"{path}/{verb}", headers=OPERATOR, json=body)).status_code == 409
+
+
+async def test_parked_records_come_in_pages(client: httpx.AsyncClient, side: ReadingSide) -> None:
+    ids = {await parked(side, offset, b"x") for offset in range(5)}
+    found: list[str] = []
+    cursor = ""
+    for _ in range(3):
+        page = await data(await client.get(f"/api/parked?limit=2{cursor}", headers=OPERATOR))
+        found += [each["id"] for each in page["records"]]
+        cursor = f"&cursor={quote(page.get('nextCursor', ''), safe='')}"
+    assert len(found) == 5
+    assert set(found) == ids
+    assert (await client.get("/api/parked?cursor=nonsense", headers=OPERATOR)).status_code == 400
+
+
+# --- who may call what ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """A route: the scope it needs, and its status for the owner, a stranger and an admin who is a stranger."""
+
+    method: str
+    route: str
+    scope: str
+    owner: int
+    stranger: int
+    admin: int
+
+
+MATRIX = (
+    Row("GET", "/api/email", "email:read", 200, 200, 200),
+    Row("GET", "/api/email/{message_id}", "email:read", 200, 404, 200),
+    Row("GET", "/api/email/{message_id}/history", "email:read", 200, 404, 200),
+    Row("GET", "/api/projections", "projections:operate", 200, 200, 200),
+    Row("GET", "/api/projections/{name}", "projections:operate", 200, 200, 200),
+    Row("POST", "/api/projections/{name}/rebuild", "projections:operate", 202, 202, 202),
+    Row("POST", "/api/projections/{name}/pause", "projections:operate", 409, 409, 409),
+    Row("POST", "/api/projections/{name}/resume", "projections:operate", 409, 409, 409),
+    Row("POST", "/api/projections/{name}/rollback", "projections:operate", 409, 409, 409),
+    Row("GET", "/api/parked", "projections:operate", 200, 200, 200),
+    Row("GET", "/api/parked/{parked_id}", "projections:operate", 200, 200, 200),
+    Row("POST", "/api/parked/{parked_id}/retry", "projections:operate", 200, 200, 200),
+    Row("POST", "/api/parked/{parked_id}/discard", "projections:operate", 200, 200, 200),
+)
+
+
+def test_the_matrix_has_every_route(app: FastAPI) -> None:
+    found = {(method.upper(), path) for path, operations in app.openapi()["paths"].items() for method in operations}
+    assert found == {(row.method, row.route) for row in MATRIX}
+
+
+USERS: tuple[tuple[str, Role], ...] = (
+    ("owner", "user"),
+    ("owner", "service"),
+    ("stranger", "user"),
+    ("stranger", "service"),
+    ("stranger", "admin"),
+)
+
+
+async def test_every_route_asks_for_its_scope_and_its_owner(client: httpx.AsyncClient, side: ReadingSide) -> None:
+    owned = await Mails(side.database).add(user_id="owner")
+    numbers = itertools.count(100)
+
+    async def call(row: Row, headers: dict[str, str]) -> httpx.Response:
+        names = {"message_id": owned, "name": "email_log", "parked_id": ""}
+        if "{parked_id}" in row.route:
+            names["parked_id"] = quote(await parked(side, next(numbers), Log().raw(requested())), safe="")
+        for generation in await side.generations.list():
+            if generation.stage == "created":  # each caller finds the projection as the first one did
+                await side.generations.move(generation.number, "abandoned")
+        body = {"reason": "matrix"} if row.route.endswith("/discard") else None
+        return await client.request(row.method, row.route.format(**names), headers=headers, json=body)
+
+    for row in MATRIX:
+        where = (row.method, row.route)
+        for nobody in ({}, {"authorization": "Bearer nonsense"}):
+            assert (where, (await call(row, nobody)).status_code) == (where, 401)
+        others = [scope for scope in SCOPES if scope != row.scope]
+        for role in get_args(Role):
+            refused = await call(row, as_("owner", *others, role=role))
+            assert (where, role, refused.status_code) == (where, role, 403)
+        for user, role in USERS:
+            expected = row.admin if role == "admin" else row.owner if user == "owner" else row.stranger
+            answer = await call(row, as_(user, row.scope, role=role))
+            assert (where, user, role, answer.status_code) == (where, user, role, expected), answer.text
+            if row.route == "/api/email":
+                sees = user == "owner" or role == "admin"
+                assert (user, role, answer.json()["data"]["total"]) == (user, role, 1 if sees else 0)
