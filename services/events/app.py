@@ -13,6 +13,7 @@ from services.events.composing import ReadingSide
 from services.events.entrypoints.projector import Parts, ProjectorService
 from services.events.entrypoints.replayer import BACKFILL, RebuildsFound, backfill, until_input_ends
 from services.events.projections.projection import EMAIL_LOG
+from services.events.serving import application
 from services.events.settings import EventsSettings
 from services.kit.clock import SystemClock
 from services.kit.component import Closing, Component
@@ -20,8 +21,9 @@ from services.kit.health import Health
 from services.kit.lifecycle import Process, Stage
 from services.kit.logs import configure
 from services.kit.metrics import Metrics
-from services.kit.mongo import Client, connect
+from services.kit.mongo import Client, connect, ping
 from services.kit.parking_mongo import MongoParkingLot
+from services.kit.server import HttpServer
 
 Part = Literal["all", "http", "projector"]
 
@@ -83,9 +85,17 @@ async def run(part: Part, settings: EventsSettings) -> int:
     loops: dict[str, Component] = {}
     if part in ("all", "projector"):
         loops["projector"] = projector_service(base)
+    server = HttpServer(
+        application(settings, base.side, base.health, serves_api=part in ("all", "http")),
+        host=settings.http_host,
+        port=settings.http_port,
+        port_variable="MAILROOM_EVENTS_PORT",
+    )
+    base.health.depends_on("MongoDB", partial(ping, base.client))
     stages = [
         Stage("clients", {"mongo": Closing(base.client.close)}, 2),
         Stage("loops", loops, 8),
+        Stage("http", {"http": server}, 4.5),
     ]
     gc.collect()
     gc.freeze()

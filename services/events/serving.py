@@ -23,9 +23,19 @@ VERSION = "1.0.0"
 
 
 def application(
-    settings: EventsSettings, side: ReadingSide, health: Health, *, wait_seconds: float = WAIT_SECONDS
+    settings: EventsSettings,
+    side: ReadingSide,
+    health: Health,
+    *,
+    serves_api: bool = True,
+    wait_seconds: float = WAIT_SECONDS,
 ) -> FastAPI:
-    """The HTTP API over one reading side. `wait_seconds`: for a mail that is not there yet."""
+    """The HTTP application over one reading side.
+
+    Args:
+        serves_api: without it, health and metrics only.
+        wait_seconds: how long a mail that is not there yet is waited for.
+    """
     routers = events_routers(
         queries=EmailQueries(MongoEmailDocuments(side.database), side.clock, wait_seconds=wait_seconds),
         projections={side.projection.name: operator(settings, side)},
@@ -40,7 +50,7 @@ def application(
         authenticator=authenticator(settings, side.clock),
         health=health,
         metrics=side.metrics,
-        routers=routers,
+        routers=routers if serves_api else (),
         tracing=Tracing.configured(settings.traces, "events", settings.otlp_endpoint),
         ids=side.ids,
         cors_origins=settings.cors_origins,
