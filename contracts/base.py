@@ -15,11 +15,15 @@ def to_utc(value: datetime) -> datetime:
     """Return `value` in UTC.
 
     Raises:
-        ValueError: the value carries no offset; guessing a time zone would invent a fact.
+        ValueError: the value carries no offset (guessing a time zone would invent a fact), or lies outside the years
+            1 to 9999 in UTC.
     """
     if value.tzinfo is None:
         raise ValueError("a time needs an offset, for instance a final Z for UTC")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time must lie in the years 1 to 9999 in UTC") from None
 
 
 def format_time(value: datetime) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from contracts.addresses import Address
-from contracts.base import CommandData, UtcDateTime
+from contracts.base import CommandData
 from contracts.email.values import (
     MAX_FREE_DATA_BYTES,
     MAX_INLINE_ATTACHMENT_BYTES,
@@ -18,12 +18,15 @@ from contracts.email.values import (
     Category,
     ContentType,
     FileName,
+    FreeData,
     ListId,
+    PlannedTime,
     Priority,
     SealedRef,
     Sha256,
     SingleLine,
     Subject,
+    Tags,
     UserId,
     json_size,
 )
@@ -102,17 +105,17 @@ class SendEmail(CommandData):
     html: str | None = None
     text: str | None = None
     template_id: Annotated[SingleLine, Field(min_length=1, max_length=128)] | None = None
-    template_data: dict[str, Any] | None = None
+    template_data: FreeData | None = None
     category: Category
     priority: Priority = "normal"
     user_id: UserId
     client_id: UserId | None = None
-    tags: dict[str, str] | None = None
-    custom_data: dict[str, Any] | None = None
+    tags: Tags | None = None
+    custom_data: FreeData | None = None
     attachments: list[Attachment] | None = None
     sealed: SealedRef | None = None
-    send_at: UtcDateTime | None = None
-    expires_at: UtcDateTime | None = None
+    send_at: PlannedTime | None = None
+    expires_at: PlannedTime | None = None
     list_id: ListId | None = None
 
     @property

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from contracts.base import CommandData, EventData
+from contracts.base import CommandData, EventData, UtcDateTime
 
 Category = Literal["auth", "notification", "marketing", "system", "client-portal"]
 Priority = Literal["low", "normal", "high", "urgent"]
@@ -19,6 +20,9 @@ ProviderName = Annotated[str, Field(min_length=1, max_length=64)]
 MAX_RECIPIENTS = 50
 MAX_INLINE_ATTACHMENT_BYTES = 200_000
 MAX_FREE_DATA_BYTES = 64_000
+MAX_FREE_DATA_DEPTH = 32
+_LAST_YEAR = 9000
+_INT64 = range(-(2**63), 2**63)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -51,12 +55,44 @@ def _content_type(text: str) -> str:
     return text.lower()
 
 
+def _free_data(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what the read model's database cannot hold, so that it is refused to whoever sends it. No recursion."""
+    waiting: list[tuple[Any, int]] = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        if isinstance(item, dict):
+            if any("\x00" in name for name in item):
+                raise ValueError("names must not hold NUL characters")
+            waiting += [(inner, depth + 1) for inner in item.values()]
+        elif isinstance(item, list):
+            waiting += [(inner, depth + 1) for inner in item]
+        elif isinstance(item, int) and item not in _INT64:
+            raise ValueError("whole numbers must fit into 64 bits, signed: send larger ones as text")
+        if depth > MAX_FREE_DATA_DEPTH:
+            raise ValueError(f"must be nested at most {MAX_FREE_DATA_DEPTH} deep")
+    return value
+
+
+def _plannable(value: datetime) -> datetime:
+    if not 1970 <= value.year <= _LAST_YEAR:
+        raise ValueError(f"must lie in the years 1970 to {_LAST_YEAR}")
+    return value
+
+
 SingleLine = Annotated[str, AfterValidator(single_line)]
 Subject = Annotated[SingleLine, Field(min_length=1, max_length=200)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 ListId = Annotated[str, AfterValidator(_list_id)]
 ContentType = Annotated[str, AfterValidator(_content_type)]
 FileName = Annotated[SingleLine, Field(min_length=1, max_length=255)]
+FreeData = Annotated[dict[str, Any], AfterValidator(_free_data)]
+"""JSON of the caller's own making."""
+
+Tags = Annotated[dict[str, str], AfterValidator(_free_data)]
+
+PlannedTime = Annotated[UtcDateTime, AfterValidator(_plannable)]
+"""A time to which our own periods can be added."""
+
 UserId = Annotated[SingleLine, Field(min_length=1, max_length=128)]
 
 
