@@ -35,8 +35,7 @@ def command(site: Site, progress: Progress) -> list[str]:
     logging.write_text(_LOGGING)
     java = [
         str(provision.java(site.cache_dir, progress)),
-        f"-Xmx{site.kafka_heap}",
-        "-Xshare:auto",
+        *site.kafka_options,
         f"-Dlog4j2.configurationFile={logging}",
         "-cp",
         f"{provision.kafka_jars(site.cache_dir, progress)}/*",
