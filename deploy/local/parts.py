@@ -44,7 +44,7 @@ class Part:
     launch: Callable[[Site, Mapping[str, str], Progress], Launch] | None = None
     ready: Callable[[Site], None] | None = None
     run: Callable[[Site, Mapping[str, str]], str | None] | None = None
-    ready_seconds: float = 60
+    ready_seconds: float = 120
     stop_seconds: float = 10
 
 
