@@ -3,7 +3,6 @@
 Routes are made on a `router()` and handed to `create_app`; they return `Answer(data=…)` and raise `kit.errors`.
 """
 
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
@@ -11,7 +10,6 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, FastAPI, Header, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -19,6 +17,7 @@ from fastapi.routing import APIRoute
 from services.kit.answers import REFUSALS, Answer, Refusal, answer_errors
 from services.kit.auth import Authenticator
 from services.kit.clock import Ids, SystemIds
+from services.kit.docs_page import add_docs
 from services.kit.errors import InvalidRequest
 from services.kit.health import Health
 from services.kit.metrics import CONTENT_TYPE, Metrics
@@ -41,13 +40,6 @@ IdempotencyKey = Annotated[
 ]
 """The parameter of every route that creates something."""
 
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_DOCS_POLICY = (
-    "default-src 'none'; connect-src 'self'; img-src 'self' data: https://fastapi.tiangolo.com; "
-    "style-src https://cdn.jsdelivr.net 'unsafe-inline'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
-    "frame-ancestors 'none'"
-)
-
 
 class _JsonRequest(Request):
     """Reads JSON as RFC 8259 has it: no NaN, no lone surrogates, no endless nesting; and no NUL, which nothing
@@ -56,9 +48,14 @@ class _JsonRequest(Request):
 
     async def json(self) -> Any:
         body = await self.body()
-        if _NUL.search(body):
+        if _holds_nul(body):
             raise InvalidRequest(details=[{"field": "body", "message": "holds a NUL character (\\u0000)"}])
         return orjson.loads(body)
+
+
+def _holds_nul(body: bytes) -> bool:
+    """Whether valid JSON holds an escaped NUL. Two backslashes are one that escapes nothing; fast, for large bodies."""
+    return b"\\u0000" in body and b"\\u0000" in body.replace(b"\\\\", b"")
 
 
 class _JsonRoute(APIRoute):
@@ -168,12 +165,7 @@ def _operations(title: str, health: Health, metrics: Metrics) -> APIRouter:
     async def rendered() -> Response:
         return Response(metrics.render(), media_type=CONTENT_TYPE)
 
-    @operations.get("/docs")
-    async def docs() -> Response:
-        page = get_swagger_ui_html(openapi_url="/openapi.json", title=title)
-        page.headers["content-security-policy"] = _DOCS_POLICY
-        return page
-
+    add_docs(operations, title)
     return operations
 
 

@@ -1,5 +1,6 @@
 """What every route gets for nothing: the envelope, limits, ids, headers, metrics, logs, and no internals outside."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -267,7 +268,19 @@ async def test_browsers_are_protected(site: Site) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
-    assert "cdn.jsdelivr.net" in (await site.client.get("/docs")).headers["content-security-policy"]
+
+
+async def test_the_docs_load_everything_from_here(site: Site) -> None:
+    page = await site.client.get("/docs")
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|stylesheet" href)="([^"]+)"', page.text)
+    assert len(loaded) == 3
+    for name in loaded:
+        file = await site.client.get(f"/{name}")
+        assert file.status_code == 200, name
+        assert file.headers["content-type"].startswith(("text/css", "text/javascript"))
+        assert file.headers["cache-control"] == "public, max-age=3600"
+    assert "://" not in page.text
 
 
 async def test_cors_is_off_unless_set() -> None:
