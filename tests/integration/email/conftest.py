@@ -15,6 +15,7 @@ from uuid import uuid4
 import httpx
 import jwt
 import pytest
+import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 
 from contracts.topics import LANES
@@ -93,7 +94,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0)
         await asyncio.sleep(0.05)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(kafka_bootstrap: str, mongo_url: str, aws: AwsEndpoints) -> EmailSettings:
     return load(
         EmailSettings,
@@ -144,17 +145,34 @@ async def process(
             await stop()
 
 
-@pytest.fixture
-async def mail(settings: EmailSettings, aws: AwsEndpoints) -> AsyncIterator[Running]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(settings: EmailSettings, aws: AwsEndpoints) -> AsyncIterator[Running]:
+    """One process for all tests of a module: joining its consumer groups takes longer than most of them."""
     await apply(settings.kafka_bootstrap)
-    async with SimulatorClient(aws.ses_endpoint_url) as simulator, process(settings) as (email, _):
-        await simulator.reset()
+    async with SimulatorClient(aws.ses_endpoint_url) as simulator:
         await simulator.settings(maxSendRate=1000)
-        producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, acks="all")
-        await producer.start()
-        try:
-            base = f"http://127.0.0.1:{email.server.port}"
-            async with httpx.AsyncClient(base_url=base, timeout=10, trust_env=False) as http:
-                yield Running(email, producer, simulator, http, await simulator.position())
-        finally:
-            await producer.stop()
+        async with process(settings) as (email, _), plain_clients(settings, email) as (producer, http):
+            yield Running(email, producer, simulator, http, await simulator.position())
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def mail(running: Running) -> Running:
+    """The process, and a provider without faults."""
+    await running.simulator.faults()
+    running.position = await running.simulator.position()
+    return running
+
+
+@asynccontextmanager
+async def plain_clients(
+    settings: EmailSettings, email: Email
+) -> AsyncIterator[tuple[AIOKafkaProducer, httpx.AsyncClient]]:
+    """What any service of the CRM would use."""
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, acks="all")
+    await producer.start()
+    try:
+        base = f"http://127.0.0.1:{email.server.port}"
+        async with httpx.AsyncClient(base_url=base, timeout=10, trust_env=False) as http:
+            yield producer, http
+    finally:
+        await producer.stop()
