@@ -54,7 +54,7 @@ def lag(
     seconds: Annotated[float, typer.Option(min=0, max=60, help="Measure the pace over so long; 0 = not at all.")] = 1.0,
     json: Json = False,
 ) -> None:
-    """Position, end and lag of every consumer group and of every generation of a projection, and their pace."""
+    """Position, end, lag and pace of every consumer group and of every generation of a projection, in records."""
     found = run(_measure(seconds))
     if json:
         print_json([_as_json(each) for each in found])
@@ -63,21 +63,21 @@ def lag(
         say("nobody has read anything yet")
         return
     if partitions:
-        rows = table("reader", "topic", "partition", "position", "end", "lag", "records/s", "owner", right=_NUMBERS)
+        rows = table("reader", "topic", "part", "position", "end", "lag", "/s", "owner", right=_NUMBERS)
         for each in found:
             at = each.now
             numbers = (str(at.partition), str(at.position), str(at.end), str(at.lag), _pace(each.rate))
-            rows.add_row(at.reader, at.topic, *numbers, at.owner or "")
+            rows.add_row(at.reader, at.topic, *numbers, (at.owner or "")[-8:])
     else:
-        rows = table("reader", "topic", "partitions", "done", "end", "lag", "records/s", "caught up in", right=_NUMBERS)
-        for whole, count in _by_topic(found):
+        rows = table("reader", "topic", "done", "end", "lag", "/s", "ready in", right=_NUMBERS)
+        for whole in _by_topic(found):
             at = whole.now
-            numbers = (str(count), str(at.position), str(at.end), str(at.lag), _pace(whole.rate))
+            numbers = (str(at.position), str(at.end), str(at.lag), _pace(whole.rate))
             rows.add_row(at.reader, at.topic, *numbers, "now" if at.lag == 0 else span(whole.eta))
     console().print(rows)
 
 
-_NUMBERS = ("partition", "partitions", "position", "done", "end", "lag", "records/s")
+_NUMBERS = ("part", "position", "done", "end", "lag", "/s")
 
 
 async def _measure(seconds: float) -> list[Moving]:
@@ -133,18 +133,18 @@ async def _readers() -> list[Reader]:
     ]
 
 
-def _by_topic(found: Sequence[Moving]) -> list[tuple[Moving, int]]:
-    """Sums over partitions, and how many there are."""
+def _by_topic(found: Sequence[Moving]) -> list[Moving]:
+    """Sums over partitions."""
     gathered: dict[tuple[str, str, str], list[Moving]] = {}
     for each in found:
         gathered.setdefault(each.now.key[:3], []).append(each)
-    sums: list[tuple[Moving, int]] = []
+    sums: list[Moving] = []
     for (kind, reader, topic), members in gathered.items():
         end = sum(each.now.end for each in members)
         behind = sum(each.now.lag for each in members)
         rates = [each.rate for each in members if each.rate is not None]
         whole = Reader(kind, reader, topic, -1, end - behind, end, None)
-        sums.append((Moving(whole, sum(rates) if rates else None), len(members)))
+        sums.append(Moving(whole, sum(rates) if rates else None))
     return sums
 
 

@@ -45,7 +45,7 @@ def table(*columns: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = (
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         unbroken = name in right or name in whole
         made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=unbroken)

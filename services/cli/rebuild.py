@@ -1,0 +1,313 @@
+"""`mailroom rebuild`: a read model anew from the log, beside the live one, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+
+import typer
+
+from services.cli.environment import run
+from services.cli.output import Json, confirm, console, moment, print_json, refuse, say, span, table
+
+if TYPE_CHECKING:
+    from services.events.app import Foundation
+    from services.events.operating import ProjectionOperator
+    from services.events.ports import Generation
+    from services.events.rebuild import Plan, Rebuild
+    from services.events.watching import ProjectionState
+
+T = TypeVar("T")
+
+app = typer.Typer(no_args_is_help=True, help="Build a read model anew from the log, beside the live one.")
+
+Name = Annotated[Literal["email_log"], typer.Argument(metavar="PROJECTION", help="email_log")]
+Number = Annotated[int, typer.Argument(metavar="GENERATION", min=1)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+LOOK_SECONDS: Final = 0.25
+IDLE_LOOKS: Final = 40
+"""Looks after which a rebuild that nobody has begun, or that stands still, is told to be so."""
+
+
+@app.command("dry-run")
+def dry_run(projection: Name, json: Json = False) -> None:
+    """What a rebuild would do; changes nothing."""
+    plan = run(_with_foundation(_plan))
+    if json:
+        print_json(
+            {
+                "projection": plan.projection,
+                "version": plan.version,
+                "active": plan.active,
+                "partitions": plan.partitions,
+                "events": plan.events,
+                "lostHead": list(plan.lost_head),
+            }
+        )
+        return
+    say(f"{plan.projection}, fold version {plan.version}; generation {plan.active or 'none'} is active")
+    say(f"it would read about {plan.events} events of {plan.partitions} partitions into a new generation,")
+    say("catch up, compare with live, and swap if nothing differs; live goes on meanwhile")
+    if plan.lost_head:
+        say(
+            f"BUT the log has lost the first events of partitions {', '.join(map(str, plan.lost_head))}: --without-head"
+        )
+
+
+@app.command("start")
+def start(
+    projection: Name,
+    detach: Annotated[bool, typer.Option("--detach", help="Only ask for it; do not watch.")] = False,
+    without_head: Annotated[
+        bool, typer.Option("--without-head", help="Although the log has lost its first events: mails will be lost.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Ask for a rebuild and watch it. The events service does it; it goes on when you stop watching."""
+
+    async def begin(base: Foundation) -> Generation:
+        return await _rebuild(base).create(without_head=without_head)
+
+    made = run(_with_foundation(begin))
+    if detach:
+        _tell(
+            made, json, f"generation {made.number} is asked for; watch it: mailroom rebuild status --follow email_log"
+        )
+        return
+    _follow(made.number, json)
+
+
+@app.command("status")
+def status(
+    projection: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch the rebuild in progress to its end.")] = False,
+    json: Json = False,
+) -> None:
+    """All generations, which one is read, and how far a rebuild is."""
+    if follow:
+
+        async def which(base: Foundation) -> Generation:
+            return await _operator(base).building()
+
+        _follow(run(_with_foundation(which)).number, json)
+        return
+
+    async def look(base: Foundation) -> ProjectionState:
+        return await _operator(base).state()
+
+    state = run(_with_foundation(look))
+    if json:
+        from services.events.entrypoints.http_projections import ProjectionDetail
+
+        print_json(ProjectionDetail.of(state).to_wire())
+        return
+    rows = table(
+        "no.", "stage", "fold", "made (UTC)", "lag", "how it is", right=("no.", "fold", "lag"), whole=("made (UTC)",)
+    )
+    for each in state.generations:
+        lag = state.lag(each.number)
+        rows.add_row(
+            str(each.number),
+            ("paused in " if each.paused else "") + each.stage,
+            str(each.version),
+            moment(each.created_at),
+            "" if lag is None else str(lag),
+            _progress(each) or _note(each),
+        )
+    out = console()
+    out.print(rows)
+    back = f"; a rollback goes to {state.pointer.previous}" if state.pointer.previous is not None else ""
+    out.print(f"{state.name}: generation {state.pointer.active or 'none'} is read{back}", style="dim")
+
+
+@app.command("pause")
+def pause(projection: Name, json: Json = False) -> None:
+    """Let the rebuild in progress rest while it is being filled."""
+    _verb(lambda operator: operator.pause(), json, "rests; go on: mailroom rebuild resume email_log")
+
+
+@app.command("resume")
+def resume(projection: Name, json: Json = False) -> None:
+    """Let it go on."""
+    _verb(lambda operator: operator.resume(), json, "goes on; watch it: mailroom rebuild status --follow email_log")
+
+
+@app.command("rollback")
+def rollback(projection: Name, yes: Yes = False, json: Json = False) -> None:
+    """Read the generation before the active one again, at once; both are kept up to date."""
+    confirm(f"Read the generation of {projection} before the active one again?", yes=yes)
+    _verb(lambda operator: operator.rollback(), json, "is read again")
+
+
+@app.command("abandon")
+def abandon(projection: Name, generation: Number, yes: Yes = False, json: Json = False) -> None:
+    """Give up a generation that is not read, and drop its documents."""
+    confirm(f"Drop generation {generation} of {projection}?", yes=yes)
+
+    async def give_up(base: Foundation) -> Generation:
+        await _rebuild(base).abandon(generation)
+        return await _get(base, generation)
+
+    _tell(run(_with_foundation(give_up)), json, f"generation {generation} is abandoned")
+
+
+@app.command("accept")
+def accept(projection: Name, generation: Number, yes: Yes = False, json: Json = False) -> None:
+    """Swap a generation in although it differs from the live one. Look at `status` and some of the documents first."""
+    confirm(f"Read generation {generation} of {projection} although its documents differ?", yes=yes)
+
+    async def take(base: Foundation) -> Generation:
+        await _rebuild(base).run(generation, accept_differences=True)
+        return await _get(base, generation)
+
+    _tell(run(_with_foundation(take)), json, f"generation {generation} is read now; back: mailroom rebuild rollback")
+
+
+def _verb(verb: Callable[[ProjectionOperator], Awaitable[Generation]], json: bool, told: str) -> None:
+    async def act(base: Foundation) -> Generation:
+        return await verb(_operator(base))
+
+    generation = run(_with_foundation(act))
+    _tell(generation, json, f"generation {generation.number} {told}")
+
+
+def _tell(generation: Generation, json: bool, told: str) -> None:
+    if json:
+        print_json(_as_json(generation))
+    else:
+        say(told)
+
+
+def _follow(number: int, json: bool) -> None:
+    """Watch a generation until it is read, or nobody goes on with it; exit status 1 then."""
+    try:
+        ended = run(_with_foundation(lambda base: _watch(base, number, silent=json)))
+    except KeyboardInterrupt:
+        say("\nit goes on in the events service; watch it: mailroom rebuild status --follow email_log")
+        raise
+    if json:
+        print_json(_as_json(ended))
+    elif ended.stage == "active":
+        say(f"generation {number} is read now{_compared(ended)}; back: mailroom rebuild rollback email_log")
+    if ended.stage != "active":
+        if _differs(ended):
+            hint = f"look at them, then: mailroom rebuild accept|abandon email_log {number}"
+            raise refuse(f"generation {number} differs from the live one{_compared(ended)}; {hint}")
+        raise refuse(f"generation {number} ended as {ended.stage}")
+
+
+async def _watch(base: Foundation, number: int, *, silent: bool) -> Generation:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
+    still, before = 0, ""
+    with Progress(*columns, console=console(), disable=silent, expand=True) as bar:
+        task = bar.add_task("asked for", total=None, pace="")
+        while True:
+            found = await _get(base, number)
+            still = still + 1 if repr(found) == before else 0
+            before = repr(found)
+            _show(bar, task, found, waiting=still > IDLE_LOOKS)
+            if found.stage not in _ON_THE_WAY or (_differs(found) and still > IDLE_LOOKS):
+                return found
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+_ON_THE_WAY: Final = ("created", "backfilling", "catchingUp", "verified")
+
+
+def _show(bar: Any, task: Any, found: Generation, *, waiting: bool) -> None:
+    progress = found.progress
+    stage = "paused" if found.paused else "asked for" if progress is None else progress.stage
+    if waiting and not found.paused:
+        stage = f"{stage}, nobody works on it: does the events service run?"
+    if progress is None:
+        bar.update(task, description=stage)
+        return
+    pace = f"{progress.rate:,.0f}/s, {span(progress.eta)} left" if progress.rate else ""
+    bar.update(task, description=stage, completed=progress.done, total=max(1, progress.total), pace=pace)
+
+
+def _differs(generation: Generation) -> bool:
+    return generation.stage != "active" and bool((generation.report or {}).get("differing"))
+
+
+def _compared(generation: Generation) -> str:
+    report = generation.report
+    if report is None:
+        return ""
+    told = f": {report.get('documents')} documents compared, {report.get('differing')} differ"
+    reshaped = report.get("reshaped")
+    return told + (f", {reshaped} have the new version's shape" if reshaped else "")
+
+
+def _progress(generation: Generation) -> str:
+    progress = generation.progress
+    if progress is None or generation.stage not in _ON_THE_WAY:
+        return ""
+    share = f"{100 * progress.done / progress.total:.0f} %" if progress.total else ""
+    return f"{progress.stage} {share} {progress.rate:,.0f}/s, {span(progress.eta)} left"
+
+
+def _note(generation: Generation) -> str:
+    if generation.grace_until is not None and generation.stage == "grace":
+        return f"kept up to date until {moment(generation.grace_until)}"
+    return _compared(generation).removeprefix(": ")
+
+
+def _as_json(generation: Generation) -> dict[str, Any]:
+    from services.events.entrypoints.http_projections import GenerationView
+
+    return GenerationView.of(generation, None).to_wire()
+
+
+async def _plan(base: Foundation) -> Plan:
+    return await _rebuild(base).plan()
+
+
+async def _get(base: Foundation, number: int) -> Generation:
+    found = await base.side.generations.get(number)
+    if found is None:
+        raise refuse(f"there is no generation {number}")
+    return found
+
+
+def _operator(base: Foundation) -> ProjectionOperator:
+    from services.events.serving import operator
+
+    return operator(base.settings, base.side)
+
+
+def _rebuild(base: Foundation) -> Rebuild:
+    from services.events.adapters.backfill_processes import BackfillProcesses
+
+    workers = BackfillProcesses(base.settings.rebuild_workers)
+    return base.side.rebuild(workers, grace=base.settings.grace_hours * 3600)
+
+
+async def _with_foundation(work: Callable[[Foundation], Awaitable[T]]) -> T:
+    async with _foundation() as base:
+        return await work(base)
+
+
+@asynccontextmanager
+async def _foundation() -> AsyncIterator[Foundation]:
+    from services.events.app import foundation
+    from services.events.settings import EventsSettings
+    from services.kit.mongo import ping
+    from services.kit.settings import load
+
+    base = foundation(load(EventsSettings))
+    try:
+        await ping(base.client)
+        yield base
+    finally:
+        base.client.close()
