@@ -1,0 +1,46 @@
+"""The email service's settings: every problem at once and by name, and what they become."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from services.email.settings import EmailSettings
+from services.kit.errors import SettingsError
+from services.kit.settings import load
+
+GOOD = {
+    "AWS_REGION": "eu-central-1",
+    "AWS_S3_BUCKET": "bucket",
+    "SES_CONFIGURATION_SET": "mailroom",
+    "AWS_SES_FROM_EMAIL": "CRM <crm@Example.com>",
+    "AWS_SES_REPLY_TO": "help@example.com",
+    "MAILROOM_SENDER_ADDRESSES": "sales@example.com, news@example.com",
+    "MAILROOM_NOTIFICATIONS_QUEUE_URL": "http://127.0.0.1/queue",
+    "MAILROOM_KAFKA_BOOTSTRAP": "127.0.0.1:9092",
+    "MAILROOM_MONGO_URL": "mongodb://127.0.0.1/?replicaSet=rs0",
+    "MAILROOM_PUBLIC_URL": "https://mail.example.com",
+    "MAILROOM_JWT_ALGORITHM": "HS256",
+    "MAILROOM_JWT_SECRET": "s" * 32,
+    "FILE_ENCRYPTION_KEY": "k" * 32,
+}
+
+
+def test_everything_that_is_missing_or_wrong_is_told_at_once() -> None:
+    bad = {"AWS_SES_FROM_EMAIL": "nobody", "MAILROOM_SENDER_ADDRESSES": "a@example.com,oops", "AWS_REGION": ""}
+    with pytest.raises(SettingsError) as caught:
+        load(EmailSettings, GOOD | bad | {"MAILROOM_EMAIL_PORT": "99999"})
+    told = " ".join(caught.value.problems)
+    for name in (*bad, "MAILROOM_EMAIL_PORT"):
+        assert name in told
+    assert len(caught.value.problems) == 4
+
+
+def test_what_they_become() -> None:
+    settings = load(EmailSettings, GOOD | {"MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES": "5"})
+    assert settings.identity.verified == {"crm@example.com", "sales@example.com", "news@example.com"}
+    assert settings.identity.default == "CRM <crm@Example.com>"
+    assert settings.policy.unknown_after_auth == timedelta(minutes=5)
+    assert settings.account.region == "eu-central-1"
+    assert "k" * 32 in settings.secret_values()

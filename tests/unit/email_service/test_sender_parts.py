@@ -1,0 +1,205 @@
+"""The sender's small parts: circuits, lanes, routing, and what sweeps take and leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.email.domain.circuit import FIRST_PAUSE, LONGEST_PAUSE, SILENCE_LIMIT, Circuit
+from services.email.domain.commands import Expire
+from services.email.domain.content import SealedBody
+from services.email.domain.lanes import FLOOR_EVERY, Lanes
+from services.email.domain.message import Policy
+from services.email.domain.outcomes import Rejected
+from services.email.domain.routing import Offer, choose
+from services.email.entrypoints.sender_work import Limits
+from services.email.entrypoints.sweeper import COMMANDS_KEPT, UNNAMED_FOR, Sweeper
+from services.email.ports import NewContent
+from services.kit.health import Progress
+from services.kit.testing import FakeClock
+from tests.unit.email_service.fakes import Post
+from tests.unit.email_service.mail import REFUSED, SILENCE, SUSPENDED, THROTTLED, UNCALLED, YES
+
+UNREACHABLE = Rejected("connectionFailed", "refused", "unreachable")
+
+
+# --- circuit -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refusal", [SUSPENDED, THROTTLED, UNREACHABLE])
+def test_a_refusal_of_the_account_opens_it_and_one_attempt_tries_again(refusal: Rejected) -> None:
+    circuit = Circuit()
+    assert circuit.allowance(0) > 100
+    circuit.heard(refusal, 0)
+    pause = FIRST_PAUSE[refusal.kind]
+    assert (circuit.allowance(pause - 0.01), circuit.may_call(), circuit.is_open) == (0, False, True)
+    assert circuit.allowance(pause) == 1
+    circuit.planned()
+    assert circuit.allowance(pause) == 0
+    circuit.heard(YES, pause)
+    assert (circuit.allowance(pause) > 100, circuit.is_open) == (True, False)
+
+
+def test_the_pause_doubles_while_nothing_gets_through_and_starts_over_after() -> None:
+    circuit, now, pauses = Circuit(), 0.0, []
+    for _ in range(12):
+        circuit.heard(SUSPENDED, now)
+        assert circuit.open_until is not None
+        pauses.append(circuit.open_until - now)
+        now = circuit.open_until
+        assert circuit.allowance(now) == 1
+        circuit.planned()
+    assert pauses[:3] == [5.0, 10.0, 20.0]
+    assert pauses[-1] == LONGEST_PAUSE["account"]
+    circuit.heard(YES, now)
+    circuit.heard(SUSPENDED, now)
+    assert circuit.open_until == now + 5.0
+
+
+def test_calls_that_were_under_way_when_it_opened_do_not_prolong_it() -> None:
+    circuit = Circuit()
+    for n in range(30):
+        circuit.heard(SUSPENDED, n / 100)
+    assert circuit.open_until == 5.0
+
+
+def test_a_refused_mail_says_that_the_account_is_fine() -> None:
+    circuit = Circuit()
+    circuit.heard(SUSPENDED, 0)
+    assert circuit.allowance(5) == 1
+    circuit.planned()
+    circuit.heard(REFUSED, 5)
+    assert not circuit.is_open
+
+
+def test_an_attempt_that_was_never_made_lets_another_one_try() -> None:
+    circuit = Circuit()
+    circuit.heard(SUSPENDED, 0)
+    assert circuit.allowance(5) == 1
+    circuit.planned()
+    assert circuit.allowance(5) == 0
+    circuit.heard(UNCALLED, 5)
+    assert circuit.allowance(5) == 1
+
+
+def test_a_run_of_silence_opens_it_and_a_single_one_does_not() -> None:
+    circuit = Circuit()
+    for _ in range(SILENCE_LIMIT - 1):
+        circuit.heard(SILENCE, 0)
+    assert not circuit.is_open
+    circuit.heard(YES, 0)
+    for _ in range(SILENCE_LIMIT):
+        circuit.heard(SILENCE, 0)
+    assert circuit.is_open
+
+
+def test_the_provider_s_own_wish_counts_if_longer() -> None:
+    circuit = Circuit()
+    circuit.heard(Rejected("Throttling", "", "throttle", retry_after=30), 0)
+    assert circuit.open_until == 30
+
+
+# --- lanes and routes --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Item:
+    lane: str
+    n: int
+
+
+def test_lanes_go_by_importance_and_each_gets_its_share() -> None:
+    lanes: Lanes[Item] = Lanes()
+    lanes.add(Item(lane, n) for lane in ("low", "normal", "high", "urgent") for n in range(100))
+    picked = [lanes.other() for _ in range(10 * FLOOR_EVERY)]
+    counts = {
+        lane: sum(item is not None and item.lane == lane for item in picked) for lane in ("high", "normal", "low")
+    }
+    assert counts["high"] >= 10 * (FLOOR_EVERY - 1)
+    assert min(counts["normal"], counts["low"]) >= 3
+    urgent = [lanes.urgent() for _ in range(101)]
+    assert [item.n for item in urgent if item] == list(range(100))
+    assert urgent[-1] is None
+
+
+def test_what_is_put_back_goes_next_and_clearing_gives_all() -> None:
+    lanes: Lanes[Item] = Lanes()
+    lanes.add([Item("low", n) for n in range(4)])
+    first, second = lanes.other(), lanes.other()
+    assert first
+    assert second
+    lanes.put_back([first, second])
+    assert [item.n for item in lanes.clear()] == [0, 1, 2, 3]
+    assert len(lanes) == 0
+
+
+def test_the_cheapest_provider_that_takes_mail_gets_it() -> None:
+    assert choose([], []) is None
+    assert choose([Offer("a", 200), Offer("b", 100)], []) == ("b", "cheapest")
+    assert choose([Offer("a", 200)], ["b"]) == ("a", "failover")
+    assert choose([Offer("a", 200)], ["b", "a"]) == ("a", "retry")
+
+
+def test_a_call_ends_before_anybody_calls_it_unknown() -> None:
+    assert timedelta(seconds=Limits().licence + Limits().call) < Policy().call_window
+
+
+# --- sweeps ------------------------------------------------------------------------------------------------------
+
+
+async def test_sweeps_delete_what_no_stream_names_and_keep_the_rest() -> None:
+    clock = FakeClock()
+    post = Post(clock=clock)
+    sweeper = Sweeper(post.streams, post.contents, clock, Progress(clock))
+    (named,) = await post.queue()
+    waiting = post.ids.new()
+    await _put(post, named, "message", b"another rendering")
+    await _put(post, named, "sealed", SealedBody(text="x").to_bytes())
+    await _put(post, waiting, "sealed", b"a command that no intake has taken yet")
+    await _put(post, post.ids.new(), "message", b"a crash came before the append")
+    await sweeper.sweep_unnamed()
+    assert len(post.contents.kept) == 5
+    clock.move(UNNAMED_FOR.total_seconds() + 1)
+    await sweeper.sweep_unnamed()
+    left = {(key.message_id, stored.kind, kept) for key, (stored, _, kept) in post.contents.kept.items()}
+    assert left == {(named, "message", True), (waiting, "sealed", False)}
+    clock.move(COMMANDS_KEPT.total_seconds())
+    await sweeper.sweep_unnamed()
+    assert {key.message_id for key in post.contents.kept} == {named}
+
+
+async def test_what_is_put_again_meanwhile_is_not_swept() -> None:
+    clock = FakeClock()
+    post = Post(clock=clock)
+    sweeper = Sweeper(post.streams, post.contents, clock, Progress(clock))
+    message_id = post.ids.new()
+    await _put(post, message_id, "message", b"x")
+    clock.move(UNNAMED_FOR.total_seconds() + 1)
+    await _put(post, message_id, "message", b"x")
+    await sweeper.sweep_unnamed()
+    assert len(post.contents.kept) == 1
+
+
+async def test_auth_content_goes_when_its_message_is_over() -> None:
+    clock = FakeClock()
+    post = Post(clock=clock)
+    sweeper = Sweeper(post.streams, post.contents, clock, Progress(clock))
+    (live,) = await post.queue(category="auth")
+    (over,) = await post.queue(category="auth", expires_at=clock.now() + timedelta(seconds=1))
+    (other,) = await post.queue(expires_at=clock.now() + timedelta(seconds=1))
+    clock.move(60)
+    for message_id in (over, other):
+        await _expire(post, message_id)
+    await sweeper.sweep_auth()
+    assert {key.message_id for key in post.contents.kept} == {live, other}
+
+
+async def _put(post: Post, message_id: str, kind: Any, data: bytes) -> None:
+    await post.contents.put_many([NewContent(message_id, "notification", kind, data)])
+
+
+async def _expire(post: Post, message_id: str) -> None:
+    await post.streams.change({message_id: lambda held: post.streams.decide(held, Expire())})
