@@ -12,9 +12,19 @@ from services.kit.settings import load
 
 USAGE = f"usage: python -m services.email {'|'.join(ROLES)}\n"
 
+OTHERS = (
+    "MAILROOM_EVENTS_DATABASE",
+    "MAILROOM_EVENTS_PORT",
+    "MAILROOM_EVENTS_PARKED_PER_MINUTE",
+    "MAILROOM_GRACE_HOURS",
+    "MAILROOM_REBUILD_WORKERS",
+    "MAILROOM_EMAIL_EVENTS_TOPIC",
+)
+"""Variables that the events service reads: one environment may serve both."""
+
 
 async def _application(role: Role) -> int:
-    return await run(role, load(EmailSettings))
+    return await run(role, load(EmailSettings, others=OTHERS))
 
 
 if __name__ == "__main__":
