@@ -65,8 +65,11 @@ class Caller:
             try:
                 outcome = await self._attempt(wave, planned)
             except asyncio.CancelledError:
-                self._answer(wave, planned, Unknown("the process stopped during the call"))
-                raise
+                self._answer(wave, planned, Unknown("the call was cancelled"))
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                continue  # it leaked out of a client library: not we are told to stop, and this worker is needed
             self._answer(wave, planned, outcome)
 
     async def _attempt(self, wave: Wave, planned: PlannedAttempt) -> Outcome:

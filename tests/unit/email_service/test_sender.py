@@ -99,6 +99,25 @@ async def test_a_call_beyond_its_time_limit_is_unknown() -> None:
         await all_in(post, message_ids, "OutcomeUnknown")
 
 
+async def test_a_cancellation_that_leaks_out_of_a_library_costs_one_outcome_and_no_worker() -> None:
+    post = Post()
+    leaks = 2
+
+    async def leaky(attempt: OutgoingAttempt) -> Answer:
+        nonlocal leaks
+        if leaks:
+            leaks -= 1
+            raise asyncio.CancelledError
+        return post.provider.take(attempt)
+
+    post.provider = FakeProvider(leaky)
+    async with running(post.sender(limits=Limits(concurrency=1))):
+        first = await post.queue(2)
+        await all_in(post, first, "OutcomeUnknown")
+        later = await post.queue(3)
+        await all_in(post, later, "Sent")
+
+
 async def test_an_adapter_that_raises_leaves_an_unknown_outcome() -> None:
     post = Post()
 
