@@ -9,11 +9,10 @@ data: camelCase, absent instead of null, defaults filled in, times canonical (a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import CoreSchema, SchemaValidator, core_schema
+from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
 from contracts.base import format_time
 from contracts.envelope import Envelope
@@ -22,27 +21,32 @@ from contracts.registry import EVENTS, EventType, event_from_wire, rank_of, read
 from services.events.projections.known import KnownEvent
 
 _TYPE = b'"type":"'
-_CANONICAL_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"
-
-
-def _on_the_calendar(time: str) -> str:
-    datetime.fromisoformat(time)
-    return time
-
-
-_time = core_schema.no_info_after_validator_function(
-    _on_the_calendar, core_schema.str_schema(pattern=_CANONICAL_TIME, max_length=27)
+_DATE = (
+    r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    r"|02-(?:0[1-9]|1[0-9]|2[0-8]))"
 )
-_not_null = core_schema.union_schema(
-    [
-        core_schema.str_schema(),
-        core_schema.int_schema(),
-        core_schema.bool_schema(),
-        core_schema.float_schema(),
-        core_schema.list_schema(core_schema.any_schema()),
-        core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema()),
-    ]
-)
+_HOUR = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}"
+_TIME = core_schema.str_schema(pattern=f"^[1-9][0-9]{{3}}-{_DATE}T{_HOUR}Z$")
+"""Times in canonical form on days that every year has; the judge knows the leap days."""
+
+_VALUE = "a JSON value"
+
+
+def _values(*more: CoreSchema) -> CoreSchema:
+    """Any JSON value without an infinite number inside, which is no JSON though many parsers take and some write it."""
+    inside = core_schema.definition_reference_schema(_VALUE)
+    return core_schema.union_schema(
+        [
+            core_schema.str_schema(),
+            core_schema.int_schema(),
+            core_schema.bool_schema(),
+            core_schema.float_schema(allow_inf_nan=False),
+            core_schema.dict_schema(core_schema.str_schema(), inside),
+            core_schema.list_schema(inside),
+            *more,
+        ],
+        mode="left_to_right",
+    )
 
 
 def read_event(raw: bytes | None, partition: int, offset: int, subject: str | None = None) -> KnownEvent:
@@ -82,7 +86,7 @@ def _fast(raw: bytes) -> dict[str, Any] | None:
     """The attributes and data of a plain record, None where only the judge can tell."""
     start = raw.find(_TYPE) + len(_TYPE)
     validator = _VALIDATORS.get(raw[start : raw.find(b'"', start)])
-    if validator is None or b"NaN" in raw or b"Infinity" in raw:  # no JSON, though many write it
+    if validator is None:
         return None
     try:
         wire: dict[str, Any] = validator.validate_json(raw, strict=True)
@@ -106,17 +110,21 @@ def _exact(raw: bytes | None) -> dict[str, Any]:
 def _validator(event_type: EventType) -> SchemaValidator:
     attributes = _fields(Envelope, without=("type", "time", "dataversion", "data")) | {
         "type": core_schema.typed_dict_field(core_schema.literal_schema([event_type.name])),
-        "time": core_schema.typed_dict_field(_time),
+        "time": core_schema.typed_dict_field(_TIME),
         "dataversion": core_schema.typed_dict_field(
             core_schema.int_schema(ge=event_type.version, le=event_type.version), required=event_type.version != 1
         ),
         "data": core_schema.typed_dict_field(_object(event_type.model)),
     }
-    return SchemaValidator(core_schema.typed_dict_schema(attributes, extra_behavior="allow"))
+    whole = core_schema.typed_dict_schema(attributes, extra_behavior="allow")
+    value = {**_values(core_schema.none_schema()), "ref": _VALUE}
+    return SchemaValidator(
+        core_schema.definitions_schema(whole, [cast("CoreSchema", value)]), CoreConfig(cache_strings="keys")
+    )
 
 
 def _object(model: type[BaseModel]) -> CoreSchema:
-    return core_schema.typed_dict_schema(_fields(model), extra_behavior="allow", extras_schema=_not_null)
+    return core_schema.typed_dict_schema(_fields(model), extra_behavior="allow", extras_schema=_values())
 
 
 def _fields(model: type[BaseModel], without: tuple[str, ...] = ()) -> dict[str, core_schema.TypedDictField]:
@@ -156,8 +164,10 @@ def _strict(schema: Any) -> Any:
         return _object(schema["cls"])
     if kind == "definition-ref":
         raise TypeError("a model that contains itself cannot be read in one pass")
+    if kind == "any":
+        return core_schema.definition_reference_schema(_VALUE)
     if _is_time(schema):
-        return _time
+        return _TIME
     return {key: _strict(value) if key in _NESTED else value for key, value in schema.items() if key != "serialization"}
 
 

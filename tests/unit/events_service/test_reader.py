@@ -90,12 +90,12 @@ def test_what_our_writers_publish_is_read_the_fast_way(data: EventData) -> None:
 
 STRANGE = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 5), st.just(2**70), st.floats(), st.text(max_size=3),
-    st.sampled_from([[], {}, {"a": None}, ["x"], 1.0]),
+    st.sampled_from([[], {}, {"a": None}, ["x"], 1.0, 123456789, {"a": [123456789]}]),
     st.sampled_from([
         "1", "true", 1700000000, "email.sent", "ses", "accepted", "permanent",
         "2026-11-24T10:00:00Z", "2026-11-24T10:00:00.123456Z", "2026-11-24T11:00:00.123456+01:00",
         "2026-11-24T10:00:00", "2026-13-24T10:00:00.000000Z", "2026-11-24T24:00:00.000000Z",
-        "2026-02-29T10:00:00.000000Z", "0000-11-24T10:00:00.000000Z", "2026-11-24 10:00:00.000000Z",
+        "2026-02-29T10:00:00.000000Z", "2028-02-29T10:00:00.000000Z", "0000-11-24T10:00:00.000000Z", "2026-11-24 10:00:00.000000Z",
         "٢٠٢٦-11-24T10:00:00.000000Z",
     ]),
 )  # fmt: skip
@@ -121,6 +121,7 @@ def records(draw: st.DrawFn) -> bytes:
     dump: Callable[..., str] = json.dumps
     separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
     text = dump({key: wire[key] for key in keys}, separators=separators, ensure_ascii=draw(st.booleans()))
+    text = text.replace("123456789", "1e999")
     return text.encode(errors="surrogatepass")
 
 
