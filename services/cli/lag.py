@@ -66,14 +66,12 @@ def lag(
         rows = table("reader", "topic", "part", "position", "end", "lag", "/s", "owner", right=_NUMBERS)
         for each in found:
             at = each.now
-            numbers = (str(at.partition), str(at.position), str(at.end), str(at.lag), _pace(each.rate))
-            rows.add_row(at.reader, at.topic, *numbers, (at.owner or "")[-8:])
+            rows.add_row(at.reader, at.topic, str(at.partition), *_numbers(each), (at.owner or "")[-8:])
     else:
         rows = table("reader", "topic", "done", "end", "lag", "/s", "ready in", right=_NUMBERS)
         for whole in _by_topic(found):
             at = whole.now
-            numbers = (str(at.position), str(at.end), str(at.lag), _pace(whole.rate))
-            rows.add_row(at.reader, at.topic, *numbers, "now" if at.lag == 0 else span(whole.eta))
+            rows.add_row(at.reader, at.topic, *_numbers(whole), "now" if at.lag == 0 else span(whole.eta))
     console().print(rows)
 
 
@@ -148,8 +146,9 @@ def _by_topic(found: Sequence[Moving]) -> list[Moving]:
     return sums
 
 
-def _pace(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:.0f}"
+def _numbers(each: Moving) -> tuple[str, str, str, str]:
+    pace = "" if each.rate is None else f"{each.rate:.0f}"
+    return str(each.now.position), str(each.now.end), str(each.now.lag), pace
 
 
 def _as_json(each: Moving) -> dict[str, Any]:

@@ -49,9 +49,10 @@ def list_parked(
     if not found:
         say(f"the {service} service has no such record")
         return
-    rows = table("id", "kind", "reason", "parked (UTC)", "tries", "status", right=("tries",))
+    rows = table("id", "why", "parked (UTC)", "tries", "status", right=("tries",), whole=("id",))
     for record in found:
-        rows.add_row(record.id, record.kind, record.reason, moment(record.at), str(record.tries), record.status)
+        why = record.reason if record.reason == record.kind else f"{record.kind}: {record.reason}"
+        rows.add_row(record.id, why, moment(record.at)[5:16], str(record.tries), record.status)
     out = console()
     out.print(rows)
     more_there = ", there are more (--limit)" if more else ""
@@ -96,6 +97,19 @@ def show(parked_id: ParkedId, service: OfService, json: Json = False) -> None:
     if found.stack:
         out.print("stack:", style="bold")
         out.print(_plain(found.stack))
+
+
+@app.command("retry")
+def retry(parked_id: ParkedId, service: OfService, json: Json = False) -> None:
+    """Hand one record to its consumer's handler again, with its own origin. Exit status 1 when it fails again."""
+    found = run(_retry(service, parked_id))
+    if json:
+        print_json(found.to_wire())
+    elif found.status == "retried":
+        say(f"{found.id}: handled")
+    else:
+        say(f"{found.id}: still parked: {found.last_error or found.reason}")
+    raise typer.Exit(0 if found.status == "retried" else 1)
 
 
 @app.command("discard")
@@ -150,6 +164,30 @@ async def _show(service: Service, parked_id: str) -> ParkedDetail:
     if record is None:
         raise _none(service, parked_id)
     return detail_of(record)
+
+
+async def _retry(service: Service, parked_id: str) -> ParkedDetail:
+    consumer = (await _show(service, parked_id)).consumer
+    if service == "events":
+        await _retry_events(parked_id)
+    else:
+        await _retry_email(parked_id, consumer)
+    return await _show(service, parked_id)
+
+
+async def _retry_events(parked_id: str) -> None:
+    from services.cli.events_service import events_service
+    from services.events.serving import parked_retries
+
+    async with events_service() as base:
+        await parked_retries(base.side).retry(parked_id, by=actor())
+
+
+async def _retry_email(parked_id: str, consumer: str) -> None:
+    from services.cli.email_service import email_service, role_of
+
+    async with email_service(role_of(consumer), publishing=True) as email:
+        await email.retries.retry(parked_id, by=actor())
 
 
 async def _discard(service: Service, parked_id: str, reason: str) -> ParkedDetail:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import typer
@@ -294,20 +293,7 @@ def _rebuild(base: Foundation) -> Rebuild:
 
 
 async def _with_foundation(work: Callable[[Foundation], Awaitable[T]]) -> T:
-    async with _foundation() as base:
+    from services.cli.events_service import events_service
+
+    async with events_service() as base:
         return await work(base)
-
-
-@asynccontextmanager
-async def _foundation() -> AsyncIterator[Foundation]:
-    from services.events.app import foundation
-    from services.events.settings import EventsSettings
-    from services.kit.mongo import ping
-    from services.kit.settings import load
-
-    base = foundation(load(EventsSettings))
-    try:
-        await ping(base.client)
-        yield base
-    finally:
-        base.client.close()

@@ -67,12 +67,12 @@ def _differences(before: dict[str, Any] | None, after: dict[str, Any] | None) ->
             if recipient["status"] != "queued":
                 yield f"{recipient['address']}: {recipient['status']}, told before the request was known"
         return
-    if before["status"] != after["status"]:
-        yield f"mail: {before['status']} → {after['status']}"
     for old, new in zip(before["recipients"], after["recipients"], strict=True):
         changed = list(_recipient(old, new))
         if changed:
             yield f"{new['address']}: {', '.join(changed)}"
+    if before["status"] != after["status"]:
+        yield f"mail: {before['status']} → {after['status']}"
     if before["cost"] != after["cost"]:
         yield f"cost {_money(before['cost'])} → {_money(after['cost'])}"
 
