@@ -1,5 +1,6 @@
 """Where one local stack lives: its state folder, its ports, the cache it shares with other stacks."""
 
+import random
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from deploy.processes import Addresses
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
+_OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 DEFAULT_PORTS = {
     "gateway": 8100,
@@ -139,15 +141,24 @@ def throwaway_site(state_dir: Path, environ: Mapping[str, str]) -> Site:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listened on a moment ago, all different."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports of the loopback address that nobody listened on a moment ago, all different.
+
+    They are below the range from which the system takes the ports of outgoing connections: else a client that tries
+    to reach a stopped part could be given that part's own port, and keep the part from starting again.
+    """
+    lowest = int(_OUTGOING_PORTS.read_text().split()[0]) if _OUTGOING_PORTS.exists() else 32768
+    candidates = range(20000, lowest) or range(1024, 65536)
+    found: list[int] = []
+    for port in random.sample(candidates, len(candidates)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise StackError(f"No {count} free ports were found on {HOST}.")
 
 
 def remember_ports(site: Site) -> None:

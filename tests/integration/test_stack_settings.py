@@ -54,5 +54,8 @@ def test_two_parts_cannot_share_a_port(tmp_path: Path) -> None:
         )
 
 
-def test_free_ports_are_all_different() -> None:
-    assert len(set(free_ports(50))) == 50
+def test_free_ports_are_all_different_and_never_those_of_outgoing_connections() -> None:
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(ports) < lowest

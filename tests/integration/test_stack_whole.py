@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import httpx
+import pytest
 
 from deploy.local.parts import PARTS
 from deploy.local.site import ROOT
@@ -53,6 +54,9 @@ def test_a_killed_service_is_answered_for_and_comes_back(stack: Stack) -> None:
 
 
 def test_a_second_start_of_everything_takes_less_than_fifteen_seconds(stack: Stack) -> None:
+    crowd = os.getloadavg()[0] / (os.cpu_count() or 1)
+    if crowd > 2:
+        pytest.skip(f"other programs want {crowd:.0f} times the cores that there are: a time would measure them")
     stack.stop()
     assert all(stack.child(name) is None for name in PARTS)
     began = time.monotonic()
