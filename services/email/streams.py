@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from contracts.base import EventData
+from contracts.email.events import EmailFailed, EmailSendOutcomeUnknown
 from contracts.envelope import Envelope
 from services.email.domain.commands import Command
 from services.email.domain.decisions import Drafts, decide
-from services.email.domain.message import Message, Policy, State, due_at, fold, lookups
+from services.email.domain.message import Message, Policy, State, due_at, find_attempt, fold, lookups
+from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
 from services.kit.errors import (
     AppendOutcomeUnknown,
@@ -27,6 +29,7 @@ from services.kit.event_store.relay import StreamPublisher
 from services.kit.event_store.waiting import first_of
 from services.kit.health import Progress
 from services.kit.logs import get_logger
+from services.kit.metrics import Metrics
 
 log = get_logger(__name__)
 
@@ -88,9 +91,10 @@ class MessageStreams:
         ids: Ids,
         policy: Policy,
         publish: Callable[[Iterable[Stream]], None],
+        metrics: Metrics | None = None,
     ) -> None:
         self.store, self.policy = store, policy
-        self._clock, self._ids, self._publish = clock, ids, publish
+        self._clock, self._ids, self._publish, self._metrics = clock, ids, publish, metrics
 
     async def load_many(self, message_ids: Collection[str]) -> dict[str, Held | PermanentError]:
         """Every message, absent ones too; PermanentError `unreadableStream` for one that this build cannot read.
@@ -140,10 +144,11 @@ class MessageStreams:
         if not appends:
             return results
         confirmed: list[Stream] = []
-        for (n, _, _), state, result in zip(writing, states, await self.store.append_many(appends), strict=True):
+        for (n, step, _), state, result in zip(writing, states, await self.store.append_many(appends), strict=True):
             if isinstance(result, Appended):
                 confirmed.append(result.stream)
                 results[n] = Held(result.stream, state)
+                self._count(step.drafts, state)
             else:
                 results[n] = result
         self._publish(confirmed)
@@ -184,6 +189,16 @@ class MessageStreams:
         request = state.request
         due = due_at(state, self.policy)
         return StreamIndex(due, request.priority, lookups(state), request.user_id)
+
+    def _count(self, drafts: Drafts, state: State) -> None:
+        if self._metrics is None or not isinstance(state, Message):
+            return
+        for draft in drafts:
+            if isinstance(draft.data, EmailFailed):
+                self._metrics.inc(m.MESSAGES_FAILED, reason=draft.data.reason)
+            elif isinstance(draft.data, EmailSendOutcomeUnknown):
+                attempt = find_attempt(state.deliveries[draft.data.recipient], draft.data.attempt_id)
+                self._metrics.inc(m.OUTCOMES_UNKNOWN, provider=attempt.provider if attempt else "")
 
     def _stamp(self, step: Step) -> tuple[Envelope, ...]:
         stream = step.held.stream

@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from contracts.email.events import EmailFailed
 from services.email.domain.circuit import Circuit
 from services.email.domain.commands import Expire, RecordOutcome, TimeOut
 from services.email.domain.content import MessageContent
@@ -200,8 +199,6 @@ class Sender:
         now = self._clock.now()
         for step, result in zip(steps, await self._streams.append(steps), strict=True):
             held = result if isinstance(result, Held) else step.held
-            if isinstance(result, Held):
-                self._count_failures(step)
             if isinstance(result, Held) and ready(held.state, now):
                 content = self._fresh.pop(held.message_id, None)
                 works.append(Work(held, held.message.request.priority, content))
@@ -219,6 +216,8 @@ class Sender:
 
     def _due_decisions(self, held: Held) -> Drafts:
         state = held.state
+        if isinstance(state, Message) and not any(d.attempts for d in state.deliveries.values()):
+            return self._streams.decide(held, Expire())  # nothing was attempted: nothing can have timed out
         unused: list[RecordOutcome] = []
         if self._planner.ghosts and isinstance(state, Message):
             for delivery in state.deliveries.values():
@@ -296,8 +295,3 @@ class Sender:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-
-    def _count_failures(self, step: Step) -> None:
-        for draft in step.drafts:
-            if isinstance(draft.data, EmailFailed):
-                self._metrics.inc(m.MESSAGES_FAILED, reason=draft.data.reason)

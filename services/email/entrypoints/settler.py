@@ -18,6 +18,7 @@ from contracts.registry import EVENTS, read_json
 from services.email.domain.commands import SettleByFact
 from services.email.domain.decisions import Drafts
 from services.email.domain.message import Message
+from services.email.domain.outcomes import Cost
 from services.email.domain.recipient import Command, from_fact
 from services.email.handlers import RecipientStreams
 from services.email.ports import Checkpoints, PriceTable
@@ -150,8 +151,15 @@ class Settler:
             attempt_id=data.attempt_id,
             provider_message_id=data.provider_message_id,
             size=size,
-            cost=self._prices.cost(provider, size, self._clock.now()),
+            cost=self._cost(provider, size),
         )
+
+    def _cost(self, provider: str, size: int) -> Cost | None:
+        """An estimate: nobody has told us the size that was handed over. None for a provider without prices."""
+        try:
+            return self._prices.cost(provider, size, self._clock.now())
+        except PermanentError:
+            return None
 
     # --- recipients ---
 
