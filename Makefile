@@ -67,8 +67,8 @@ format: $(SETUP)  ## format and mend what can be mended by itself
 	@.venv/bin/ruff check --fix-only --quiet $(SOURCES)
 	@.venv/bin/ruff format $(SOURCES)
 
-schemas: $(SETUP)  ## write contracts/schemas from the models
-	@$(PY) -m contracts.schemas
+schemas: $(SETUP)  ## write contracts/schemas (JSON Schemas and AsyncAPI) from the models
+	@$(PY) -m services.cli contracts export
 
 compose: $(SETUP)  ## write docker-compose.yml from deploy/processes.py
 	@$(PY) -m deploy.compose

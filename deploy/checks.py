@@ -52,7 +52,7 @@ CHECKS = (
     ),
     Check("drift", _module("deploy.compose", "--check"), "run `make compose`"),
     Check("dockerfile", _tool("hadolint", "deploy/docker/Dockerfile"), "mend the Dockerfile"),
-    Check("contracts", _module("contracts.schemas", "--check"), "run `make schemas`, and look at what changed"),
+    Check("contracts", _module("services.cli", "contracts", "check"), "run `make schemas`, and look at what changed"),
     Check("unit", _module("pytest", "tests/unit", "-q", "-p", "no:cacheprovider"), "mend what fails"),
 )
 
