@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,16 +45,15 @@ from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams, Outbox
 from services.kit import aws, mongo
 from services.kit.addresses import recipient_keys
-from services.kit.auth import Authenticator, KeySetVerifier, SecretVerifier, Verifier
+from services.kit.auth_settings import authenticator
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
-from services.kit.errors import Unavailable
+from services.kit.errors import PermanentError, Unavailable
 from services.kit.event_store.mongo import MongoEventStore
 from services.kit.event_store.relay import Relay, StreamPublisher
 from services.kit.health import Health, Progress
 from services.kit.http import create_app
 from services.kit.idempotency import MongoIdempotencyKeys
-from services.kit.jwks import KeySet
 from services.kit.kafka.codec import encode
 from services.kit.kafka.consumer_loop import ConsumerLoop
 from services.kit.kafka.publisher import KafkaPublisher
@@ -163,7 +162,7 @@ class Email:
         self.recipient_publisher = StreamPublisher(self.recipient_store, self.publisher)
         outbox = Outbox(self.stream_publisher, self.clock, Progress(self.clock))
         recipient_outbox = Outbox(self.recipient_publisher, self.clock, Progress(self.clock))
-        self.streams = MessageStreams(self.store, self.clock, self.ids, self.settings.policy, outbox.put)
+        self.streams = MessageStreams(self.store, self.clock, self.ids, self.settings.policy, outbox.put, self.metrics)
         self.first["publisher"] = Part(
             self.publisher.start, self.publisher.stop, partial(publisher_report, self.publisher)
         )
@@ -316,11 +315,7 @@ class Email:
             title="Mailroom: email",
             service="email",
             version=VERSION,
-            authenticator=Authenticator(
-                self._verifier(),
-                cookie=settings.session_cookie,
-                origins=[settings.public_url, *settings.allowed_origins],
-            ),
+            authenticator=authenticator(settings, self.clock),
             health=self.health,
             metrics=self.metrics,
             routers=[*(self._routers() if self.has("http") else ()), *self.extra_routers],
@@ -329,15 +324,6 @@ class Email:
             max_body=settings.max_attachment_bytes * 4 // 3 + 12_000_000,
             cors_origins=settings.cors_origins,
         )
-
-    def _verifier(self) -> Verifier:
-        settings = self.settings
-        named: Mapping[str, str | None] = {"issuer": settings.jwt_issuer, "audience": settings.jwt_audience}
-        if settings.jwt_algorithm == "HS256":
-            assert settings.jwt_secret is not None  # noqa: S101 - the settings saw to it
-            return SecretVerifier(settings.jwt_secret.get_secret_value(), **named)
-        assert settings.jwks_url is not None  # noqa: S101 - likewise
-        return KeySetVerifier(KeySet(settings.jwks_url, clock=self.clock), **named)
 
     def _routers(self) -> list[APIRouter]:
         provider_lists = [self.provider] if isinstance(self.provider, SesProvider) else []
@@ -353,18 +339,26 @@ class Email:
                 max_attachment_bytes=self.settings.max_attachment_bytes,
             ),
             suppressions_router(
-                recipients=self.recipients, provider_lists=provider_lists, clock=self.clock, ids=self.ids
+                recipients=self.recipients,
+                provider_lists=provider_lists,
+                idempotency=self.idempotency,
+                clock=self.clock,
+                ids=self.ids,
             ),
             unsubscribe_router(self.tokens, self._unsubscribe, product_name=self.settings.product_name),
         ]
 
     async def _unsubscribe(self, claims: UnsubscribeClaims, source: UnsubscribeSource) -> None:
-        """The suppression stands first; the fact for the log may come late, since its cause is known then."""
+        """The suppression stands first; the fact for the log may come late, since its cause is known then.
+
+        Raises what kept it from being recorded: nobody is told that they left a list while they did not.
+        """
         fact = await unsubscribe(self.streams, self.recipients, claims, source, self.clock.now())
-        if fact is not None:
-            (error,) = await self.publisher.publish([encode(fact)])
-            if error is not None:
-                raise error
+        if fact is None:
+            raise PermanentError("unknownMessage", "the message of this link is not known here (any more)")
+        (error,) = await self.publisher.publish([encode(fact)])
+        if error is not None:
+            raise error
 
 
 async def run(role: Role, settings: EmailSettings, **overrides: Any) -> int:

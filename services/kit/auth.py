@@ -20,6 +20,9 @@ from services.kit.jwks import KeySet
 
 Role = Literal["user", "admin", "service"]
 
+LONGEST_USER_ID = 128
+"""Characters; as many as commands and events take (`contracts.email.values.UserId`)."""
+
 LEEWAY_SECONDS = 10
 """How far an issuer's clock may differ from ours."""
 
@@ -195,8 +198,8 @@ def _principal(
 
 def _from_claims(claims: dict[str, Any]) -> Principal:
     subject, role, scope = claims["sub"], claims["role"], claims["scope"]
-    if not isinstance(subject, str) or not 0 < len(subject) <= 200 or not subject.isprintable():
-        raise Unauthenticated("The token's sub must be a user id of 1 to 200 printable characters.")
+    if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_USER_ID or not subject.isprintable():
+        raise Unauthenticated(f"The token's sub must be a user id of 1 to {LONGEST_USER_ID} printable characters.")
     if role not in get_args(Role):
         raise Unauthenticated(f"The token's role must be one of {', '.join(get_args(Role))}.")
     if not isinstance(scope, str):

@@ -8,23 +8,21 @@ The door decides nothing: it publishes commands. Whatever it stored before a cra
 the same Idempotency-Key, or swept after an hour.
 """
 
-from __future__ import annotations
+from typing import Annotated, Any, ClassVar, Literal
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from fastapi import APIRouter, Depends, Query, Request
 
-from fastapi import APIRouter, Depends, Request
-
-from contracts.base import CommandData, Model
+from contracts.base import Model
 from contracts.email.commands import CancelEmail, MessageId, SendEmail, StoredAttachment
-from contracts.email.values import Category, SealedRef
+from contracts.email.values import Category, SealedRef, SingleLine
 from contracts.envelope import CommandEnvelope
 from contracts.topics import COMMANDS_URGENT, LANES, Topic
+from services.email.domain.actors import may_cancel
 from services.email.domain.content import MessageContent, SealedBody
 from services.email.domain.decisions import can_be_stopped
-from services.email.domain.message import Message, fold
-from services.email.entrypoints.send_request import SendRequest
+from services.email.domain.message import Message, State, fold
+from services.email.entrypoints.send_request import SendRequest, TemplateChecks
+from services.email.entrypoints.uploads import UploadedAttachment
 from services.email.ports import ContentKey, ContentStore, NewContent
 from services.kit.answers import Refusal
 from services.kit.auth import Principal, require
@@ -32,10 +30,8 @@ from services.kit.clock import Clock, Ids
 from services.kit.errors import (
     Conflict,
     ContentTooLarge,
-    Detail,
     Forbidden,
     Gone,
-    InvalidRequest,
     NotFound,
     PermanentError,
     ServiceUnavailable,
@@ -43,40 +39,27 @@ from services.kit.errors import (
 from services.kit.event_store.port import EventStore
 from services.kit.http import Answer, IdempotencyKey, correlation_id, router
 from services.kit.idempotency import ConflictingBody, IdempotencyKeys, body_hash
-from services.kit.kafka.publisher import Outgoing, Publisher
+from services.kit.kafka.codec import encode
+from services.kit.kafka.publisher import Publisher
 from services.kit.logs import get_logger
 from services.kit.tracing import current_traceparent
 
 log = get_logger(__name__)
 
 SOURCE = "/mailroom/email/http"
-PUBLISH_SECONDS = 8.0
 READ_YOUR_WRITE_SECONDS = 1.0
 ROUTE = "POST /api/email"
 
+Upload = tuple[UploadedAttachment, bytes]
+Reason = Annotated[SingleLine | None, Query(max_length=500, description="why; it is kept with the mail")]
 
-class TemplateProblem(Protocol):
-    """One thing wrong with a request that names a template."""
-
-    @property
-    def field(self) -> str:
-        """Where, for instance `templateData.name`."""
-        ...
-
-    @property
-    def message(self) -> str:
-        """What to do."""
-        ...
-
-
-class TemplateChecks(Protocol):
-    """Says before anything is stored what would keep a template from being rendered."""
-
-    def problems(
-        self, template_id: str, data: Mapping[str, object], *, category: str | None = None
-    ) -> Sequence[TemplateProblem]:
-        """Every problem. Raises PermanentError for an unknown template."""
-        ...
+_NO_SUCH_EMAIL = "There is no such email."
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"model": Refusal, "description": "It contradicts what stands already"}
+}
+_GONE: dict[int | str, dict[str, Any]] = {
+    410: {"model": Refusal, "description": "The content was deleted after its retention"}
+}
 
 
 class Taken(Model):
@@ -95,7 +78,7 @@ class Recorded(Model):
 
 
 class Content(Model):
-    """What recipients got."""
+    """What recipients got; absent where there was none."""
 
     message_id: str
     html: str | None = None
@@ -114,16 +97,19 @@ def email_router(
     ids: Ids,
     max_attachment_bytes: int = 10_000_000,
 ) -> APIRouter:
-    """The routes above."""
+    """The routes above. `max_attachment_bytes`: of all files of a request together, decoded."""
     routes = router("/api/email", tag="email")
-    door = _Door(contents, publisher, streams, idempotency, templates, clock, ids, max_attachment_bytes)
-    refused: dict[int | str, dict[str, Any]] = {
-        409: {"model": Refusal, "description": "It contradicts what stands already"}
-    }
+    door = _Door(contents, publisher, streams, idempotency, clock, ids, max_attachment_bytes)
+    catalogue = templates
 
-    @routes.post("", status_code=202, responses=refused, summary="Send an email")
+    class SendEmailRequest(SendRequest):
+        """What to send. At least one of `htmlContent`, `textContent` and `templateId` is needed."""
+
+        templates: ClassVar[TemplateChecks | None] = catalogue
+
+    @routes.post("", status_code=202, responses=_CONFLICT, summary="Send an email")
     async def send(
-        body: SendRequest,
+        body: SendEmailRequest,
         request: Request,
         caller: Annotated[Principal, Depends(require("email:create"))],
         idempotency_key: IdempotencyKey = None,
@@ -132,22 +118,26 @@ def email_router(
         message_id = await door.send(body, caller, idempotency_key, correlation_id(request))
         return Answer(data=Taken(message_id=message_id, email_log_id=message_id))
 
-    @routes.delete("/{message_id}", status_code=202, responses=refused, summary="Cancel an email")
+    @routes.delete("/{message_id}", status_code=202, responses=_CONFLICT, summary="Cancel an email")
     async def cancel(
         message_id: MessageId,
         request: Request,
         caller: Annotated[Principal, Depends(require("email:create"))],
-        reason: str | None = None,
+        reason: Reason = None,
     ) -> Answer[Recorded]:
-        """Stop every recipient who was not attempted yet. What is with the provider cannot be called back."""
+        """Stop every recipient who was not attempted yet. What is with the provider cannot be called back.
+
+        A message that is not known yet is stopped when it comes, if it is the caller's.
+        """
         await door.cancel(message_id, reason, caller, correlation_id(request))
         return Answer(data=Recorded(message_id=message_id))
 
-    gone: dict[int | str, dict[str, Any]] = {
-        410: {"model": Refusal, "description": "The content was deleted after its retention"}
-    }
-
-    @routes.get("/{message_id}/content", responses=gone, summary="Read the content of an email")
+    @routes.get(
+        "/{message_id}/content",
+        responses=_GONE,
+        response_model_exclude_none=True,
+        summary="Read the content of an email",
+    )
     async def content(
         message_id: MessageId, caller: Annotated[Principal, Depends(require("email:read"))]
     ) -> Answer[Content]:
@@ -164,55 +154,56 @@ class _Door:
         publisher: Publisher,
         streams: EventStore,
         idempotency: IdempotencyKeys,
-        templates: TemplateChecks,
         clock: Clock,
         ids: Ids,
         max_attachment_bytes: int,
     ) -> None:
         self._contents, self._publisher, self._streams = contents, publisher, streams
-        self._idempotency, self._templates = idempotency, templates
+        self._idempotency = idempotency
         self._clock, self._ids, self._max_attachment_bytes = clock, ids, max_attachment_bytes
 
     async def send(self, body: SendRequest, caller: Principal, key: str | None, correlation: str) -> str:
-        self._check(body)
+        uploads = self._uploads(body)
         message_id = self._ids.new()
         if key is not None:
             reserved = await self._idempotency.reserve(
                 caller.user_id, ROUTE, key, body_hash(body.to_wire()), message_id
             )
+            message_id = reserved.id
             if isinstance(reserved, ConflictingBody):
                 raise Conflict(
                     "This Idempotency-Key was used with another body: use a new key for a new message.",
-                    [{"messageId": reserved.id}],
+                    [{"messageId": message_id}],
                 )
-            message_id = reserved.id
+            # A stream that has its request stores nothing more, and would ignore a second command.
+            if reserved.repeated and isinstance(await self._load(message_id), Message):
+                return message_id
         if not self._publisher.healthy:
             raise ServiceUnavailable(
-                "Kafka is not available; nothing was sent. Repeat later.", details=[{"messageId": message_id}]
+                "Kafka is not available at the moment; nothing was sent: repeat later.",
+                details=[{"messageId": message_id}] if key else [],
             )
-        command = await self._store(body, message_id, caller)
-        await self._publish(LANES[command.priority], "email.send", message_id, command, caller, correlation, key)
+        command = await self._store(body, uploads, message_id, caller)
+        advice = "repeat with the same key" if key else f"ask GET /api/email/{message_id} before repeating"
+        await self._publish(LANES[command.priority], "email.send", command, caller, correlation, advice)
         return message_id
 
     async def cancel(self, message_id: str, reason: str | None, caller: Principal, correlation: str) -> None:
-        state = fold((await self._streams.load(message_id)).events)
+        state = await self._load(message_id)
         if isinstance(state, Message):
-            if not caller.may_see(state.request.user_id):
-                raise NotFound("There is no such email.")
+            if not may_cancel(caller.actor, state.request.user_id):
+                raise NotFound(_NO_SUCH_EMAIL)
             if not can_be_stopped(state):
                 raise Conflict("Nothing is left to stop: every recipient was sent to, has failed or was cancelled.")
-        try:
-            command = CancelEmail(message_id=message_id, reason=reason)
-        except ValueError:
-            raise InvalidRequest(
-                details=[{"field": "reason", "message": "one line of at most 500 characters"}]
-            ) from None
-        await self._publish(COMMANDS_URGENT, "email.cancel", message_id, command, caller, correlation, None)
+        if not self._publisher.healthy:
+            raise ServiceUnavailable("Kafka is not available at the moment; nothing was stopped: repeat later.")
+        command = CancelEmail(message_id=message_id, reason=reason)
+        await self._publish(COMMANDS_URGENT, "email.cancel", command, caller, correlation, "repeat")
 
     async def content(self, message_id: str, caller: Principal) -> Content:
         state = await self._await_message(message_id)
         if state is None or not caller.may_see(state.request.user_id):
-            raise NotFound("There is no such email.")
+            raise NotFound(_NO_SUCH_EMAIL)
         request = state.request
         if request.category == "auth":
             raise Forbidden(
@@ -236,33 +227,23 @@ class _Door:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _check(self, body: SendRequest) -> None:
-        """What the model alone cannot know: the template's data, and how much the files weigh together."""
-        problems: list[Detail] = []
-        if body.template_id is not None:
-            try:
-                found = self._templates.problems(body.template_id, body.template_data or {}, category=body.category)
-                problems += [{"field": problem.field, "message": problem.message} for problem in found]
-            except PermanentError as error:
-                problems.append({"field": "templateId", "message": error.detail})
-        if problems:
-            raise InvalidRequest(details=problems)
-        size = sum(len(content) for _, content in body.uploads)
+    def _uploads(self, body: SendRequest) -> list[Upload]:
+        uploads = body.uploads()
+        size = sum(len(content) for _, content in uploads)
         if size > self._max_attachment_bytes:
             raise ContentTooLarge(
                 f"The attachments have {size} bytes together; at most {self._max_attachment_bytes} are taken. "
                 "Upload large files through /api/files and attach them by fileId."
             )
+        return uploads
 
-    async def _store(self, body: SendRequest, message_id: str, caller: Principal) -> SendEmail:
+    async def _store(self, body: SendRequest, uploads: list[Upload], message_id: str, caller: Principal) -> SendEmail:
         """Bodies, template data and files, encrypted, before the command names them. Repeating it changes nothing."""
         category: Category = body.category
         sealed_body = SealedBody(html=body.html_content, text=body.text_content, template_data=body.template_data)
-        uploads = body.uploads
         items = [NewContent(message_id, category, "sealed", sealed_body.to_bytes())]
         items += [NewContent(message_id, category, "attachment", content) for _, content in uploads]
-        refs = await self._contents.put_many(items)
-        sealed = SealedRef(ref=refs[0].ref, sha256=refs[0].sha256)
+        sealed, *files = await self._contents.put_many(items)
         stored = [
             StoredAttachment(
                 filename=upload.filename,
@@ -271,49 +252,48 @@ class _Door:
                 sha256=ref.sha256,
                 size=ref.size,
             )
-            for (upload, _), ref in zip(uploads, refs[1:], strict=True)
+            for (upload, _), ref in zip(uploads, files, strict=True)
         ]
-        return body.command(message_id, caller.user_id, sealed, stored)
+        return body.command(message_id, caller.user_id, SealedRef(ref=sealed.ref, sha256=sealed.sha256), stored)
 
     async def _publish(
         self,
         topic: Topic,
         name: str,
-        message_id: str,
-        data: CommandData,
+        data: SendEmail | CancelEmail,
         caller: Principal,
         correlation: str,
-        key: str | None,
+        advice: str,
     ) -> None:
+        """Raises ServiceUnavailable where nobody knows whether Kafka has it."""
         envelope = CommandEnvelope(
             id=self._ids.new(),
             source=SOURCE,
             type=name,
-            subject=message_id,
+            subject=data.message_id,
             time=self._clock.now(),
             correlationid=correlation,
             traceparent=current_traceparent(),
             actor=caller.actor,
             data=data,
         )
-        record = Outgoing(topic.name, message_id.encode(), envelope.to_bytes())
-        try:
-            (error,) = await asyncio.wait_for(self._publisher.publish([record]), PUBLISH_SECONDS)
-        except TimeoutError as late:
-            error = late
+        (error,) = await self._publisher.publish([encode(envelope, topic)])
         if error is None:
             return
         if isinstance(error, PermanentError):
             raise ContentTooLarge("The command is too large for Kafka: use fewer recipients or less customData.")
-        log.warning("door.publishUnknown", aggregate_id=message_id, error=type(error).__name__)
-        advice = "repeat with the same Idempotency-Key" if key else f"ask GET /api/email/{message_id} before repeating"
-        raise ServiceUnavailable(f"Outcome unknown: {advice}.", details=[{"messageId": message_id}])
+        log.warning("door.publishUnknown", aggregate_id=data.message_id, error=type(error).__name__)
+        raise ServiceUnavailable(f"Outcome unknown: {advice}.", details=[{"messageId": data.message_id}])
+
+    async def _load(self, message_id: str) -> State:
+        """The message's state; a `Message` once it was requested."""
+        return fold((await self._streams.load(message_id)).events)
 
     async def _await_message(self, message_id: str) -> Message | None:
         """The message, waiting a moment for one that was taken on just now."""
         deadline = self._clock.monotonic() + READ_YOUR_WRITE_SECONDS
         while True:
-            state = fold((await self._streams.load(message_id)).events)
+            state = await self._load(message_id)
             if isinstance(state, Message):
                 return state
             if self._clock.monotonic() >= deadline:

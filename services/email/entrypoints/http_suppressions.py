@@ -10,24 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, Query
+from pydantic import Field
 
 from contracts.addresses import Address
 from contracts.base import CommandData, Model, UtcDateTime
-from contracts.email.values import SingleLine
+from contracts.email.values import PlannedTime, SingleLine
 from contracts.recipients.events import Scope, SuppressionReason
 from services.email.handlers import Holding, RecipientStreams, suppress, suppressions_of, unsuppress
+from services.kit.answers import Refusal
 from services.kit.auth import Principal, require
 from services.kit.clock import Clock, Ids
-from services.kit.errors import InvalidRequest, ServiceUnavailable, TransientError
+from services.kit.errors import Conflict, InvalidRequest, ServiceUnavailable, TransientError
 from services.kit.http import Answer, IdempotencyKey, router
+from services.kit.idempotency import ConflictingBody, IdempotencyKeys, body_hash
 from services.kit.logs import get_logger, shorten_address
 
 log = get_logger(__name__)
 
+ROUTE = "POST /api/suppressions"
+
 Operator = Annotated[Principal, Depends(require("email:operate"))]
+
+
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"model": Refusal, "description": "The Idempotency-Key was used with another body"}
+}
 
 
 class ProviderList(Protocol):
@@ -60,8 +70,8 @@ class NewSuppression(CommandData):
 
     address: Address
     scope: Scope = "all"
-    reason: Annotated[SingleLine, Query(max_length=500)] | None = None
-    until: UtcDateTime | None = None
+    reason: Annotated[SingleLine, Field(max_length=500, description="for the audit log")] | None = None
+    until: PlannedTime | None = None
 
 
 class Lifted(Model):
@@ -72,12 +82,17 @@ class Lifted(Model):
 
 
 def suppressions_router(
-    *, recipients: RecipientStreams, provider_lists: Sequence[ProviderList], clock: Clock, ids: Ids
+    *,
+    recipients: RecipientStreams,
+    provider_lists: Sequence[ProviderList],
+    idempotency: IdempotencyKeys,
+    clock: Clock,
+    ids: Ids,
 ) -> APIRouter:
     """The routes above."""
     routes = router("/api/suppressions", tag="suppressions")
 
-    @routes.get("", summary="Who is suppressed")
+    @routes.get("", response_model_exclude_none=True, summary="Who is suppressed")
     async def find(
         _: Operator,
         address: Address | None = None,
@@ -93,13 +108,25 @@ def suppressions_router(
         shown = [_shown(owner, each) for owner, each in found]
         return Answer(data=Page(suppressions=shown, next_cursor=after))
 
-    @routes.post("", status_code=201, summary="Suppress an address")
+    @routes.post(
+        "", status_code=201, response_model_exclude_none=True, responses=_CONFLICT, summary="Suppress an address"
+    )
     async def add(body: NewSuppression, caller: Operator, idempotency_key: IdempotencyKey = None) -> Answer[Page]:
-        """It holds for every attempt recorded after this answer."""
+        """It holds for every attempt recorded after this answer, which tells all that holds for the address then.
+
+        The same key again does not suppress anew what was lifted meanwhile.
+        """
         now = clock.now()
         if body.until is not None and body.until <= now:
             raise InvalidRequest(details=[{"field": "until", "message": "is over already"}])
-        cause = f"{caller.user_id}:{idempotency_key}" if idempotency_key else ids.new()
+        cause = ids.new()
+        if idempotency_key is not None:
+            reserved = await idempotency.reserve(
+                caller.user_id, ROUTE, idempotency_key, body_hash(body.to_wire()), cause
+            )
+            if isinstance(reserved, ConflictingBody):
+                raise Conflict("This Idempotency-Key was used with another body: use a new key.")
+            cause = reserved.id
         await suppress(recipients, body.address, body.scope, cause=cause, now=now, actor=caller.actor, until=body.until)
         _audit("suppression.added", body.address, body.scope, caller, body.reason)
         holding = await suppressions_of(recipients, body.address, now)
@@ -110,7 +137,7 @@ def suppressions_router(
         caller: Operator,
         address: Address,
         scope: Scope = "all",
-        reason: Annotated[str, Query(min_length=1, max_length=500)] = "lifted by an operator",
+        reason: Annotated[SingleLine, Query(min_length=1, max_length=500)] = "lifted by an operator",
     ) -> Answer[Lifted]:
         """Lift the whole scope. Older news of what caused it changes nothing any more; new causes suppress again."""
         await unsuppress(recipients, address, scope, reason=reason, actor=caller.actor)

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from email import message_from_bytes, policy
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import parse_qs
 
 import structlog
@@ -36,6 +36,12 @@ LONGEST_FORM = 8_192
 State = Literal["ask", "done", "invalid", "unclear", "unavailable"]
 
 _STATUS: dict[State, int] = {"ask": 200, "done": 200, "invalid": 404, "unclear": 400, "unavailable": 503}
+_HTML = {"text/html": {"schema": {"type": "string"}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The form asks for nothing that is known here", "content": _HTML},
+    404: {"description": "The link is not one of ours, or was cut short", "content": _HTML},
+    503: {"description": "The wish was not recorded; repeat after Retry-After seconds", "content": _HTML},
+}
 _PAGES = Path(__file__).with_name("pages")
 
 _log = structlog.get_logger(__name__)
@@ -59,7 +65,7 @@ def unsubscribe_router(
     page = _page_writer(product_name)
 
     @router.head("/unsubscribe/{token}", response_class=HTMLResponse, include_in_schema=False)
-    @router.get("/unsubscribe/{token}", response_class=HTMLResponse)
+    @router.get("/unsubscribe/{token}", response_class=HTMLResponse, responses=_ANSWERS, summary="The page for people")
     async def show(token: str) -> HTMLResponse:
         """The page with the button."""
         try:
@@ -67,7 +73,7 @@ def unsubscribe_router(
         except InvalidUnsubscribeToken:
             return page("invalid", None)
 
-    @router.post("/unsubscribe/{token}", response_class=HTMLResponse)
+    @router.post("/unsubscribe/{token}", response_class=HTMLResponse, responses=_ANSWERS, summary="Leave the list")
     async def leave(token: str, request: Request) -> HTMLResponse:
         """Record the wish, then say so."""
         try:
