@@ -49,7 +49,7 @@ def list_parked(
     if not found:
         say(f"the {service} service has no such record")
         return
-    rows = table("id", "why", "parked (UTC)", "tries", "status", right=("tries",), whole=("id",))
+    rows = table("id", "why", "parked", "tries", "status", right=("tries",), whole=("id", "parked", "status"))
     for record in found:
         why = record.reason if record.reason == record.kind else f"{record.kind}: {record.reason}"
         rows.add_row(record.id, why, moment(record.at)[5:16], str(record.tries), record.status)

@@ -1,0 +1,112 @@
+"""The events API under schemathesis: whatever is sent, the answer is a documented one and never an error of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import schemathesis
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from hypothesis import HealthCheck, given, settings
+from schemathesis.core.result import Ok
+
+from services.events.app import foundation
+from services.events.generations import ensure_first
+from services.events.serving import application
+from services.events.settings import EventsSettings
+from services.kit.auth import mint_token
+from services.kit.errors import PermanentError
+from services.kit.server import HttpServer
+from services.kit.settings import load
+from tests.integration.events.stored_mails import Mails
+from tests.unit.events_service.events import attempted, sent
+
+SECRET = "s" * 40
+TOKEN = mint_token(SECRET, "user-1", ["email:read", "projections:operate"], "admin")
+CHECKS = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+]
+
+
+async def _serve(
+    environ: dict[str, str], topic: str, url: list[str], ready: threading.Event, over: threading.Event
+) -> None:
+    base = foundation(load(EventsSettings, environ))
+    base = replace(base, side=replace(base.side, projection=replace(base.side.projection, topic=topic)))
+    admin = AIOKafkaAdminClient(bootstrap_servers=base.settings.kafka_bootstrap)
+    log = base.side.log()
+    server = HttpServer(application(base.settings, base.side, base.health, wait_seconds=0.02), host="127.0.0.1", port=0)
+    try:
+        await admin.start()
+        await admin.create_topics([NewTopic(topic, 2, 1)])
+        await log.start()
+        while (await base.side.generations.pointer()).active is None:
+            with contextlib.suppress(PermanentError):  # a new topic takes a moment to be known to the broker
+                await ensure_first(base.side.projection, base.side.generations, base.side.leases(1), log)
+        await Mails(base.side.database).add(attempted(), sent())
+        await server.start()
+        url.append(f"http://127.0.0.1:{server.port}")
+        ready.set()
+        await asyncio.to_thread(over.wait)
+    finally:
+        ready.set()
+        await server.stop(3)
+        await log.stop()
+        await admin.delete_topics([topic])
+        await admin.close()
+        await base.client.drop_database(base.settings.database)
+        base.client.close()
+
+
+@pytest.fixture(scope="module")
+def api_schema(kafka_bootstrap: str, mongo_url: str) -> Iterator[schemathesis.BaseSchema]:
+    """The document that a real server gives, over a read model with one mail in it."""
+    name = uuid.uuid4().hex[:8]
+    environ = {
+        "MAILROOM_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "MAILROOM_MONGO_URL": mongo_url,
+        "MAILROOM_EVENTS_DATABASE": f"test_schema_{name}",
+        "MAILROOM_PUBLIC_URL": "http://127.0.0.1:1",
+        "FILE_ENCRYPTION_KEY": "k" * 40,
+        "MAILROOM_JWT_ALGORITHM": "HS256",
+        "MAILROOM_JWT_SECRET": SECRET,
+    }
+    url: list[str] = []
+    ready, over = threading.Event(), threading.Event()
+    serving = _serve(environ, f"email.events.{name}", url, ready, over)
+    thread = threading.Thread(target=asyncio.run, args=(serving,), daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(120)
+        assert url, "the server did not start"
+        yield schemathesis.openapi.from_url(f"{url[0]}/openapi.json")
+    finally:
+        over.set()
+        thread.join(20)
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
+def test_every_answer_is_documented(api_schema: schemathesis.BaseSchema, mode: schemathesis.GenerationMode) -> None:
+    """Requests as the document allows them, and such as it does not."""
+    checks: list[Any] = [check for check in schemathesis.checks.CHECKS.get_all() if check.__name__ in CHECKS]
+    assert len(checks) == len(CHECKS)
+    operations = [result.ok() for result in api_schema.get_all_operations() if isinstance(result, Ok)]
+    assert len(operations) == len(list(api_schema.get_all_operations())) > 10
+    for operation in operations:
+
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        def holds(case: schemathesis.Case[Any]) -> None:
+            case.call_and_validate(headers={"authorization": f"Bearer {TOKEN}"}, checks=checks)
+
+        holds()
