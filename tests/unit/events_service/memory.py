@@ -1,4 +1,4 @@
-"""A generation's documents in memory: passes the suite of the real one (`tests/integration/events`)."""
+"""A generation's documents in memory: passes the suite of the real one (`tests/ports/test_read_models.py`)."""
 
 from __future__ import annotations
 

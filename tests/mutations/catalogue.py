@@ -1,0 +1,12 @@
+"""All mutations, by invariant. `docs/invariants.md` shows them; `python -m tests.mutations` tries them."""
+
+from __future__ import annotations
+
+from tests.mutations.keeping import KEEPING
+from tests.mutations.mutation import Mutation
+from tests.mutations.reading import READING
+from tests.mutations.sending import SENDING
+
+MUTATIONS: tuple[Mutation, ...] = tuple(
+    sorted((*SENDING, *KEEPING, *READING), key=lambda each: (each.invariant, each.name))
+)

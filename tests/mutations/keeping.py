@@ -1,0 +1,254 @@
+"""Invariants 3, 8 and 10: nothing received is lost, a bad record stops nobody, wire names are data."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+INGEST = "services/email/entrypoints/ingest.py"
+TRANSLATOR = "services/email/entrypoints/translator.py"
+INTAKE = "services/email/entrypoints/intake.py"
+BATCH = "services/kit/kafka/batch.py"
+ASSIGNMENT = "services/kit/kafka/assignment.py"
+REGISTRY = "contracts/registry.py"
+
+_INGEST = "tests/integration/email/test_ingest.py::"
+_TRANSLATOR = "tests/unit/email_service/test_translator.py::"
+_INTAKE = "tests/unit/email_service/test_intake.py::"
+_BATCH = "tests/unit/kit/test_kafka_batch.py::"
+_ASSIGNMENT = "tests/unit/kit/test_kafka_assignment.py::"
+_LOOP = "tests/integration/kafka/test_loop.py::"
+_RELAY = "tests/unit/kit/test_relay.py::"
+_EXAMPLES = "tests/unit/contracts/test_examples.py::"
+_AGGREGATES = "tests/unit/events_service/test_aggregates.py::"
+
+KEEPING: tuple[Mutation, ...] = (
+    Mutation(
+        "3a",
+        "a notification is deleted from SQS though Kafka has not acknowledged it",
+        INGEST,
+        "            if error is None:\n",
+        "            if error is None or not isinstance(error, PermanentError):\n",
+        (_INGEST + "test_what_kafka_does_not_acknowledge_stays_on_the_queue",),
+    ),
+    Mutation(
+        "3b",
+        "notifications are received while nobody can take them",
+        INGEST,
+        "            if not self._publisher.healthy:\n",
+        "            if False:\n",
+        (_INGEST + "test_nothing_is_received_while_kafka_is_away",),
+    ),
+    Mutation(
+        "3c",
+        "a notification's offset is let go though its facts are not acknowledged",
+        TRANSLATOR,
+        '        return Park(error.reason, kind="poison", detail=error.detail)\n    return Retry(error)\n',
+        '        return Park(error.reason, kind="poison", detail=error.detail)\n    return DONE\n',
+        (_TRANSLATOR + "test_facts_that_are_not_acknowledged_come_again",),
+    ),
+    Mutation(
+        "3d",
+        "a command's offset is let go though its append did not stand",
+        INTAKE,
+        "            elif not is_race(result):\n                job.outcome = _refused(result)\n",
+        "            elif not is_race(result):\n                job.outcome = DONE\n",
+        ("tests/unit/email_service/test_intake_append.py::test_an_append_that_was_refused_hands_the_command_back",),
+    ),
+    Mutation(
+        "3e",
+        "reading goes on behind a record that is not handled",
+        ASSIGNMENT,
+        "        self.next = first\n",
+        "        self.next = last_offset + 1\n",
+        (
+            _ASSIGNMENT + "test_it_stands_at_the_first_record_that_is_not_handled",
+            _ASSIGNMENT + "test_any_way_through_a_log_with_gaps",
+        ),
+    ),
+    Mutation(
+        "3f",
+        "a record that could not be parked counts as handled",
+        BATCH,
+        "            for index in wanted:\n                outcomes[index] = Retry(failure)\n",
+        "            for index in wanted:\n                outcomes[index] = DONE\n",
+        (
+            _BATCH + "test_parking_away_means_again_and_holds_the_key",
+            _LOOP + "test_what_cannot_be_parked_stays_until_it_can",
+        ),
+    ),
+    Mutation(
+        "3g",
+        "a batch that outlasted its partitions commits all the same",
+        "services/kit/kafka/session.py",
+        "            if assignment.over.is_set():\n                return\n            now",
+        "            now",
+        (
+            "tests/integration/kafka/test_rebalances.py::"
+            "test_a_batch_that_outlasts_the_drain_does_not_commit_after_its_partitions_went",
+        ),
+    ),
+    Mutation(
+        "3h",
+        "the producer waits for one broker and not for all replicas",
+        "services/kit/kafka/broker.py",
+        '        acks="all",\n        enable_idempotence=True,\n',
+        "        acks=1,\n",
+        (
+            "tests/integration/kafka/test_acknowledgement.py::test_the_producer_waits_for_all_replicas_and_is_idempotent",
+        ),
+    ),
+    Mutation(
+        "3i",
+        "MongoDB may answer before a majority has it",
+        "services/kit/mongo.py",
+        '        w="majority",\n',
+        "        w=1,\n",
+        ("tests/integration/test_kit_mongo.py::test_concerns_cannot_be_weakened_by_the_url",),
+    ),
+    Mutation(
+        "3j",
+        "an event counts as published though Kafka refused it",
+        "services/kit/event_store/relay.py",
+        "                if error is None:\n                    run.known.acknowledged += 1\n",
+        "                if True:\n                    run.known.acknowledged += 1\n",
+        (_RELAY + "test_after_a_failure_nothing_later_of_that_stream_goes_out",),
+    ),
+    Mutation(
+        "3k",
+        "the projector moves its checkpoint before the documents are written",
+        "services/events/projector.py",
+        "        await self._aggregates.apply(records, fresh=fresh)\n        applied = time.perf_counter()\n"
+        "        await self._keeper.checkpoint({each: batch[-1].offset + 1 for each, batch in batches.items()})\n",
+        "        await self._keeper.checkpoint({each: batch[-1].offset + 1 for each, batch in batches.items()})\n"
+        "        await self._aggregates.apply(records, fresh=fresh)\n        applied = time.perf_counter()\n",
+        ("tests/integration/events/test_crashes.py::test_killed_between_any_two_effects",),
+    ),
+    Mutation(
+        "3l",
+        "a fact's offset is let go though what it means could not be written down",
+        "services/email/entrypoints/settler.py",
+        "                outcomes[n] = Retry(why)\n",
+        "                outcomes[n] = DONE\n",
+        ("tests/unit/email_service/test_settler.py::test_a_store_that_is_away_hands_the_facts_back",),
+    ),
+    Mutation(
+        "8a",
+        "the neighbours of a bad record are parked with it",
+        BATCH,
+        "        return await self._isolate(records, outcomes, abort, deadline)\n",
+        '        return [Park("handlerFailed", "bug", "", error=outcomes)] * len(records)\n',
+        (
+            _BATCH + "test_a_bug_is_traced_to_its_record_which_is_parked_with_its_stack",
+            _LOOP + "test_bugs_are_parked_alone_and_the_rest_flows",
+        ),
+    ),
+    Mutation(
+        "8b",
+        "a flood empties the topic into the parking lot",
+        "services/kit/breaker.py",
+        "        if len(self._admitted) >= self.limit:\n",
+        "        if len(self._admitted) >= 10**6:\n",
+        (
+            "tests/unit/kit/test_breaker.py::test_the_one_failure_too_many_opens_it",
+            _LOOP + "test_a_flood_opens_the_breaker_and_nothing_is_committed_past_it",
+            _AGGREGATES + "test_a_flood_of_bad_records_stops_instead_of_emptying_the_topic",
+        ),
+    ),
+    Mutation(
+        "8c",
+        "a new event type is refused",
+        REGISTRY,
+        '            data: EventData = UnknownData.model_validate(wire.get("data"))\n',
+        '            raise ContractError("unknownType", "")\n            data: EventData = UnknownData()\n',
+        (
+            _EXAMPLES + "test_an_unknown_type_is_kept_whole",
+            "tests/unit/kit/test_kafka_codec.py::test_an_unknown_type_is_kept_with_its_data",
+        ),
+    ),
+    Mutation(
+        "8d",
+        "early notifications trip the breaker",
+        "services/kit/parking.py",
+        'UNCOUNTED: frozenset[ParkKind] = frozenset({"uncorrelated"})',
+        "UNCOUNTED: frozenset[ParkKind] = frozenset()",
+        (_BATCH + "test_a_flood_of_parks_opens_it_too_but_early_records_do_not_count",),
+    ),
+    Mutation(
+        "8e",
+        "a fold's bug on one message stops the partition",
+        "services/events/aggregates.py",
+        "                continue\n            item.write",
+        "                raise\n            item.write",
+        (_AGGREGATES + "test_a_bug_of_the_fold_parks_its_aggregate_only",),
+    ),
+    Mutation(
+        "8f",
+        "a parked record loses where it came from",
+        "services/kit/parking.py",
+        "return Record(self.topic, self.partition, self.offset, self.timestamp_ms, self.key, self.raw, self.headers)",
+        "return Record(self.topic, 0, 0, self.timestamp_ms, self.key, self.raw, self.headers)",
+        ("tests/unit/kit/test_parking_retry.py::test_an_operator_retries_one_record_in_place",),
+    ),
+    Mutation(
+        "8g",
+        "parked values lie in clear in the database",
+        "services/kit/parking_mongo.py",
+        'document["raw"] = None if parked.raw is None else self._seal(parked.raw, parked.id, "value")',
+        'document["raw"] = parked.raw',
+        ("tests/ports/test_parking_lot.py::test_values_are_not_readable_in_the_database",),
+    ),
+    Mutation(
+        "8h",
+        "one bad command is no command, and the batch is handed back",
+        INTAKE,
+        '        return Park(error.reason, kind="poison", detail=error.detail)\n    data = envelope.data',
+        "        raise\n    data = envelope.data",
+        (_INTAKE + "test_bad_commands_are_parked_and_their_neighbours_go_on",),
+    ),
+    Mutation(
+        "10a",
+        "a type gets another wire name",
+        REGISTRY,
+        '("email.sent", 60,',
+        '("email.accepted", 60,',
+        (
+            _EXAMPLES + "test_every_published_version_has_an_example",
+            _EXAMPLES + "test_the_example_decodes_and_keeps_every_field",
+        ),
+    ),
+    Mutation(
+        "10b",
+        "a field gets another name on the wire",
+        "contracts/email/events.py",
+        "    provider_message_id: str\n    size",
+        "    providers_message_id: str\n    size",
+        (_EXAMPLES + "test_the_example_decodes_and_keeps_every_field",),
+    ),
+    Mutation(
+        "10c",
+        "an upcaster of the chain is left out",
+        "contracts/upcasters.py",
+        "    for step in range(version, current):\n",
+        "    for step in range(version + 1, current):\n",
+        (_EXAMPLES + "test_an_old_version_climbs_the_whole_chain",),
+    ),
+    Mutation(
+        "10d",
+        "a version is raised without an upcaster for the one before",
+        REGISTRY,
+        "EventType(name, rank, kind, 1, model, topic)",
+        "EventType(name, rank, kind, 2, model, topic)",
+        (
+            _EXAMPLES + "test_every_published_version_has_an_example",
+            _EXAMPLES + "test_the_example_decodes_and_keeps_every_field",
+        ),
+    ),
+    Mutation(
+        "10e",
+        "a schema that was published no longer says what the models do",
+        "contracts/recipients/events.py",
+        "    cause: str",
+        '    cause: str = ""',
+        ("tests/unit/test_cli.py::test_the_published_schemas_are_what_the_models_say",),
+    ),
+)

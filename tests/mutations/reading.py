@@ -1,0 +1,220 @@
+"""Invariants 4, 5, 6 and 9: what a document is, that it can explain itself, that reading is silent, the pointer."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+KNOWN = "services/events/projections/known.py"
+EMAIL_LOG = "services/events/projections/email_log.py"
+DOCUMENTS = "services/events/adapters/mongo_documents.py"
+MODELS = "services/events/adapters/mongo_read_models.py"
+ROWS = "services/events/rows.py"
+GENERATIONS = "services/events/generations.py"
+
+_LOG = "tests/unit/events_service/test_email_log.py::"
+_AGGREGATES = "tests/unit/events_service/test_aggregates.py::"
+_ANY_ORDER = _AGGREGATES + "test_any_order_any_repetition_any_batches_give_one_result"
+_ANY_CRASH = _AGGREGATES + "test_crashes_between_any_two_effects_and_rival_writers_change_nothing"
+_CRASHES = "tests/integration/events/test_crashes.py::"
+_LIVE = "tests/integration/events/test_live.py::test_the_read_model_is_the_pure_fold_of_the_log"
+_REBUILD = "tests/integration/events/test_rebuild.py::"
+_SILENT = "tests/unit/test_imports.py::"
+
+READING: tuple[Mutation, ...] = (
+    Mutation(
+        "4a",
+        "a fold takes events in the order in which they came",
+        KNOWN,
+        "    ordered = sorted(events)\n    withdrawn",
+        "    ordered = list(events)\n    withdrawn",
+        (_LOG + "test_status_of_one_recipient",),
+    ),
+    Mutation(
+        "4b",
+        "of two readings of one id the later one wins",
+        KNOWN,
+        "    if (-other.revision, other.partition, other.offset) < (-one.revision, one.partition, one.offset):\n",
+        "    if (other.partition, other.offset) >= (one.partition, one.offset):\n",
+        (_ANY_ORDER,),
+    ),
+    Mutation(
+        "4c",
+        "a field comes from a clock",
+        EMAIL_LOG,
+        '    body["updatedAt"] = instant(latest)\n',
+        '    body["updatedAt"] = datetime.now().astimezone()\n',
+        (_ANY_ORDER, _LOG + "test_status_of_one_recipient"),
+    ),
+    Mutation(
+        "4d",
+        "a document is replaced whoever wrote it since it was read",
+        MODELS,
+        '    return ReplaceOne({"_id": write.id, "_rev": write.expected}, document, upsert=True)\n',
+        '    return ReplaceOne({"_id": write.id}, document, upsert=True)\n',
+        ("tests/ports/test_read_models.py::test_of_two_writers_of_one_document_one_loses",),
+    ),
+    Mutation(
+        "4e",
+        "rows that a crash left behind are counted twice",
+        ROWS,
+        "        not rows\n        and not any(event.type == RETRACTED",
+        "        not any(event.type == RETRACTED",
+        (_ANY_CRASH,),
+    ),
+    Mutation(
+        "4f",
+        "which opens lie inline depends on which came first",
+        KNOWN,
+        "    facts.sort(key=_place)\n",
+        "    facts.sort(key=lambda event: -event.offset)\n",
+        (_AGGREGATES + "test_the_lowest_places_stay_inline_and_the_rest_is_counted",),
+    ),
+    Mutation(
+        "4g",
+        "a retracted fact still counts",
+        KNOWN,
+        "        return [event for event in ordered if not is_retracted(event, withdrawn)]\n",
+        "        return ordered\n",
+        (_LOG + "test_a_retracted_fact_is_as_if_it_had_never_been",),
+    ),
+    Mutation(
+        "4h",
+        "what a process remembers is believed after another one may have written",
+        "services/events/aggregates.py",
+        "            self.forget()  # what was written is not known\n            raise\n",
+        "            raise\n",
+        (_ANY_CRASH,),
+    ),
+    Mutation(
+        "4i",
+        "whoever loses to another writer gives up its events",
+        "services/events/aggregates.py",
+        "            todo = await self._write_once(todo)\n            if todo:\n",
+        "            todo = await self._write_once(todo)\n            todo = []\n            if todo:\n",
+        (_ANY_CRASH,),
+    ),
+    Mutation(
+        "4j",
+        "the statistics of a changed bucket are not marked",
+        "services/events/aggregates.py",
+        "        await self._models.mark_dirty(sorted(buckets))\n",
+        "",
+        (_ANY_CRASH, _AGGREGATES + "test_what_is_known_already_is_not_written_again_but_its_bucket_is_marked"),
+    ),
+    Mutation(
+        "5a",
+        "a document forgets where its events lay",
+        DOCUMENTS,
+        '        "offset": [event.offset for event in ordered],\n',
+        '        "offset": [0 for event in ordered],\n',
+        (_LIVE,),
+    ),
+    Mutation(
+        "5b",
+        "a document keeps only what it shows",
+        DOCUMENTS,
+        '    document["_events"] = _events(write.ordered)\n',
+        '    document["_events"] = _events(write.ordered[:3])\n',
+        (_LIVE,),
+    ),
+    Mutation(
+        "5c",
+        "the events outside a busy document are not in its history",
+        MODELS,
+        "            if stored.has_rows:\n                for row in",
+        "            if False:\n                for row in",
+        ("tests/ports/test_read_models.py::test_every_event_of_a_busy_document_has_its_origin",),
+    ),
+    Mutation(
+        "5d",
+        "the history names another place than the log's",
+        "services/events/queries.py",
+        "TOPIC, event.partition, event.offset, is_retracted",
+        "TOPIC, *event.place, is_retracted",
+        (
+            "tests/integration/events/test_http_email.py::test_the_history_has_every_event_in_fold_order_with_its_origin",
+        ),
+    ),
+    Mutation(
+        "6a",
+        "a projection can reach MongoDB",
+        "services/events/projections/statistics.py",
+        "from typing import",
+        "import pymongo  # noqa: F401\nfrom typing import",
+        (_SILENT + "test_the_import_rules_hold",),
+    ),
+    Mutation(
+        "6b",
+        "the reading side can call a provider",
+        "services/events/rebuild.py",
+        "import asyncio\n",
+        "import asyncio\nimport services.kit.aws  # noqa: F401\n",
+        (_SILENT + "test_the_import_rules_hold",),
+    ),
+    Mutation(
+        "6c",
+        "the reading side can publish",
+        "services/events/retrying.py",
+        "from services.kit.kafka.records import",
+        "import services.kit.kafka.publisher  # noqa: F401\nfrom services.kit.kafka.records import",
+        (_SILENT + "test_the_import_rules_hold",),
+    ),
+    Mutation(
+        "9a",
+        "a swap does not ask which generation is active",
+        "services/events/adapters/mongo_generations.py",
+        '                {"_id": self._name, "active": expected}, {"$set"',
+        '                {"_id": self._name}, {"$set"',
+        ("tests/integration/events/test_generations.py::test_of_two_swaps_one_wins",),
+    ),
+    Mutation(
+        "9b",
+        "a generation that differs from the live one is swapped in",
+        "services/events/rebuild.py",
+        "        if verdict.differing and not accept_differences:\n",
+        "        if False:\n",
+        (_REBUILD + "test_a_generation_that_differs_is_not_swapped_in_unless_accepted",),
+    ),
+    Mutation(
+        "9c",
+        "the generation before is not kept up to date in its grace",
+        GENERATIONS,
+        'PROJECTED: Final = frozenset({"active", "grace", "catchingUp", "verified"})',
+        'PROJECTED: Final = frozenset({"active", "catchingUp", "verified"})',
+        (
+            "tests/integration/events/test_generations.py::test_what_was_read_before_is_kept_up_to_date_and_can_be_read_again",
+        ),
+    ),
+    Mutation(
+        "9d",
+        "a rollback goes to a generation that is dropped already",
+        GENERATIONS,
+        '    if previous is None or previous.stage not in ("grace", "verified"):\n',
+        "    if previous is None:\n",
+        (_REBUILD + "test_a_rebuild_equals_live_and_takes_its_place",),
+    ),
+    Mutation(
+        "9e",
+        "the active generation can be dropped",
+        "services/events/adapters/mongo_generations.py",
+        "        if (await self.pointer()).active == number:\n",
+        "        if False:\n",
+        (_REBUILD + "test_a_rebuild_equals_live_and_takes_its_place",),
+    ),
+    Mutation(
+        "9f",
+        "analysts go on seeing the generation before",
+        GENERATIONS,
+        "    await store.follow()\n    log.info",
+        "    log.info",
+        (_REBUILD + "test_a_rebuild_equals_live_and_takes_its_place",),
+    ),
+    Mutation(
+        "9g",
+        "a zombie moves a checkpoint that is not its any more",
+        "services/events/adapters/mongo_leases.py",
+        '        return {"_id": self._id(lease.partition), "owner": owner, "epoch": lease.epoch}\n',
+        '        return {"_id": self._id(lease.partition)}\n',
+        (_CRASHES + "test_a_zombie_moves_no_checkpoint",),
+    ),
+)

@@ -1,0 +1,286 @@
+"""Invariants 1, 2 and 7: who may call, what silence means, whom nobody writes to."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+CALLS = "services/email/entrypoints/sender_calls.py"
+PLAN = "services/email/entrypoints/sender_plan.py"
+SENDER = "services/email/entrypoints/sender.py"
+DECISIONS = "services/email/domain/decisions.py"
+MESSAGE = "services/email/domain/message.py"
+SES = "services/email/adapters/ses.py"
+STREAMS = "services/kit/event_store/documents.py"
+APPEND = "services/kit/event_store/mongo_append.py"
+
+_SENDER = "tests/unit/email_service/test_sender.py::"
+_CRASHES = "tests/unit/email_service/test_sender_crashes.py::"
+_SENDING = "tests/unit/email_service/test_decide_sending.py::"
+_TWICE = "tests/unit/email_service/test_decide_never_twice.py::TestSending::runTest"
+_SETTLING = "tests/unit/email_service/test_decide_settling.py::"
+_RECIPIENT = "tests/unit/email_service/test_decide_recipient.py::"
+_PROVIDER = "tests/ports/test_mail_provider.py::"
+_STORE = "tests/ports/test_event_store.py::"
+_LICENCE = "tests/unit/email_service/test_sender_licence.py::"
+_SUPPRESSED = "tests/unit/email_service/test_sender_suppression.py::"
+
+SENDING: tuple[Mutation, ...] = (
+    Mutation(
+        "1a",
+        "a delivery that is open or unknown is licensed again",
+        DECISIONS,
+        "if len(set(wanted)) != len(wanted) or not set(wanted) <= set(allowed):",
+        "if len(set(wanted)) != len(wanted):",
+        (_SENDING + "test_a_queued_delivery_is_licensed_once",),
+    ),
+    Mutation(
+        "1b",
+        "MongoDB takes an append whatever the stream's version is",
+        STREAMS,
+        'return UpdateOne({"_id": before.stream_id, "version": before.version}, update, upsert=True)',
+        'return UpdateOne({"_id": before.stream_id}, update, upsert=True)',
+        (_STORE + "TestAppending::test_of_two_on_one_version_one_wins",),
+    ),
+    Mutation(
+        "1c",
+        "an append without answer counts as confirmed though its attempt is not in the stream",
+        PLAN,
+        "if attempts and isinstance(result, AppendOutcomeUnknown) and _stands(held, attempts):",
+        "if attempts and isinstance(result, AppendOutcomeUnknown):",
+        (_SENDER + "test_appends_without_answer_lose_and_double_nothing",),
+    ),
+    Mutation(
+        "1d",
+        "a call is made though its licence has lapsed",
+        CALLS,
+        "if began - wave.begun >= self._limits.licence:",
+        "if began - wave.begun >= 1000 * self._limits.licence:",
+        (_CRASHES + "test_a_licence_that_lapsed_is_not_used_and_closed",),
+    ),
+    Mutation(
+        "1e",
+        "a licence counts from the confirmation of its append and not from its beginning",
+        PLAN,
+        "        results = await self._streams.append([*steps, *(step for _, step in failing)])\n",
+        "        results = await self._streams.append([*steps, *(step for _, step in failing)])\n"
+        "        begun = self._clock.monotonic()\n",
+        (_LICENCE + "test_a_licence_counts_from_the_beginning_of_its_append",),
+    ),
+    Mutation(
+        "1f",
+        "a licence found by reading back counts from the reading",
+        PLAN,
+        "self._confirmed(work, attempts, begun, turn)\n                    continue",
+        "self._confirmed(work, attempts, self._clock.monotonic(), turn)\n                    continue",
+        (_LICENCE + "test_a_licence_counts_from_the_beginning_of_its_append",),
+    ),
+    Mutation(
+        "1g",
+        "a lapsed licence is left open instead of being closed by its holder",
+        CALLS,
+        'return NotCalled("the licence had lapsed")',
+        'return Unknown("the licence had lapsed")',
+        (_CRASHES + "test_a_licence_that_lapsed_is_not_used_and_closed",),
+    ),
+    Mutation(
+        "1h",
+        "an attempt whose append turned up late is not closed by its holder",
+        SENDER,
+        "if self._planner.ghosts and isinstance(state, Message):",
+        "if False and isinstance(state, Message):",
+        (_LICENCE + "test_an_attempt_that_turns_up_late_is_closed_by_its_holder",),
+    ),
+    Mutation(
+        "1i",
+        "an attempt is recorded without a rate token",
+        PLAN,
+        "            granted = grant.granted\n",
+        "            granted = wanted\n",
+        (_SENDER + "test_rate_tokens_are_had_before_an_attempt_is_recorded",),
+    ),
+    Mutation(
+        "1j",
+        "more attempts are open than the process has places for",
+        PLAN,
+        "        room = min(self._places.free, allowance)\n",
+        "        room, self._places.limit = allowance, 1000\n",
+        (_SENDER + "test_no_more_attempts_are_open_than_there_are_places",),
+    ),
+    Mutation(
+        "1k",
+        "a lost answer is read back from what no majority has acknowledged",
+        "services/kit/mongo.py",
+        'readConcernLevel="majority"',
+        'readConcernLevel="local"',
+        ("tests/integration/test_kit_mongo.py::test_concerns_cannot_be_weakened_by_the_url",),
+    ),
+    Mutation(
+        "1l",
+        "an append that got no answer is taken for appended without reading back",
+        APPEND,
+        "            return _open(items, type(error).__name__)\n",
+        "            codes, acknowledged = {}, True\n",
+        ("tests/integration/test_event_store_mongo.py::TestLostAnswers::test_another_writer_in_between_is_a_conflict",),
+    ),
+    Mutation(
+        "2a",
+        "an unknown attempt may be sent again",
+        MESSAGE,
+        "        return OutcomeUnknown(who, attempts, spent, time)\n",
+        "        return Queued(who, time, attempts, spent)\n",
+        (
+            _SENDING + "test_silence_is_never_sent_again",
+            _SENDER + "test_silence_is_recorded_and_never_repeated",
+            _TWICE,
+        ),
+    ),
+    Mutation(
+        "2b",
+        "a 5xx of SES counts as a refusal",
+        SES,
+        "    elif status >= 500 or status < 400:\n",
+        "    elif status < 400:\n",
+        (_PROVIDER + "test_no_clear_answer_is_unknown_and_called_once",),
+    ),
+    Mutation(
+        "2c",
+        "any lost connection counts as one that never stood",
+        SES,
+        "if isinstance(error, EndpointConnectionError | SSLError) and isinstance(cause, aiohttp.ClientConnectorError):",
+        "if isinstance(error, EndpointConnectionError | SSLError):",
+        (_PROVIDER + "test_no_clear_answer_is_unknown_and_called_once",),
+    ),
+    Mutation(
+        "2d",
+        "the client library repeats a send by itself",
+        "services/kit/aws.py",
+        '        retries={"total_max_attempts": 1},\n',
+        "",
+        ("tests/unit/kit/test_aws.py::test_a_send_goes_out_exactly_once_whatever_happens",),
+    ),
+    Mutation(
+        "2e",
+        "a call that outlasts its time limit counts as not made",
+        CALLS,
+        'outcome = Unknown(f"no answer within {self._limits.call:g} s")',
+        'outcome = NotCalled(f"no answer within {self._limits.call:g} s")',
+        (_SENDER + "test_a_call_beyond_its_time_limit_is_unknown",),
+    ),
+    Mutation(
+        "2f",
+        "a call that is cut off at the end of the process counts as not made",
+        CALLS,
+        'self._answer(wave, planned, Unknown("the call was cancelled"))',
+        'self._answer(wave, planned, NotCalled("the call was cancelled"))',
+        (_SENDER + "test_stopping_cuts_off_calls_that_take_too_long_as_unknown",),
+    ),
+    Mutation(
+        "2g",
+        "an operator may settle an attempt whose call may still be under way",
+        DECISIONS,
+        "    if attempt.begun_at + policy.call_window > now:\n",
+        "    if attempt.begun_at > now:\n",
+        (
+            "tests/unit/email_service/test_settler.py::test_an_operator_lists_and_settles_unknown_attempts",
+            _SETTLING + "test_an_operator_settles_only_after_the_call_must_be_over_and_only_the_unknown",
+        ),
+    ),
+    Mutation(
+        "2h",
+        "a late no brings back a delivery that had ended as unknown",
+        MESSAGE,
+        "    if not isinstance(delivery, Open | OutcomeUnknown) or delivery",
+        "    if not isinstance(delivery, Open | OutcomeUnknown | Failed) or delivery",
+        (_SENDING + "test_a_late_no_makes_an_unknown_delivery_queued_again_but_not_a_failed_one",),
+    ),
+    Mutation(
+        "2i",
+        "a late no undoes a proof of acceptance",
+        DECISIONS,
+        "        and attempt.settled is None\n",
+        "",
+        (_SETTLING + "test_the_caller_s_late_answer_never_undoes_a_proof",),
+    ),
+    Mutation(
+        "2j",
+        "a fact does not settle the attempt it is about",
+        DECISIONS,
+        "    if delivery is None or attempt.accepted or (isinstance(delivery, Sent) and not attempt.unanswered):\n",
+        "    if delivery is None or attempt.unknown_since:\n",
+        ("tests/unit/email_service/test_settler.py::test_a_fact_settles_an_attempt_without_answer_once",),
+    ),
+    Mutation(
+        "2k",
+        "an unknown attempt stays unknown for ever",
+        DECISIONS,
+        '            drafts.append(_failed(delivery.recipient, "outcomeUnknown"))\n',
+        "            pass\n",
+        (_SENDING + "test_an_unknown_attempt_ends_as_failed",),
+    ),
+    Mutation(
+        "7a",
+        "suppressions are not looked at before an attempt is recorded",
+        PLAN,
+        "            blocked = await self._blocked(picks)\n",
+        "            blocked: list[dict[str, SuppressionReason]] = [{} for _ in picks]\n",
+        (
+            _SENDER + "test_the_suppressed_fail_and_the_others_are_sent",
+            _SENDER + "test_nothing_is_sent_while_suppressions_cannot_be_read",
+        ),
+    ),
+    Mutation(
+        "7b",
+        "what was looked up once is believed from then on",
+        "services/email/adapters/suppressions.py",
+        "        streams = await self._streams.load_many(set(key_of.values()))\n",
+        "        streams = self.__dict__.setdefault('seen', await self._streams.load_many(set(key_of.values())))\n",
+        (_SUPPRESSED + "test_a_suppression_counts_until_the_very_step_that_records_the_attempt",),
+    ),
+    Mutation(
+        "7c",
+        "a recipient whose stream cannot be read is written to",
+        "services/email/adapters/suppressions.py",
+        "        except PermanentError as error:\n",
+        "        except PermanentError as error:\n            return [{} for _ in queries]\n",
+        (_SUPPRESSED + "test_a_recipient_who_cannot_be_read_is_waited_for",),
+    ),
+    Mutation(
+        "7d",
+        "capitals make another recipient",
+        "services/kit/addresses.py",
+        ".lower()",
+        "",
+        (
+            "tests/unit/kit/test_addresses.py::test_all_spellings_have_one_key",
+            _SUPPRESSED + "test_any_spelling_is_the_same_recipient",
+        ),
+    ),
+    Mutation(
+        "7e",
+        "marketing is not stopped by a scope of all",
+        "services/email/domain/recipient.py",
+        "        scopes = [ALL]\n        if category",
+        '        scopes = [ALL] if category != "marketing" else []\n        if category',
+        (_SUPPRESSED + "test_each_scope_stops_what_it_is_about",),
+    ),
+    Mutation(
+        "7f",
+        "a complaint suppresses nobody",
+        "services/email/domain/recipient.py",
+        "    if isinstance(data, EmailComplained):\n        return ",
+        "    if isinstance(data, EmailComplained) and data.complaint_sub_type:\n        return ",
+        (
+            _RECIPIENT + "test_what_a_fact_means",
+            "tests/unit/email_service/test_settler.py::"
+            "test_bounces_complaints_and_unsubscribes_suppress_and_a_withdrawal_lifts",
+        ),
+    ),
+    Mutation(
+        "7g",
+        "who was freed once can never be suppressed again",
+        "services/email/domain/recipient.py",
+        "    if event_id in state.known or (lifted is not None and command.happened_at <= lifted):\n",
+        "    if event_id in state.known or lifted is not None:\n",
+        (_RECIPIENT + "test_an_old_bounce_heard_again_does_not_undo_an_operator",),
+    ),
+)
