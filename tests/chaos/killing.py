@@ -60,7 +60,7 @@ class Killer:
         await asyncio.to_thread(self.stack.start, [self.part], with_needs=False)
 
     async def _one_life(self, point: str) -> None:
-        nth = self._random.randint(1, 2 if effect_of(point)[1].rare else 12)
+        nth = self._random.randint(1, 1 if effect_of(point)[1].rare else 6)
         said_before = len(self.stack.logs(self.part))
         child = self._launch({POINT: point, NTH: str(nth)})
         deadline = asyncio.get_running_loop().time() + self.patience * self._random.uniform(0.8, 1.2)

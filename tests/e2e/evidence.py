@@ -25,6 +25,8 @@ from services.email.domain.correlation import MESSAGE_TAG
 from tests.e2e.judge import Decisions, Entry, Evidence, Json
 
 PROJECTION = "email_log"
+STREAMS = ("messages", "recipients")
+"""Collections of the email service that hold streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Observer:
         self._client: AsyncIOMotorClient[Json] = AsyncIOMotorClient(env["MAILROOM_MONGO_URL"], tz_aware=True)
         self.email = self._client[env["MAILROOM_EMAIL_DATABASE"]]
         self.events = self._client[env["MAILROOM_EVENTS_DATABASE"]]
+        self._ended: set[str] = set()
         self._aws: AwsEndpoints = aws_endpoints(stack)
         self._sqs: Any = boto3.client(
             "sqs",
@@ -117,7 +120,7 @@ class Observer:
     async def settled_deliveries(self, message_ids: Collection[str], seconds: float) -> None:
         """Wait until every delivery has ended. AssertionError after `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while not _ended(await self.streams(message_ids), message_ids):
+        while await self._going_on(message_ids):
             assert asyncio.get_running_loop().time() < deadline, f"deliveries have not ended within {seconds:.0f} s"
             await asyncio.sleep(0.5)
 
@@ -126,14 +129,29 @@ class Observer:
         lanes = tuple(topic.name for topic in LANES.values())
         if not ignore_commands and any(name.endswith(lanes) for name in await self.lag()):
             return "commands"
-        streams = await self.streams(message_ids)
-        if not _ended(streams, message_ids):
+        if await self._going_on(message_ids):
             return "deliveries"
-        if any("pendingSince" in stream for stream in streams.values()):
+        if await self._unpublished():
             return "decisions"
         if (await self.simulator.health())["pendingNotifications"] or any((await self.queues()).values()):
             return "notifications"
-        return "records" if any(not name.endswith(lanes) for name in await self.lag()) else ""
+        if any(not name.endswith(lanes) for name in await self.lag()):
+            return "records"
+        return "decisions" if await self._unpublished() else ""
+
+    async def _going_on(self, message_ids: Collection[str]) -> bool:
+        """Whether a message has no stream yet, or a delivery no end. What has ended stays so and is not read again."""
+        waiting = set(message_ids) - self._ended
+        for message_id, stream in (await self.streams(waiting)).items():
+            decisions = [Entry(0, 0, None, text.encode()) for text in stream["events"]]
+            ends = Decisions(decisions).ends().values()
+            if ends and not any(end in ("open", "queued") for end in ends):
+                self._ended.add(message_id)
+        return not waiting <= self._ended
+
+    async def _unpublished(self) -> bool:
+        pending = {"pendingSince": {"$exists": True}}
+        return any([await self.email[name].find_one(pending) is not None for name in STREAMS])
 
     # --- one place each ---
 
@@ -154,13 +172,9 @@ class Observer:
         return found
 
     async def streams(self, ids: Collection[str]) -> dict[str, Json]:
-        """Stream documents by id, whichever collection they lie in."""
-        found: dict[str, Json] = {}
-        for name in await self.email.list_collection_names():
-            if await self.email[name].find_one({"events": {"$type": "array"}, "published": {"$exists": True}}):
-                query = {"_id": {"$in": list(ids)}}
-                found |= {each["_id"]: each async for each in self.email[name].find(query)}
-        return found
+        """Stream documents by id: of messages, and of recipients."""
+        query = {"_id": {"$in": list(ids)}}
+        return {each["_id"]: each for name in STREAMS async for each in self.email[name].find(query)}
 
     async def read_model(self) -> str:
         """The collection that the pointer names."""
@@ -202,6 +216,11 @@ class Observer:
 
         urls = {"the queue": self._aws.queue_url, "the dead-letter queue": self._aws.dead_letter_queue_url}
         return {name: await asyncio.to_thread(ask, url) for name, url in urls.items()}
+
+    async def put_on_queue(self, *bodies: str) -> None:
+        """Send messages to the queue of notifications, whatever they are."""
+        for body in bodies:
+            await asyncio.to_thread(self._sqs.send_message, QueueUrl=self._aws.queue_url, MessageBody=body)
 
     async def groups(self) -> list[str]:
         """Consumer groups of the email service."""
@@ -248,10 +267,3 @@ async def _ends(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> dict[Topic
         [TopicPartition(name, number) for name in topics for number in range(counts[name])]
     )
     return found
-
-
-def _ended(streams: Mapping[str, Json], message_ids: Collection[str]) -> bool:
-    """Whether each of the messages has its stream, and each of its deliveries its end there."""
-    decisions = [Entry(0, 0, None, text.encode()) for stream in streams.values() for text in stream["events"]]
-    ends = Decisions(decisions).ends().values()
-    return len(streams) >= len(set(message_ids)) and not any(end in ("open", "queued") for end in ends)

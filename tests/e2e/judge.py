@@ -6,7 +6,6 @@ reads decisions by itself and not through the service's domain, so that a bug th
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import bson
 from bson.codec_options import CodecOptions
 
 from contracts.errors import ContractError
+from contracts.registry import read_json
 from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
 from services.events.adapters.mongo_documents import BOOKKEEPING, from_document, from_row
 from services.events.projections import email_log
@@ -183,14 +183,10 @@ def events_of(log: Iterable[Entry]) -> Iterable[Json]:
     """The CloudEvents of a log, in its order; what is none is left out."""
     for entry in log:
         try:
-            event = json.loads(entry.value or b"")
-        except ValueError:
+            event = read_json(entry.value)
+        except ContractError:
             continue
-        if (
-            isinstance(event, dict)
-            and isinstance(event.get("data"), dict)
-            and {"id", "type", "subject"} <= event.keys()
-        ):
+        if isinstance(event.get("data"), dict) and event.keys() >= _NEEDED:
             yield event
 
 

@@ -145,6 +145,15 @@ def of_recipients() -> list[Poison]:
     ]
 
 
+ON_THE_QUEUE = {
+    "{not JSON": "notJson",
+    DEEP.decode(): "notJson",
+    '{"MessageId": "\\ud800"}': "notJson",
+    "[]": "notAnObject",
+}
+"""Bodies of SQS messages: each becomes a raw notification that cannot be read, and is parked for this reason."""
+
+
 async def publish(load: Traffic, records: list[Poison]) -> None:
     """Each in a batch of its own, so that a broken one is alone there."""
     for record in records:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from contracts.topics import EMAIL_EVENTS, LANES
+from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, LANES
 from deploy.local.stack import Stack
 from tests.e2e import poison
 from tests.e2e.evidence import Observer, Since
@@ -29,13 +29,16 @@ async def test_every_kind_of_poison_on_every_topic(stack: Stack) -> None:
             *poison.of_recipients(),
         ]
         await poison.publish(load, records)
+        await observer.put_on_queue(*poison.ON_THE_QUEUE)
         for _ in range(60):
             load.send()
         await load.sent()
         evidence = await observer.settled(since, load.ids, 60)
         enough.set()
         await watch
-        assert_fair(evidence, load.expected(parked=[what for record in records for what in record.expected]))
+        parked = [f"email {EMAIL_NOTIFICATIONS.name} {reason}" for reason in poison.ON_THE_QUEUE.values()]
+        parked += [what for record in records for what in record.expected]
+        assert_fair(evidence, load.expected(parked=parked))
         kept = _kept(records)
         name = await observer.read_model()
         found = [each["_id"] async for each in observer.events[name].find({"_id": {"$in": kept}})]
