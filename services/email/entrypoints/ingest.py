@@ -31,8 +31,8 @@ GATHER_SECONDS = 0.03
 """Pause after a receive that brought few, so that the next one brings more: SQS answers as soon as it has one."""
 
 CROWD, FEW = 5, 2
-"""A receive of so many calls all pollers in, one of so few sends them away. SQS rarely fills a receive, even when it has
-thousands, so waiting for full ones would leave a single poller alone with them."""
+"""A receive of so many calls all pollers in, one of so few sends them away. SQS rarely fills a receive, even with
+thousands waiting, so counting on full ones would leave a single poller alone with them."""
 
 IDLE_WHILE_UNHEALTHY = 0.5
 PAUSE_AFTER_ERROR = (0.2, 5.0)
