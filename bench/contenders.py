@@ -95,13 +95,14 @@ class Field:
         }
 
 
-def bare_loop(field_: Field) -> Round:
-    """The bare loop of the same calls."""
+def bare_loop(field_: Field, kind: str = "plain") -> Round:
+    """The bare loop of the same calls, `plain` or `tuned`."""
     taken = Acceptances(field_.stack)
-    command = [sys.executable, "-m", "bench.baselines.bare_loop", str(field_.mails), str(CONCURRENCY)]
+    command = [sys.executable, "-m", "bench.baselines.bare_loop", kind, str(field_.mails), str(CONCURRENCY)]
     command += [str(field_.raw_file), field_.environment["SES_CONFIGURATION_SET"]]
     with running(field_.stack, "bare-loop", command, field_.environment) as program:
-        return _measured("bare loop", field_, taken, {"bare loop": program}, ended=lambda: program.wait(30))
+        name = f"bare loop, {kind}"
+        return _measured(name, field_, taken, {name: program}, ended=lambda: program.wait(30))
 
 
 def celery(field_: Field, pool: str = "prefork", workers: int = 8, prefetch: int = 4) -> Round:
