@@ -1,0 +1,158 @@
+"""The operator's command on the whole stack: a mail's way, lag, what is unknown or parked, a rebuild."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.local.site import ROOT
+from deploy.local.stack import Stack
+
+Mailroom = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def mailroom(stack: Stack) -> Mailroom:
+    """`./mailroom` on this stack."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAILROOM_", "AWS_"))}
+    env = {**kept, "MAILROOM_STATE_DIR": str(stack.site.state_dir), "COLUMNS": "100"}
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(ROOT / "mailroom"), *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    return call
+
+
+def told(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
+    assert done.returncode == status, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def until(what: Callable[[], Any]) -> Any:
+    """What it gives once it gives something."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError("it never came")
+
+
+@pytest.fixture(scope="module")
+def caller(stack: Stack, mailroom: Mailroom) -> httpx.Client:
+    token = told(mailroom("token", "--sub", "cli-user", "--json"))["token"]
+    return httpx.Client(base_url=stack.site.url("gateway"), headers={"authorization": f"Bearer {token}"}, timeout=20)
+
+
+def send(caller: httpx.Client, to: str) -> str:
+    body = {"to": [to], "subject": "A test", "textContent": "Hello", "category": "notification"}
+    answer = caller.post("/api/email", json=body, headers={"idempotency-key": uuid.uuid4().hex})
+    assert answer.status_code == 202, answer.text
+    found: str = answer.json()["data"]["messageId"]
+    return found
+
+
+def status(caller: httpx.Client, message_id: str) -> str | None:
+    answer = caller.get(f"/api/email/{message_id}")
+    return answer.json()["data"]["status"] if answer.status_code == 200 else None
+
+
+def test_why_tells_the_whole_way_of_a_mail_and_where_it_lies(caller: httpx.Client, mailroom: Mailroom) -> None:
+    message_id = send(caller, "success@simulator.amazonses.com")
+    until(lambda: status(caller, message_id) == "delivered")
+    found = told(mailroom("why", "email_log", message_id, "--json"))
+    assert {"email.requested", "email.sendAttempted", "email.delivered"} <= {step["type"] for step in found["timeline"]}
+    assert all(step["origin"]["topic"] == "email.events" for step in found["timeline"])
+    shown = mailroom("why", "email_log", message_id).stdout
+    assert f"email_log {message_id}  delivered" in shown
+    assert "sent → delivered" in shown
+
+
+def test_lag_names_every_group_and_the_projection(mailroom: Mailroom) -> None:
+    found = told(mailroom("lag", "--json", "--seconds", "0"))
+    readers = {each["reader"] for each in found}
+    assert {"email-intake-normal", "email-translator", "email-settler"} <= readers
+    assert any(reader.startswith("email_log g") for reader in readers)
+    assert "email-translator" in mailroom("lag").stdout
+
+
+def test_an_unknown_outcome_is_listed_and_settled_by_an_operator(
+    stack: Stack, caller: httpx.Client, mailroom: Mailroom
+) -> None:
+    admin = f"{stack.site.url('simulator')}/_sim/faults"
+    who = f"unknown-{uuid.uuid4().hex[:8]}@example.com"
+    faults = [{"kind": kind, "match": who} for kind in ("acceptThenDrop", "silent")]
+    httpx.put(admin, json={"faults": faults, "seed": None}).raise_for_status()
+    message_id = send(caller, who)
+    listed = until(
+        lambda: [
+            each for each in told(mailroom("sends", "unknown", "list", "--json")) if each["messageId"] == message_id
+        ]
+    )
+    words = ("sends", "unknown", "resolve", message_id, listed[0]["attemptId"], "accepted", "--evidence", "seen there")
+    until(lambda: mailroom(*words).returncode == 0)  # not before the call's time limit is over
+    until(lambda: status(caller, message_id) == "sent")
+    timeline = told(mailroom("why", "email_log", message_id, "--json"))["timeline"]
+    assert [step["event"]["data"]["by"] for step in timeline if step["type"] == "email.attemptSettled"] == ["operator"]
+    httpx.put(admin, json={"faults": [], "seed": None}).raise_for_status()
+
+
+def test_what_a_consumer_parked_is_shown_retried_and_given_up(stack: Stack, mailroom: Mailroom) -> None:
+    program = (
+        "import asyncio, sys, aiokafka\n"
+        "async def main():\n"
+        "    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=sys.argv[1])\n"
+        "    await producer.start()\n"
+        "    at = await producer.send_and_wait('email.events', b'{no json', key=b'cli-poison')\n"
+        "    print(f'email.events|{at.partition}|{at.offset}')\n"
+        "    await producer.stop()\n"
+        "asyncio.run(main())\n"
+    )
+    bootstrap = stack.site.addresses().kafka_bootstrap
+    written = subprocess.run([sys.executable, "-c", program, bootstrap], capture_output=True, text=True, check=True)
+    for service, consumer in (("email", "email-settler"), ("events", "events.email_log")):
+        parked_id = f"{consumer}|{written.stdout.strip()}"
+        of = ("--service", service)
+
+        until(partial(_is_parked, mailroom, parked_id, of))
+        assert told(mailroom("parked", "show", parked_id, *of, "--json"))["value"] == {"text": "{no json"}
+        retried = told(mailroom("parked", "retry", parked_id, *of, "--json"), status=1)
+        assert (retried["status"], retried["tries"]) == ("parked", 1)
+        gone = told(mailroom("parked", "discard", parked_id, *of, "--reason", "a test's", "--yes", "--json"))
+        assert gone["status"] == "discarded"
+        assert not _is_parked(mailroom, parked_id, of)
+        assert mailroom("parked", "retry", parked_id, *of).returncode == 1
+
+
+def _is_parked(mailroom: Mailroom, parked_id: str, of: tuple[str, str]) -> bool:
+    records = told(mailroom("parked", "list", *of, "--json"))["records"]
+    return parked_id in [each["id"] for each in records]
+
+
+def test_a_rebuild_is_watched_to_its_end_and_rolled_back(caller: httpx.Client, mailroom: Mailroom) -> None:
+    message_id = send(caller, "success@simulator.amazonses.com")
+    until(lambda: status(caller, message_id) == "delivered")
+    plan = told(mailroom("rebuild", "dry-run", "email_log", "--json"))
+    assert plan["events"] > 0
+    built = told(mailroom("rebuild", "start", "email_log", "--json"))
+    assert (built["stage"], built["report"]["differing"]) == ("active", 0)
+    assert status(caller, message_id) == "delivered"
+    state = told(mailroom("rebuild", "status", "email_log", "--json"))
+    assert (state["active"], state["previous"]) == (built["number"], plan["active"])
+    assert told(mailroom("rebuild", "rollback", "email_log", "--yes", "--json"))["number"] == plan["active"]
+    assert status(caller, message_id) == "delivered"
+    assert mailroom("rebuild", "pause", "email_log").returncode == 1  # there is none to pause
