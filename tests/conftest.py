@@ -30,7 +30,8 @@ def test_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     _stop_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     # What a killed receiver held comes again after 15 s instead of a minute, so that tests of crashes wait less.
-    stack = Stack(throwaway_site(folder, os.environ), extra={"MAILROOM_QUEUE_VISIBILITY_SECONDS": "15"})
+    extra = {"MAILROOM_QUEUE_VISIBILITY_SECONDS": "15", "MAILROOM_SESSION_COOKIE": "mailroom_session"}
+    stack = Stack(throwaway_site(folder, os.environ), extra=extra)
     try:
         yield stack
     finally:
