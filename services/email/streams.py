@@ -38,6 +38,9 @@ OUTBOX_LIMIT = 20_000
 GATHER_SECONDS = 0.02
 """How long the first of a batch waits for others: a mail's next event is often only milliseconds away."""
 
+MARK_SECONDS = 1.0
+"""How often it is noted what was published: well within the relay's patience of 5 s."""
+
 TRIES = 8
 """How often a lost race is run again before it is somebody else's turn."""
 
@@ -242,7 +245,9 @@ class _Tried:
 class Outbox:
     """Publishes appended streams in the background, many at once. A `LoopComponent` runs it.
 
-    What it does not get out (a crash, Kafka away, too much at once) is the relay's business.
+    What it does not get out (a crash, Kafka away, too much at once) is the relay's business. That it got out is noted
+    in the store every `MARK_SECONDS`, so that a message on its way costs one note and not one an event; a crash before
+    that makes events go out again, under the same ids.
     """
 
     def __init__(self, publisher: StreamPublisher, clock: Clock, progress: Progress) -> None:
@@ -260,8 +265,12 @@ class Outbox:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Publish until told to stop, and then what is left."""
+        marked_at = self._clock.monotonic()
         while not (stopping.is_set() and not self._waiting):
-            await first_of(self._clock, 1.0, self._work, stopping)
+            await first_of(self._clock, MARK_SECONDS, self._work, stopping)
+            if self._clock.monotonic() - marked_at >= MARK_SECONDS:
+                await self._publisher.mark()
+                marked_at = self._clock.monotonic()
             if not self._waiting:
                 self.progress.idle()
                 continue
@@ -269,8 +278,9 @@ class Outbox:
                 await self._clock.sleep(GATHER_SECONDS)
             batch, self._waiting = self._waiting, {}
             self._work.clear()
-            done = await self._publisher.publish(batch.values())
+            done = await self._publisher.publish(batch.values(), mark=False)
             if len(done.failed) == len(batch):
                 self.progress.waiting("Kafka takes nothing")
             else:
                 self.progress.progressed()
+        await self._publisher.mark()

@@ -92,9 +92,13 @@ class StreamPublisher:
         self._publisher = publisher
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._in_flight: dict[str, asyncio.Future[None]] = {}
+        self._unmarked: dict[str, _Known] = {}
 
-    async def publish(self, appended: Iterable[Stream | AppendResult]) -> Publication:
+    async def publish(self, appended: Iterable[Stream | AppendResult], *, mark: bool = True) -> Publication:
         """Publish all that is unpublished of these streams, in bulk; append results that are no `Appended` are skipped.
+
+        `mark`: note it in the store at once. Otherwise a later `mark` notes it, and a stream that was published several
+        times meanwhile costs one update; that must be well before `PATIENCE` is over.
 
         Raises nothing but a cancellation: what did not get out is in `failed`, and the relay's business.
         """
@@ -108,7 +112,10 @@ class StreamPublisher:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._in_flight |= dict.fromkeys(streams, done)
         try:
-            return await self._publish([_Run(stream, self._recall(stream)) for stream in streams.values()])
+            publication = await self._publish([_Run(stream, self._recall(stream)) for stream in streams.values()])
+            if mark:
+                await self.mark()
+            return publication
         finally:
             for name in streams:
                 del self._in_flight[name]
@@ -137,18 +144,26 @@ class StreamPublisher:
                     going.append(run)
                 else:
                     failed[run.stream.stream_id] = error
-        await self._mark(runs)
+        for run in runs:
+            if run.known.acknowledged > run.known.marked:
+                self._unmarked[run.stream.stream_id] = run.known
         return Publication(acknowledged, failed)
 
-    async def _mark(self, runs: Sequence[_Run]) -> None:
-        marks = [(r.stream.stream_id, r.known.acknowledged) for r in runs if r.known.acknowledged > r.known.marked]
+    async def mark(self) -> None:
+        """Note in the store all that was published since the last time.
+
+        Raises nothing but a cancellation: what could not be noted is noted with the next, or the relay finds it.
+        """
+        marking, self._unmarked = self._unmarked, {}
+        marks = [(name, known.acknowledged) for name, known in marking.items() if known.acknowledged > known.marked]
         try:
             await self._store.mark_published(marks)
         except TransientError as error:
-            log.warning("published events could not be marked; the relay will publish them again", error=str(error))
+            log.warning("published events could not be marked yet", error=str(error))
+            self._unmarked = marking | self._unmarked
             return
-        for run in runs:
-            run.known.marked = run.known.acknowledged
+        for name, version in marks:
+            marking[name].marked = max(marking[name].marked, version)
 
     def _recall(self, stream: Stream) -> _Known:
         known = self._known.setdefault(stream.stream_id, _Known(stream.published, stream.published))

@@ -215,3 +215,40 @@ class TestRelay:
                 await asyncio.sleep(0)
             stopping.set()
             await running
+
+
+class CountingStore(MemoryEventStore):
+    """Keeps what it has marked."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.marks: list[list[tuple[str, int]]] = []
+
+    async def mark_published(self, marks: Sequence[tuple[str, int]]) -> None:
+        await super().mark_published(marks)
+        self.marks.append(list(marks))
+
+
+async def test_a_stream_published_twice_before_it_is_marked_is_marked_once() -> None:
+    bench = Bench()
+    bench.store = store = CountingStore(bench.clock)
+    publisher = StreamPublisher(store, bench.kafka)
+    await publisher.publish([await bench.grow("a"), await bench.grow("b")], mark=False)
+    await publisher.publish([await bench.grow("a")], mark=False)
+    assert store.marks == []
+    await publisher.mark()
+    assert [sorted(marks) for marks in store.marks] == [[("a", 2), ("b", 1)]]
+    assert await store.unpublished(timedelta(0), 10) == []
+
+
+async def test_what_could_not_be_marked_is_marked_the_next_time_and_not_published_again() -> None:
+    bench = Bench()
+    bench.store = store = CountingStore(bench.clock)
+    publisher = StreamPublisher(store, bench.kafka)
+    stream = await bench.grow("a")
+    store.away = True
+    assert (await publisher.publish([stream])).acknowledged == 1
+    store.away = False
+    await publisher.publish([await bench.grow("b")])
+    assert [sorted(marks) for marks in store.marks] == [[("a", 1), ("b", 1)]]
+    assert (bench.log("a"), bench.log("b")) == ([1], [1])
