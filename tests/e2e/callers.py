@@ -108,7 +108,7 @@ class Callers:
 @asynccontextmanager
 async def calling(stack: Stack) -> AsyncIterator[Callers]:
     """Callers of a stack that is up, and left up, without faults."""
-    if not await asyncio.to_thread(stack.ready):
+    if not await asyncio.to_thread(stack.ready, ["email", "events", "gateway"]):
         await asyncio.to_thread(stack.start)
     async with (
         observing(stack) as observer,
