@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 BEHIND: Final = 5_000
 """Records that a partition may be behind before it is read alone, in one go."""
-GATHER_SECONDS: Final = 2.0
+GATHER_SECONDS: Final = 5.0
 """How long one partition is gathered at most."""
 BLOCKED_SECONDS: Final = 30.0
 """How long an unreadable partition is left alone."""

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from pydantic_core import from_json
 from pymongo.collection import Collection as SyncCollection
 
-from services.events.adapters.mongo_documents import BOOKKEEPING, Document
+from services.events.adapters.mongo_documents import BOOKKEEPING, Document, values_of
 from services.events.adapters.mongo_read_models import FACTS, collection_name
 from services.events.ports import LeaseStore, Verdict
 from services.kit.clock import Clock
@@ -83,7 +83,7 @@ class MongoComparison:
         events = document["_events"]
         origins: Origins = {
             _event_id(raw): (partition, offset, 0)
-            for raw, partition, offset in zip(events["raw"], events["partition"], events["offset"], strict=True)
+            for raw, partition, offset in zip(values_of(events), events["partition"], events["offset"], strict=True)
         }
         if "_overflow" in document:
             name = collection_name(self._projection, generation) + FACTS

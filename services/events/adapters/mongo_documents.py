@@ -1,16 +1,20 @@
 """How an aggregate lies in MongoDB: the body's fields, and beside them what it was folded from.
 
 `_rev` guards. `_events` holds the records' values as they were read, with their origins, in the aggregate's order, as
-parallel lists (cheaper than a list of objects): `raw[i]` was read at partition `partition[i]`, offset `offset[i]`;
-`place` lists [i, partition, offset] for those whose id was seen lower, in another reading. `_overflow` is the tally of
-the rows. Times inside `raw` keep their microseconds; the body's dates hold milliseconds, as BSON does.
+parallel lists (cheaper than a list of objects): the ith has `length[i]` bytes and was read at partition `partition[i]`,
+offset `offset[i]`; `raw` is all values one after the other as one LZ4 block, since events of one aggregate repeat each
+other (to a quarter, at a tenth of what storing the rest costs); `place` lists [i, partition, offset] for those whose id
+was seen lower, in another reading. `_overflow` is the tally of the rows. Times inside the values keep their
+microseconds; the body's dates hold milliseconds, as BSON does.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from bson import Int64
+from cramjam import lz4
 
 from services.events.ports import Row, Stored, Write
 from services.events.projections.known import KnownEvent, Tally
@@ -50,11 +54,18 @@ def events_of(events: Document) -> list[KnownEvent]:
     """The events in a document, in the aggregate's order."""
     found = [
         read_event(raw, partition, offset)
-        for raw, partition, offset in zip(events["raw"], events["partition"], events["offset"], strict=True)
+        for raw, partition, offset in zip(values_of(events), events["partition"], events["offset"], strict=True)
     ]
     for index, partition, offset in events.get("place", ()):
         found[index] = found[index]._replace(place=(partition, offset))
     return found
+
+
+def values_of(events: Document) -> list[bytes]:
+    """The records' values in a document, in the aggregate's order."""
+    whole = bytes(lz4.decompress_block(events["raw"]))
+    ends = list(accumulate(events["length"], initial=0))
+    return [whole[start:end] for start, end in pairwise(ends)]
 
 
 def row_id(aggregate: str, event_id: str) -> str:
@@ -91,7 +102,8 @@ def from_row(document: Document) -> Row:
 
 def _events(ordered: list[KnownEvent]) -> Document:
     events: Document = {
-        "raw": [event.raw for event in ordered],
+        "raw": bytes(lz4.compress_block(b"".join([event.raw for event in ordered]))),
+        "length": [len(event.raw) for event in ordered],
         "partition": [event.partition for event in ordered],
         "offset": [event.offset for event in ordered],
     }
