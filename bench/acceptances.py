@@ -67,12 +67,16 @@ class Acceptances:
 
     def judge(self, mails: int) -> Accepted:
         """BenchFailed unless exactly `mails` different messages were accepted, each once."""
-        found = asyncio.run(self._read())
+        found = self.entries()
         messages = Counter(entry["tags"].get(MESSAGE_TAG) for entry in found)
         if len(found) != mails or len(messages) != mails:
             raise BenchFailed(f"{mails} mails were to be accepted; {len(messages)} were, in {len(found)} acceptances")
         times = sorted(datetime.fromisoformat(entry["at"]).timestamp() for entry in found)
         return Accepted(len(found), times[0], times[-1])
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every acceptance as the simulator logged it."""
+        return asyncio.run(self._read())
 
     async def _read(self) -> list[dict[str, Any]]:
         async with SimulatorClient(self._url) as client:

@@ -185,7 +185,7 @@ def mailroom(field_: Field, roles: Sequence[str]) -> Round:
         beside = roots(stack, *BESIDE)
         with Meter({**{role: [each.pid] for role, each in programs.items()}, **beside}) as meter:
             began = time.time()
-            asyncio.run(_publish(stack, commands))
+            asyncio.run(publish(stack, commands))
             taken.wait(field_.mails, alive)
             last = time.time()
             wait_until(lambda: _settled(stack, ids), "all events to be published", 120)
@@ -204,7 +204,8 @@ def mailroom(field_: Field, roles: Sequence[str]) -> Round:
     )
 
 
-async def _publish(stack: Stack, commands: Sequence[tuple[bytes, bytes]]) -> None:
+async def publish(stack: Stack, commands: Sequence[tuple[bytes, bytes]]) -> None:
+    """Put commands (key, value) on the lane `normal`, as fast as Kafka takes them."""
     producer = AIOKafkaProducer(bootstrap_servers=stack.site.addresses().kafka_bootstrap, acks="all", linger_ms=5)
     await producer.start()
     try:

@@ -33,7 +33,7 @@ def run(quick: bool) -> Result:
     mails, rounds = (300, 1) if quick else (6000, ROUNDS)
     found_on = machine()
     with ground(("mongo", "topics", "resources", "simulator")) as stack:
-        _set_simulator(stack, notifications=False)
+        set_simulator(stack, notifications=False)
         field = Field.prepare(stack, mails)
         small = Field.prepare(stack, max(200, mails // 6))
         print(f"  warming up, and choosing Celery's shape ({small.mails} mails each)", flush=True)
@@ -47,7 +47,7 @@ def run(quick: bool) -> Result:
             f"Celery, {pool} {workers}": partial(celery, pool=pool, workers=workers),
         }
         quiet = _rounds(field, contenders, rounds)
-        _set_simulator(stack, notifications=True)
+        set_simulator(stack, notifications=True)
         noisy_field = Field.prepare(stack, max(200, mails // 3))
         print("  with notifications", flush=True)
         noisy = _rounds(noisy_field, contenders, 1, after=partial(_notified, stack))
@@ -80,7 +80,8 @@ def _best_celery(field: Field) -> tuple[str, int]:
     return max(rates, key=lambda shape: rates[shape])
 
 
-def _set_simulator(stack: Stack, *, notifications: bool) -> None:
+def set_simulator(stack: Stack, *, notifications: bool) -> None:
+    """No limits; and whether what happens to a mail is told to SNS."""
     simulator, made = stack.site.url("simulator"), stack.resources()
     topics: dict[str, Any] = {"topicArn": made.topic_arn}
     if not notifications:
