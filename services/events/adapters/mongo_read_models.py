@@ -14,19 +14,38 @@ from typing import Final, TypeVar
 from bson.errors import InvalidDocument
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.collection import Collection as SyncCollection
-from pymongo.errors import DocumentTooLarge, PyMongoError
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
 from services.events.adapters.mongo_documents import Document, from_document, from_row, row_id, to_document, to_row
 from services.events.ports import Outcome, Row, Stored, Write
 from services.events.projections.known import KnownEvent, Overflow, Tally
 from services.kit.errors import Unavailable
-from services.kit.mongo import Database, classify_bulk, foreign_errors
+from services.kit.mongo import DUPLICATE_KEY, Database, classify_bulk, foreign_errors
 
 T = TypeVar("T")
 Operation = InsertOne[Document] | ReplaceOne[Document]
 
 _UNWRITABLE: Final = (InvalidDocument, DocumentTooLarge, OverflowError, UnicodeEncodeError)
 """What the driver raises for a value that BSON cannot hold: before anything is sent, and for the whole bulk."""
+_OF_THE_DOCUMENT: Final = frozenset(
+    {
+        2,  # BadValue
+        9,  # FailedToParse
+        22,  # InvalidBSON
+        52,  # DollarPrefixedFieldName
+        56,  # EmptyFieldName
+        57,  # DottedFieldName
+        121,  # DocumentValidationFailure
+        171,  # CannotIndexParallelArrays
+        10334,  # BSONObjectTooLarge
+        17280,  # KeyTooLong
+        17419,  # the result of an update is too large
+        17420,  # likewise
+    }
+)
+"""Server codes that blame one document. Any other one (no space, no right, a database being dropped) blames the server:
+nothing may be set aside for it.
+"""
 _OUTCOMES: Final[dict[str, Outcome]] = {"done": "done", "duplicate": "conflict", "failed": "failed"}
 
 
@@ -139,18 +158,35 @@ def _row(aggregate: str, row: Row) -> Operation:
 def _bulk(collection: SyncCollection[Document], operations: Sequence[Operation]) -> list[Outcome]:
     """Run an unordered bulk; outcomes by index. Where one document cannot even be encoded, each goes alone."""
     error: PyMongoError | None = None
+    unfit = False
     try:
         collection.bulk_write(operations, ordered=False)
     except _UNWRITABLE:
-        if len(operations) == 1:
-            return ["failed"]
-        return [outcome for operation in operations for outcome in _bulk(collection, [operation])]
+        unfit = True
+    except BulkWriteError as failure:
+        error = failure
+    except OperationFailure as failure:
+        unfit, error = failure.code in _OF_THE_DOCUMENT, failure
     except PyMongoError as failure:
         error = failure
+    if unfit and len(operations) == 1:
+        return ["failed"]
+    if unfit:
+        return [outcome for operation in operations for outcome in _bulk(collection, [operation])]
     found = classify_bulk(error, len(operations))
     if found.where("unknown"):
         raise Unavailable("MongoDB", f"a bulk got no answer from a majority: {found.detail}")
+    if found.where("failed") and not _blames_documents(error):
+        raise Unavailable("MongoDB", f"does not take writes to {collection.name}: {found.detail}")
     return [_OUTCOMES[item] for item in found.items]
+
+
+def _blames_documents(error: PyMongoError | None) -> bool:
+    """Whether everything that went wrong in a bulk is the fault of single documents, or of their guards."""
+    if not isinstance(error, BulkWriteError):
+        return False
+    codes = {failure.get("code") for failure in (error.details or {}).get("writeErrors", ())}
+    return codes <= _OF_THE_DOCUMENT | {DUPLICATE_KEY}
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
