@@ -18,6 +18,8 @@ log = get_logger(__name__)
 GRACE_SECONDS: Final = 86_400.0
 """How long the generation before is kept up to date after a swap, so that a rollback loses nothing."""
 
+UNFINISHED: Final = frozenset({"created", "backfilling", "catchingUp", "verified"})
+"""Stages of a rebuild in progress (`verified`: unless it was swapped in and rolled back)."""
 PROJECTED: Final = frozenset({"active", "grace", "catchingUp", "verified"})
 """Stages in which every projector process works on a generation. `backfilling` is the rebuild's own workers'."""
 
@@ -86,8 +88,10 @@ async def retire(store: GenerationStore, number: int) -> None:
     generation = await store.get(number)
     if generation is None:
         raise PermanentError("noGeneration", f"there is no generation {number}")
+    if (await store.pointer()).active == number:
+        raise PermanentError("generationActive", f"generation {number} is what is read: swap first")
+    await store.move(number, "abandoned" if generation.stage in UNFINISHED else "retired")  # who projects it stops
     await store.drop(number)
-    await store.move(number, "abandoned" if generation.stage in ("created", "backfilling") else "retired")
     log.info("generation dropped", generation=number)
 
 

@@ -186,6 +186,12 @@ class LeaseStore(Protocol):
         """Give leases back; does nothing for those lost meanwhile."""
         ...
 
+    async def step_over(self, partition: int, to: int) -> bool:
+        """An operator's word that what lies before offset `to` cannot be read: whoever projects the partition goes on
+        there. False when its checkpoint is there or further already.
+        """
+        ...
+
     async def view(self) -> list[LeaseView]:
         """All leases, by partition."""
         ...

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol
 
-from services.events.generations import GRACE_SECONDS, retire, swap
+from services.events.generations import GRACE_SECONDS, UNFINISHED, retire, swap
 from services.events.ports import Generation, GenerationStore, LeaseStore, LeaseView, Log, Progress, Verdict
 from services.events.projections.projection import Projection
 from services.events.projector import Projector
@@ -25,7 +25,6 @@ log = get_logger(__name__)
 
 LOOK_SECONDS: Final = 0.5
 KEEP_SECONDS: Final = 1.0
-UNFINISHED: Final = frozenset({"created", "backfilling", "catchingUp", "verified"})
 
 
 class Workers(Protocol):
@@ -136,7 +135,6 @@ class Rebuild:
     async def abandon(self, number: int) -> None:
         """Give up a generation that was not swapped in, and drop what it has."""
         await retire(self._parts.store, number)
-        await self._parts.store.move(number, "abandoned")
 
     async def run(self, number: int, *, accept_differences: bool = False) -> Verdict | None:
         """Bring a generation from whatever stage it is in to `active`.

@@ -103,6 +103,14 @@ class MongoLeases:
             for lease in leases:
                 await self._leases.update_one(self._held(owner, lease), _freed())
 
+    async def step_over(self, partition: int, to: int) -> bool:
+        with foreign_errors():
+            result = await self._leases.update_one(
+                {"_id": self._id(partition), "next": {"$lt": to}},
+                [{"$set": {"next": to, "owner": None, "until": _ago(), "epoch": {"$add": ["$epoch", 1]}}}],
+            )
+        return bool(result.matched_count)
+
     async def view(self) -> list[LeaseView]:
         pipeline: list[Document] = [
             {"$match": {"generation": self._key}},
