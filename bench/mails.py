@@ -9,9 +9,7 @@ from deploy.processes import FROM_ADDRESS
 from services.email.adapters.mime import OutgoingMessage, build_raw
 
 SUBJECT = "Your case has a new document"
-_SENTENCE = (
-    "A new document was added to your case and is waiting for you in the portal: read and sign it there. "
-)
+_SENTENCE = "A new document was added to your case and is waiting for you in the portal: read and sign it there. "
 TEXT = "Hello,\n\n" + "\n".join(f"{number}. {_SENTENCE}" for number in range(1, 7)) + "\n\nYour team\n"
 HTML = (
     "<!doctype html><html><body style='font-family:sans-serif'><h1>A new document</h1>"

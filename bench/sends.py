@@ -189,7 +189,7 @@ def _cpu(title: str, found: dict[str, list[Round]]) -> Table:
 def _memory(found: dict[str, list[Round]]) -> Table:
     rows = [
         (
-            label if len(rounds[0].ours) == 1 else f"{name}: {label}",
+            name if len(rounds[0].ours) == 1 else f"{name}: {label}",
             max(each.ours[label].peak_mb for each in rounds),
             max(each.ours[label].processes for each in rounds),
         )
