@@ -21,6 +21,9 @@ from tests.e2e.live import live
 from tests.e2e.traffic import traffic
 
 SEED = os.environ.get("MAILROOM_CHAOS_SEED")
+BACKLOG = 400
+"""Recipients who may wait for their mail; more only makes a slow machine settle longer."""
+
 DISORDER = (
     Fault(kind="duplicate", probability=0.1),
     Fault(kind="reorder", probability=0.2, ms=1500),
@@ -36,7 +39,9 @@ async def survive(stack: Stack, observer: Observer, seed: int, *, email: int, ev
     killers = [Killer(stack, observer, "email", seed), Killer(stack, observer, "events", seed)]
     enough = asyncio.Event()
     async with traffic(stack, seed) as load:
-        flow = asyncio.create_task(load.flow(per_second, enough))
+        flow = asyncio.gather(
+            load.flow(per_second, enough, backlog=BACKLOG), load.watched_by(observer.simulator, enough)
+        )
         await asyncio.gather(killers[0].kill(email), killers[1].kill(events))
         enough.set()
         await flow

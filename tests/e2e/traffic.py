@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
 import uuid
@@ -22,6 +23,7 @@ from aiokafka.errors import KafkaError
 
 from contracts.ids import uuid7
 from contracts.topics import LANES
+from deploy.local.simulator.client import SimulatorClient
 from deploy.local.stack import Stack
 from services.kit.auth import mint_token
 from tests.e2e.judge import Expected, Json
@@ -52,7 +54,7 @@ class Traffic:
         requested: message id → recipients of everything that was acknowledged.
         published_at: message id → when its command was handed to Kafka, on the machine's clock (seconds).
         refusals: answers other than 202, by status; 0 where there was no answer.
-        came_out: how many mails the provider has taken on, at least; somebody who watches may keep this up to date.
+        came_out: how many mails the provider has accepted; `watched_by` keeps it up to date.
     """
 
     seed: int
@@ -70,6 +72,7 @@ class Traffic:
         self.run = uuid.uuid4().hex[:8]
         self._random = random.Random(self.seed)
         self._count = 0
+        self._recipients = 0
         self._on_their_way: list[asyncio.Task[Any]] = []
 
     # --- what is sent ---
@@ -79,6 +82,7 @@ class Traffic:
         self._count += 1
         chance = self._random
         count = recipients or chance.choice((1, 1, 1, 2, 3))
+        self._recipients += count
         to = [f"{chance.choice(self.behaviours)}+{self.run}-{self._count}-{n}@inbox.example" for n in range(count)]
         return {
             "to": to,
@@ -90,22 +94,29 @@ class Traffic:
             "tags": {"n": f"{self.run}-{self._count}"},
         }
 
-    async def flow(self, per_second: float, until: asyncio.Event, *, backlog: int = 400) -> None:
+    async def flow(self, per_second: float, until: asyncio.Event, *, backlog: float = math.inf) -> None:
         """Send at this pace until told to stop, then wait for what is on its way.
 
-        While more than `backlog` mails have not come out at the other end (see `came_out`), none is sent: what a slow
-        machine cannot do in time would only be waited for in the end.
+        While more than `backlog` recipients have got nothing yet (`came_out` says how many have), none is sent: what a
+        slow machine cannot do in time would only be waited for in the end.
         """
         clock = asyncio.get_running_loop().time
         following = clock()
         while not until.is_set():
-            if self._count - self.came_out <= backlog:
+            if self._recipients - self.came_out <= backlog:
                 self.send()
             following = max(following + 1 / per_second, clock() - 1)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, following - clock())):
                     await until.wait()
         await self.sent()
+
+    async def watched_by(self, simulator: SimulatorClient, until: asyncio.Event) -> None:
+        """Keep `came_out` up to date until told to stop."""
+        before = (await simulator.health())["accepted"]
+        while not until.is_set():
+            self.came_out = (await simulator.health())["accepted"] - before
+            await asyncio.sleep(1)
 
     def send(self) -> None:
         """Send the next mail by one of the doors, in the background."""
