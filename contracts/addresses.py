@@ -10,7 +10,7 @@ import re
 from typing import Annotated
 
 import idna
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -48,5 +48,5 @@ def normalise_address(address: str) -> str:
     return f"{local}@{ascii_domain}"
 
 
-Address = Annotated[str, AfterValidator(normalise_address)]
+Address = Annotated[str, AfterValidator(normalise_address), WithJsonSchema({"type": "string", "format": "email"})]
 """An address in normal form; validating one normalises it."""

@@ -49,7 +49,8 @@ def _as_list(value: Any) -> Any:
 
 
 MessageId = Annotated[str, AfterValidator(canonical_uuid)]
-Addresses = Annotated[list[Address], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_RECIPIENTS)]
+Recipients = Annotated[list[Address], Field(min_length=1, max_length=MAX_RECIPIENTS)]
+Addresses = Annotated[Recipients, BeforeValidator(_as_list, json_schema_input_type=Address | Recipients)]
 
 
 class InlineAttachment(CommandData):

@@ -11,8 +11,9 @@ the same Idempotency-Key, or swept after an hour.
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
+from pydantic import Field
 
-from contracts.base import Model
+from contracts.base import CommandData, Model
 from contracts.email.commands import CancelEmail, MessageId, SendEmail, StoredAttachment
 from contracts.email.values import Category, SealedRef, SingleLine
 from contracts.envelope import CommandEnvelope
@@ -51,7 +52,6 @@ READ_YOUR_WRITE_SECONDS = 1.0
 ROUTE = "POST /api/email"
 
 Upload = tuple[UploadedAttachment, bytes]
-Reason = Annotated[SingleLine | None, Query(max_length=500, description="why; it is kept with the mail")]
 
 _NO_SUCH_EMAIL = "There is no such email."
 _CONFLICT: dict[int | str, dict[str, Any]] = {
@@ -68,6 +68,12 @@ class Taken(Model):
     message_id: str
     email_log_id: str
     status: Literal["queued"] = "queued"
+
+
+class Cancelling(CommandData):
+    """Why; it is kept with the mail."""
+
+    reason: Annotated[SingleLine | None, Field(max_length=500)] = None
 
 
 class Recorded(Model):
@@ -123,13 +129,13 @@ def email_router(
         message_id: MessageId,
         request: Request,
         caller: Annotated[Principal, Depends(require("email:create"))],
-        reason: Reason = None,
+        cancelling: Annotated[Cancelling, Query()],
     ) -> Answer[Recorded]:
         """Stop every recipient who was not attempted yet. What is with the provider cannot be called back.
 
         A message that is not known yet is stopped when it comes, if it is the caller's.
         """
-        await door.cancel(message_id, reason, caller, correlation_id(request))
+        await door.cancel(message_id, cancelling.reason, caller, correlation_id(request))
         return Answer(data=Recorded(message_id=message_id))
 
     @routes.get(

@@ -65,6 +65,22 @@ class Page(Model):
     next_cursor: str | None = None
 
 
+class Asked(CommandData):
+    """Whose suppressions; of everybody without `address`."""
+
+    address: Address | None = None
+    cursor: Annotated[str | None, Field(max_length=128, pattern=r"^[0-9a-f]+$")] = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+class Lifting(CommandData):
+    """What to lift: an unknown parameter is refused, since a misspelt scope would lift more than was meant."""
+
+    address: Address
+    scope: Scope = "all"
+    reason: Annotated[SingleLine, Field(min_length=1, max_length=500)] = "lifted by an operator"
+
+
 class NewSuppression(CommandData):
     """Whom not to write to, and in which scope: `all`, `marketing` or `list:<listId>`."""
 
@@ -93,18 +109,13 @@ def suppressions_router(
     routes = router("/api/suppressions", tag="suppressions")
 
     @routes.get("", response_model_exclude_none=True, summary="Who is suppressed")
-    async def find(
-        _: Operator,
-        address: Address | None = None,
-        cursor: Annotated[str | None, Query(max_length=128, pattern=r"^[0-9a-f]+$")] = None,
-        limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    ) -> Answer[Page]:
+    async def find(asked: Annotated[Asked, Query()], _: Operator) -> Answer[Page]:
         """What holds for one address, or for everybody, page by page."""
         now = clock.now()
-        if address is not None:
-            holding = await suppressions_of(recipients, address, now)
-            return Answer(data=Page(suppressions=[_shown(address, each) for each in holding]))
-        found, after = await recipients.suppressed(cursor, limit, now)
+        if asked.address is not None:
+            holding = await suppressions_of(recipients, asked.address, now)
+            return Answer(data=Page(suppressions=[_shown(asked.address, each) for each in holding]))
+        found, after = await recipients.suppressed(asked.cursor, asked.limit, now)
         shown = [_shown(owner, each) for owner, each in found]
         return Answer(data=Page(suppressions=shown, next_cursor=after))
 
@@ -133,25 +144,20 @@ def suppressions_router(
         return Answer(data=Page(suppressions=[_shown(body.address, each) for each in holding]))
 
     @routes.delete("", summary="Lift a suppression")
-    async def lift(
-        caller: Operator,
-        address: Address,
-        scope: Scope = "all",
-        reason: Annotated[SingleLine, Query(min_length=1, max_length=500)] = "lifted by an operator",
-    ) -> Answer[Lifted]:
+    async def lift(what: Annotated[Lifting, Query()], caller: Operator) -> Answer[Lifted]:
         """Lift the whole scope. Older news of what caused it changes nothing any more; new causes suppress again."""
-        await unsuppress(recipients, address, scope, reason=reason, actor=caller.actor)
-        _audit("suppression.lifted", address, scope, caller, reason)
-        if scope == "all":
+        await unsuppress(recipients, what.address, what.scope, reason=what.reason, actor=caller.actor)
+        _audit("suppression.lifted", what.address, what.scope, caller, what.reason)
+        if what.scope == "all":
             try:
                 for provider in provider_lists:
-                    await provider.unsuppress(address)
+                    await provider.unsuppress(what.address)
             except TransientError as error:
                 log.warning("suppression.providerList", error=str(error))
                 raise ServiceUnavailable(
                     "It is lifted here, but the provider's own list could not be changed: repeat."
                 ) from error
-        return Answer(data=Lifted(address=address, scope=scope))
+        return Answer(data=Lifted(address=what.address, scope=what.scope))
 
     return routes
 

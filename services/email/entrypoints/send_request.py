@@ -91,7 +91,8 @@ AnyAttachment = Annotated[
     Annotated[UploadedAttachment, Tag("tagged-upload")] | Annotated[FileAttachment, Tag("tagged-file")],
     Discriminator(_attachment_kind),
 ]
-CopyAddresses = Annotated[list[Address], BeforeValidator(_one_or_many), Field(max_length=MAX_RECIPIENTS)]
+Copies = Annotated[list[Address], Field(max_length=MAX_RECIPIENTS)]
+CopyAddresses = Annotated[Copies, BeforeValidator(_one_or_many, json_schema_input_type=Address | Copies)]
 Body = Annotated[str, Field(max_length=MAX_BODY_CHARACTERS)]
 
 
