@@ -189,6 +189,7 @@ class Rebuild:
             await self._catch_up(number)
             await self._sum_up(number)
             verdict = await self._verify(number, accept_differences=accept_differences)
+            await self._view(number)
             await self._parts.store.move(number, "verified")
             active = (await self._parts.store.pointer()).active
             await swap(self._parts.store, number, expected=None if active == number else active, grace=self._grace)
@@ -215,11 +216,11 @@ class Rebuild:
 
     async def _backfill(self, number: int) -> None:
         ends = {each: end for each, (_, end) in (await self._bounds()).items()}
-        workers, leases = self._parts.workers, self._parts.leases(number)
+        workers = self._parts.workers
         await workers.start(number)
         try:
             while True:
-                view = await leases.view()
+                view = await self._view(number)
                 await self._note(number, "backfilling", view, ends)
                 if all(each.next >= ends.get(each.partition, 0) for each in view):
                     return
@@ -231,9 +232,8 @@ class Rebuild:
     async def _catch_up(self, number: int) -> None:
         """Wait until the new generation is where the log ended when this was called."""
         ends = {each: end for each, (_, end) in (await self._bounds()).items()}
-        leases = self._parts.leases(number)
         while True:
-            view = await leases.view()
+            view = await self._view(number)
             await self._note(number, "catching up", view, ends)
             if all(each.next >= ends.get(each.partition, 0) for each in view):
                 return
@@ -272,6 +272,13 @@ class Rebuild:
             return await reader.bounds()
         finally:
             await reader.stop()
+
+    async def _view(self, number: int) -> list[LeaseView]:
+        """The leases of a generation that is still wanted; PermanentError `abandoned` when it is given up."""
+        view = await self._parts.leases(number).view()
+        if not view or (await self._known(number)).stage not in UNFINISHED:
+            raise PermanentError("abandoned", f"generation {number} was given up while it was built")
+        return view
 
     async def _known(self, number: int) -> Generation:
         generation = await self._parts.store.get(number)

@@ -85,14 +85,17 @@ class KafkaLog:
         return {each.partition: (first[each], last[each]) for each in partitions}
 
     def assign(self, positions: Mapping[int, int]) -> None:
-        consumer = self._connected()
+        consumer, before = self._connected(), self._positions
         self._positions = {TopicPartition(self._topic, each): at for each, at in positions.items()}
+        still = {each.partition for each, at in self._positions.items() if before.get(each) == at}
+        self._blocked = {each: why for each, why in self._blocked.items() if each in still}
         consumer.assign(list(self._positions))
         for partition, offset in self._positions.items():  # without it a partition would start anywhere
             consumer.seek(partition, offset)
 
     async def read(self, wait: float, most: int) -> dict[int, list[LogRecord]]:
         consumer = self._connected()
+        await self._try_blocked(consumer)
         try:
             deep = self._far_behind(consumer)
             if deep is not None:
@@ -156,26 +159,39 @@ class KafkaLog:
         """After a failed fetch, which drops what it had taken of other partitions too: back to where each was."""
         found: dict[TopicPartition, list[Any]] = {}
         for partition in self._readable():
-            try:
-                consumer.seek(partition, self._positions[partition])
-                found |= await consumer.getmany(partition, timeout_ms=500, max_records=1)
-            except Exception as error:  # noqa: BLE001 - as above
-                why = f"{type(error).__name__} at offset {self._positions[partition]}"
-                log.critical("partition cannot be read", topic=self._topic, partition=partition.partition, reason=why)
-                self._blocked[partition.partition] = (why, time.monotonic() + BLOCKED_SECONDS)
-                consumer.pause(partition)
+            found |= await self._alone(consumer, partition)
         if not found and len(self._blocked) == len(self._positions):
             raise Unavailable("Kafka", f"no partition of {self._topic} can be read")
         return found
 
+    async def _alone(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> dict[TopicPartition, list[Any]]:
+        """One record of one partition from where it is, {} when there is none; blocks it when it cannot be read."""
+        try:
+            consumer.seek(partition, self._positions[partition])
+            found: dict[TopicPartition, list[Any]] = await consumer.getmany(partition, timeout_ms=300, max_records=1)
+        except IllegalStateError:
+            return {}  # assigned anew meanwhile
+        except Exception as error:  # noqa: BLE001 - whatever a batch in the log makes the client raise
+            why = f"{type(error).__name__} at offset {self._positions[partition]}"
+            log.critical("partition cannot be read", topic=self._topic, partition=partition.partition, reason=why)
+            self._blocked[partition.partition] = (why, time.monotonic() + BLOCKED_SECONDS)
+            consumer.pause(partition)
+            return {}
+        return found
+
+    async def _try_blocked(self, consumer: AIOKafkaConsumer) -> None:
+        """Look whether a partition that could not be read can be now, without disturbing the others."""
+        for number, (_, until) in list(self._blocked.items()):
+            if until < time.monotonic():
+                del self._blocked[number]
+                partition = TopicPartition(self._topic, number)
+                if partition in self._positions:
+                    consumer.resume(partition)
+                    await self._alone(consumer, partition)
+                    if number not in self._blocked:
+                        consumer.seek(partition, self._positions[partition])
+
     def _readable(self) -> list[TopicPartition]:
-        now = time.monotonic()
-        for partition, (_, until) in list(self._blocked.items()):
-            if until < now:
-                del self._blocked[partition]
-                wanted = TopicPartition(self._topic, partition)
-                if wanted in self._positions:
-                    self._connected().resume(wanted)
         return [each for each in self._positions if each.partition not in self._blocked]
 
     async def _partitions(self) -> list[TopicPartition]:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from math import ceil
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from services.events.composing import ReadingSide
 from services.events.generations import ensure_first
@@ -86,3 +88,39 @@ async def test_an_operator_steps_over_what_cannot_be_read(side: ReadingSide, wri
     ]
     assert min(offsets, default=3) >= 3
     assert await documents.count_documents({}) >= 60 - len(skipped)
+
+
+async def test_a_lost_head_alarms_blocks_its_partition_only_and_can_be_stepped_over(
+    side: ReadingSide, write: Write
+) -> None:
+    generation = await first_generation(side)
+    await write(mails(60))
+    admin = AIOKafkaAdminClient(bootstrap_servers=side.bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(side.projection.topic, 2): RecordsToDelete(before_offset=3)})
+    await admin.close()
+    records = await whole_log(side)
+    ends = {each: max(r.offset for r in records if r.partition == each) + 1 for each in range(6)}
+    leases = side.leases(generation)
+
+    async def reached(partitions: set[int]) -> None:
+        until = asyncio.get_running_loop().time() + 30
+        while not all(
+            each.next >= ends[each.partition] for each in await leases.view() if each.partition in partitions
+        ):
+            assert asyncio.get_running_loop().time() < until
+            await asyncio.sleep(0.1)
+
+    projector = side.projector(generation)
+    running = asyncio.create_task(projector.run())
+    try:
+        await reached({0, 1, 3, 4, 5})
+        report = projector.report()
+        assert (report.live, report.ready) == (True, False)
+        assert "OffsetOutOfRange" in str(report.detail["blocked"])
+        assert await leases.step_over(2, 3)
+        await reached({2})
+        assert projector.report().ready
+    finally:
+        projector.stop()
+        await running

@@ -194,6 +194,23 @@ async def test_a_paused_rebuild_rests_and_goes_on(side: ReadingSide, write: Writ
     assert found.progress.done == found.progress.total
 
 
+async def test_a_rebuild_that_is_given_up_ends_and_leaves_nothing(
+    side: ReadingSide, write: Write, workers: BackfillProcesses
+) -> None:
+    await write(mails(20))
+    first = await first_generation(side)
+    rebuild = side.rebuild(workers)
+    generation = await rebuild.create()
+    await side.generations.pause(generation.number, paused=True)
+    running = asyncio.create_task(rebuild.run(generation.number))
+    await asyncio.sleep(1)
+    await rebuild.abandon(generation.number)
+    with pytest.raises(PermanentError, match="abandoned"):
+        await running
+    assert (await side.generations.pointer()).active == first
+    assert f"email_log__g{generation.number}" not in await side.database.list_collection_names()
+
+
 async def test_a_log_without_its_head_is_refused(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
     from aiokafka import TopicPartition
     from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
