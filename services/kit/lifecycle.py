@@ -9,6 +9,7 @@ loop), then the loops finish what they have in hand, then the producer hands ove
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ EXIT_NOT_DRAINED = 75  # EX_TEMPFAIL of sysexits.h
 THREAD_TURN_SECONDS = 0.0005
 """How long a thread waits for its turn while the event loop is busy. MongoDB's driver works in threads and takes
 several turns an answer, each of which would cost Python's usual 5 ms."""
+
+GC_THRESHOLDS = (5_000, 20, 25)
+"""Of Python's collector: batches of mails make and drop thousands of objects, hardly any of them in cycles."""
 
 _LOOK_EVERY = 0.25
 _CUT_OFF = 3.0  # what a component may need beyond its limit to cut off what did not finish
@@ -90,6 +94,7 @@ class Process:
             for stage in self._stages:
                 begun.append(stage)
                 await _start(stage)
+            _spare_what_stays()
             log.info("started", components=[name for stage in begun for name in stage.components])
             status = await self._watch()
         except SettingsError:
@@ -169,6 +174,15 @@ async def _stop(stage: Stage) -> bool:
     for task in failed:
         log.error("failed to stop", component=stops[task], exc_info=task.exception())
     return not late and not failed
+
+
+def _spare_what_stays() -> None:
+    """Modules, models and clients stay to the end: no collection need walk through them, which takes up to 0.1 s each
+    time and, of a sender's CPU, a twentieth.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
