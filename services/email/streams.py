@@ -269,7 +269,7 @@ class Outbox:
         while not (stopping.is_set() and not self._waiting):
             await first_of(self._clock, MARK_SECONDS, self._work, stopping)
             if self._clock.monotonic() - marked_at >= MARK_SECONDS:
-                await self._publisher.mark()
+                await self._publisher.mark(self._waiting.keys())
                 marked_at = self._clock.monotonic()
             if not self._waiting:
                 self.progress.idle()

@@ -147,7 +147,7 @@ class MongoEventStore:
         until = self._lease_end(await self._time.micros(), lease_for)
         with foreign_errors():
             await self._collection.update_many(held, {"$max": {"leasedUntil": until}})
-            return {document["_id"] async for document in self._collection.find(held, {"_id": 1})}
+            return {document["_id"] for document in await self._collection.find(held, {"_id": 1}).to_list(None)}
 
     async def release(self, stream_ids: Bag[str], owner: str) -> None:
         if not stream_ids:
@@ -171,7 +171,7 @@ class MongoEventStore:
             room = min(limit, total - len(found))
             if room > 0:
                 due = self._collection.find({"lane": lane, **free}, {"_id": 1}).sort("dueAt", 1).limit(room)
-                found += [document["_id"] async for document in due]
+                found += [document["_id"] for document in await due.to_list(None)]
         self._was_idle = not found
         return found
 
@@ -180,7 +180,7 @@ class MongoEventStore:
             cursor = self._collection.find(query)
             if sort is not None:
                 cursor = cursor.sort(sort[0], 1).limit(sort[1])
-            return [read_stream(document) async for document in cursor]
+            return [read_stream(document) for document in await cursor.to_list(None)]
 
     def _lease_end(self, server: int, lease_for: timedelta) -> int:
         """Never the same twice in this process, so that it tells which streams one call has won."""

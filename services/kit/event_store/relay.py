@@ -6,7 +6,7 @@ whatever crashes or loses an answer only makes events go out again, under the sa
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -149,12 +149,15 @@ class StreamPublisher:
                 self._unmarked[run.stream.stream_id] = run.known
         return Publication(acknowledged, failed)
 
-    async def mark(self) -> None:
-        """Note in the store all that was published since the last time.
+    async def mark(self, growing: Collection[str] = ()) -> None:
+        """Note in the store all that was published since the last time, but for streams that are `growing`: about to be
+        published again, and to be noted then.
 
         Raises nothing but a cancellation: what could not be noted is noted with the next, or the relay finds it.
         """
-        marking, self._unmarked = self._unmarked, {}
+        later = {name: known for name, known in self._unmarked.items() if name in growing}
+        marking = {name: known for name, known in self._unmarked.items() if name not in later}
+        self._unmarked = later
         marks = [(name, known.acknowledged) for name, known in marking.items() if known.acknowledged > known.marked]
         try:
             await self._store.mark_published(marks)

@@ -241,6 +241,19 @@ async def test_a_stream_published_twice_before_it_is_marked_is_marked_once() -> 
     assert await store.unpublished(timedelta(0), 10) == []
 
 
+async def test_a_growing_stream_is_marked_when_it_has_been_published_again() -> None:
+    bench = Bench()
+    bench.store = store = CountingStore(bench.clock)
+    publisher = StreamPublisher(store, bench.kafka)
+    await publisher.publish([await bench.grow("a"), await bench.grow("b")], mark=False)
+    grown = await bench.grow("a")
+    await publisher.mark(growing={"a"})
+    assert store.marks == [[("b", 1)]]
+    await publisher.publish([grown], mark=False)
+    await publisher.mark()
+    assert store.marks == [[("b", 1)], [("a", 2)]]
+
+
 async def test_what_could_not_be_marked_is_marked_the_next_time_and_not_published_again() -> None:
     bench = Bench()
     bench.store = store = CountingStore(bench.clock)
