@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from services.kit.errors import (
@@ -43,6 +43,16 @@ class Answer(BaseModel, Generic[T]):
 
 class Refusal(BaseModel):
     """The request was not done; `details` says why, field by field where fields are wrong."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "success": False,
+                "error": "What is wrong, for people.",
+                "details": [{"field": "to[0]", "message": "What to do about it."}],
+            }
+        }
+    )
 
     success: Literal[False] = False
     error: str

@@ -28,7 +28,12 @@ LEEWAY_SECONDS = 10
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUIRED = ["exp", "sub", "role", "scope"]
-_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A JSON Web Token with the scope a call needs.")
+_bearer = HTTPBearer(
+    auto_error=False,
+    bearerFormat="JWT",
+    scheme_name="token",
+    description="A JSON Web Token with the scope that a call needs.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,7 @@ def require(*scopes: str) -> Callable[..., Any]:
 
     async def allowed(
         request: Request,
-        _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+        _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=scopes)] = None,
     ) -> Principal:
         authenticator: Authenticator = request.app.state.authenticator
         principal = await authenticator.principal(request)

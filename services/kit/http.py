@@ -84,6 +84,13 @@ def correlation_id(request: Request) -> str:
     return found
 
 
+_EVERY_CALL = (
+    'Answers are `{"success": true, "data": …}` or `{"success": false, "error": "…", "details": […]}`, where each '
+    "wrong field has a line of its own in `details`. A call needs a token with the scope that it names (`mailroom "
+    "token` makes one for development). `X-Correlation-Id` is taken over into everything that follows from a call."
+)
+
+
 def create_app(
     *,
     title: str,
@@ -112,6 +119,7 @@ def create_app(
     """
     app = FastAPI(
         title=title,
+        description=_EVERY_CALL,
         version=version,
         responses=REFUSALS,
         redoc_url=None,
@@ -126,7 +134,7 @@ def create_app(
         if each.route_class is not _JsonRoute:
             raise ValueError("make the application's routers with kit.http.router()")
         app.include_router(each)
-    _describe_without_422(app)
+    _describe_what_there_is(app)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -169,15 +177,25 @@ def _operations(title: str, health: Health, metrics: Metrics) -> APIRouter:
     return operations
 
 
-def _describe_without_422(app: FastAPI) -> None:
-    """FastAPI documents a 422 for every route with parameters; ours answer 400 in the envelope."""
+def _describe_what_there_is(app: FastAPI) -> None:
+    """FastAPI documents a 422 for every route with parameters; ours answer 400 in the envelope. And it documents the
+    refusals of the whole application for every route: without a token or a body nothing is wrong with them.
+    """
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             for path in document["paths"].values():
                 for operation in path.values():
-                    operation["responses"].pop("422", None)
+                    scopes = [scope for needed in operation.get("security", ()) for scope in needed.get("token", ())]
+                    if scopes:
+                        told = operation.get("description", "")
+                        operation["description"] = f"{told}\n\nScope: `{'`, `'.join(scopes)}`".strip()
+                    never = {"422"}
+                    never |= set() if "security" in operation else {"401", "403"}
+                    never |= set() if "requestBody" in operation else {"413", "415"}
+                    for status in never:
+                        operation["responses"].pop(status, None)
             for unused in ("HTTPValidationError", "ValidationError"):
                 document.get("components", {}).get("schemas", {}).pop(unused, None)
             app.openapi_schema = document

@@ -99,7 +99,19 @@ Body = Annotated[str, Field(max_length=MAX_BODY_CHARACTERS)]
 class SendRequest(CommandData):
     """What to send. At least one of `htmlContent`, `textContent` and `templateId` is needed."""
 
-    model_config = ConfigDict(validate_by_name=False)
+    model_config = ConfigDict(
+        validate_by_name=False,
+        json_schema_extra={
+            "example": {
+                "to": "success@simulator.amazonses.com",
+                "subject": "Your invoice",
+                "htmlContent": "<p>Your invoice is ready.</p>",
+                "textContent": "Your invoice is ready.",
+                "category": "notification",
+                "priority": "normal",
+            }
+        },
+    )
 
     templates: ClassVar[TemplateChecks | None] = None
     """Against which `templateId` and `templateData` are checked; a subclass sets it."""

@@ -42,6 +42,21 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     404: {"description": "The link is not one of ours, or was cut short", "content": _HTML},
     503: {"description": "The wish was not recorded; repeat after Retry-After seconds", "content": _HTML},
 }
+_FORM: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "application/x-www-form-urlencoded": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "List-Unsubscribe": {"type": "string", "description": "One-Click, from a mail program"},
+                        "confirm": {"type": "string", "description": "unsubscribe, from the page's button"},
+                    },
+                }
+            }
+        }
+    }
+}
 _PAGES = Path(__file__).with_name("pages")
 
 _log = structlog.get_logger(__name__)
@@ -73,7 +88,13 @@ def unsubscribe_router(
         except InvalidUnsubscribeToken:
             return page("invalid", None)
 
-    @router.post("/unsubscribe/{token}", response_class=HTMLResponse, responses=_ANSWERS, summary="Leave the list")
+    @router.post(
+        "/unsubscribe/{token}",
+        response_class=HTMLResponse,
+        responses=_ANSWERS,
+        openapi_extra=_FORM,
+        summary="Leave the list",
+    )
     async def leave(token: str, request: Request) -> HTMLResponse:
         """Record the wish, then say so."""
         try:
