@@ -1,4 +1,4 @@
-"""What MongoDB allows here: bulks of guarded replaces of real documents, with the declared indexes, and nothing else."""
+"""What MongoDB allows here: bulks of guarded replaces of real documents with the declared indexes, and nothing else."""
 
 from __future__ import annotations
 
