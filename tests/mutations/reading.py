@@ -34,8 +34,16 @@ READING: tuple[Mutation, ...] = (
         "of two readings of one id the later one wins",
         KNOWN,
         "    if (-other.revision, other.partition, other.offset) < (-one.revision, one.partition, one.offset):\n",
-        "    if (other.partition, other.offset) >= (one.partition, one.offset):\n",
-        (_ANY_ORDER,),
+        "    if other.id:\n",
+        (_ANY_ORDER, _LOG + "test_of_two_readings_of_one_revision_the_lower_origin_counts"),
+    ),
+    Mutation(
+        "4k",
+        "a translator that was mended and run again corrects nothing",
+        KNOWN,
+        "    if (-other.revision, other.partition, other.offset) < (-one.revision, one.partition, one.offset):\n",
+        "    if (other.partition, other.offset) < (one.partition, one.offset):\n",
+        (_LOG + "test_a_higher_revision_corrects_a_fact",),
     ),
     Mutation(
         "4c",
@@ -76,14 +84,6 @@ READING: tuple[Mutation, ...] = (
         "        return [event for event in ordered if not is_retracted(event, withdrawn)]\n",
         "        return ordered\n",
         (_LOG + "test_a_retracted_fact_is_as_if_it_had_never_been",),
-    ),
-    Mutation(
-        "4h",
-        "what a process remembers is believed after another one may have written",
-        "services/events/aggregates.py",
-        "            self.forget()  # what was written is not known\n            raise\n",
-        "            raise\n",
-        (_ANY_CRASH,),
     ),
     Mutation(
         "4i",
@@ -132,7 +132,7 @@ READING: tuple[Mutation, ...] = (
         "TOPIC, event.partition, event.offset, is_retracted",
         "TOPIC, *event.place, is_retracted",
         (
-            "tests/integration/events/test_http_email.py::test_the_history_has_every_event_in_fold_order_with_its_origin",
+            "tests/unit/events_service/test_history.py::test_a_corrected_fact_is_shown_with_the_origin_of_its_correction",
         ),
     ),
     Mutation(

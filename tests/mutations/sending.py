@@ -104,7 +104,7 @@ SENDING: tuple[Mutation, ...] = (
         PLAN,
         "        room = min(self._places.free, allowance)\n",
         "        room, self._places.limit = allowance, 1000\n",
-        (_SENDER + "test_no_more_attempts_are_open_than_there_are_places",),
+        (_LICENCE + "test_no_more_attempts_are_recorded_than_there_are_places",),
     ),
     Mutation(
         "1k",
@@ -196,9 +196,9 @@ SENDING: tuple[Mutation, ...] = (
     Mutation(
         "2i",
         "a late no undoes a proof of acceptance",
-        DECISIONS,
-        "        and attempt.settled is None\n",
-        "",
+        MESSAGE,
+        "    if not isinstance(delivery, Open | OutcomeUnknown) or delivery",
+        "    if not isinstance(delivery, Open | OutcomeUnknown | Sent) or delivery",
         (_SETTLING + "test_the_caller_s_late_answer_never_undoes_a_proof",),
     ),
     Mutation(

@@ -11,11 +11,12 @@ import pytest
 from contracts.email.events import EmailSendRejected
 from services.email.domain.message import Policy
 from services.email.entrypoints.sender_work import Limits
+from services.email.ports import OutgoingAttempt
 from services.kit.clock import Clock
 from services.kit.errors import AppendOutcomeUnknown, Unavailable
 from services.kit.event_store.memory import MemoryEventStore
-from services.kit.event_store.port import Append, AppendResult, Stream
-from tests.unit.email_service.fakes import Post, until
+from services.kit.event_store.port import Append, Appended, AppendResult, Stream
+from tests.unit.email_service.fakes import Answer, FakeProvider, Post, until
 
 POLICY = Policy(call_window=timedelta(seconds=1.2), unknown_after=timedelta(hours=1))
 LIMITS = Limits(licence=0.5, call=0.5, lease=timedelta(seconds=0.6))
@@ -103,3 +104,43 @@ async def test_an_attempt_that_turns_up_late_is_closed_by_its_holder() -> None:
     assert closed == ["notCalled"]
     assert await post.phases([message_id]) == ["Sent"]
     assert len(post.provider.calls) == 1
+
+
+class CountingStore(MemoryEventStore):
+    """`most_open`: attempts that stood without an answer at one time, at most."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.open = self.most_open = 0
+
+    async def append_many(self, appends: Sequence[Append]) -> list[AppendResult]:
+        results = await super().append_many(appends)
+        for append, result in zip(appends, results, strict=True):
+            types = [event.type for event in append.events] if isinstance(result, Appended) else []
+            self.open += types.count("email.sendAttempted")
+            self.open -= sum(name in ("email.sent", "email.sendRejected", "email.sendOutcomeUnknown") for name in types)
+        self.most_open = max(self.most_open, self.open)
+        return results
+
+
+async def test_no_more_attempts_are_recorded_than_there_are_places() -> None:
+    """A crash leaves at most so many unknown: what is recorded counts, whether its call has begun or not."""
+    post = Post()
+    post.store = post.streams.store = store = CountingStore(post.clock)
+
+    async def slow(attempt: OutgoingAttempt) -> Answer:
+        await asyncio.sleep(0.02)
+        return post.provider.take(attempt)
+
+    post.provider = FakeProvider(slow)
+    message_ids = await post.queue(40)
+    sender = post.sender(limits=Limits(concurrency=7))
+    await sender.start()
+
+    async def sent() -> bool:
+        return set(await post.phases(message_ids)) == {"Sent"}
+
+    await until(sent, seconds=15)
+    await sender.stop(3.0)
+    assert store.open == 0
+    assert 1 < store.most_open <= 7

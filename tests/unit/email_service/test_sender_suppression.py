@@ -75,7 +75,7 @@ async def test_a_recipient_who_cannot_be_read_is_waited_for() -> None:
     await sender.start()
 
     async def told() -> bool:
-        return not sender.health().ready
+        return "waiting" in str(sender.health().detail["state"])
 
     await until(told)
     assert world.post.provider.calls == []
