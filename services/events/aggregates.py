@@ -29,6 +29,8 @@ SLICE = 2_500
 """Records whose aggregates are folded and written together, while the slice before is on its way to MongoDB. Folding
 holds the event loop meanwhile, some tens of milliseconds.
 """
+CACHE_EVENTS = 40_000
+"""Events of the aggregates that a projector remembers between batches: about 100 MB."""
 ROUNDS = 20
 """Times that an aggregate is redone because others write it too, before the batch is given up and read again."""
 
@@ -60,7 +62,7 @@ class Aggregates:
         metrics: Metrics,
         *,
         generation: int,
-        cache_events: int = 40_000,
+        cache_events: int = CACHE_EVENTS,
         inline: int = INLINE_PLACES,
     ) -> None:
         self._projection = projection
@@ -236,7 +238,7 @@ class Aggregates:
                 lost.append(item)
             elif outcome == "failed":
                 await self._park_all(item, Park("unwritable", "bug", "its aggregate's document cannot be written"))
-            else:
+            elif self._cache.is_used:
                 known = {event.id: event for event in write.ordered}
                 self._cache.put(item.id, Stored(write.expected + 1, known, write.overflow, write.has_rows))
         self._metrics.inc(PROJECTED_DOCUMENTS, len(pending) - len(lost), **self._labels)

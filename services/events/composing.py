@@ -11,7 +11,7 @@ from services.events.adapters.mongo_generations import MongoGenerations
 from services.events.adapters.mongo_leases import MongoLeases
 from services.events.adapters.mongo_read_models import MongoReadModels
 from services.events.adapters.mongo_statistics import MongoStatistics
-from services.events.aggregates import Aggregates
+from services.events.aggregates import CACHE_EVENTS, Aggregates
 from services.events.generations import GRACE_SECONDS
 from services.events.leases import LeaseKeeper
 from services.events.ports import LeaseStore, Log, ReadModels
@@ -67,13 +67,20 @@ class ReadingSide:
         """The statistics of a generation."""
         return MongoStatistics(self.database, self.projection.name, generation)
 
-    def aggregates(self, generation: int) -> Aggregates:
+    def aggregates(self, generation: int, *, cache_events: int = CACHE_EVENTS) -> Aggregates:
         """The engine on a generation."""
         breaker = Breaker(self.parked_per_minute, 60.0, self.clock)
         aside = SettingAside(
             self.consumer, self.projection.topic, self.parking, breaker, self.clock, self.metrics
         )  # fmt: skip
-        return Aggregates(self.projection, self.models(generation), aside, self.metrics, generation=generation)
+        return Aggregates(
+            self.projection,
+            self.models(generation),
+            aside,
+            self.metrics,
+            generation=generation,
+            cache_events=cache_events,
+        )
 
     def coordination(self, generation: int) -> LeaseStore:
         """The lease on coordinating the rebuild of a generation."""
@@ -107,8 +114,12 @@ class ReadingSide:
         *,
         pace: Pace | None = None,
         begins: Callable[[], dict[int, int]] = dict,
+        processes: int = 1,
     ) -> Projector:
-        """A projector of a generation, a process of its own as far as leases go."""
+        """A projector of a generation, a process of its own as far as leases go. One that fills a generation remembers
+        no aggregates: by the time that it meets one again it would be forgotten.
+        """
+        pace = pace or Pace()
         name = self.projection.name
         keeper = LeaseKeeper(
             self.leases(generation),
@@ -118,15 +129,16 @@ class ReadingSide:
             projection=name,
             generation=generation,
             trust=0.8 * self.lease_seconds,
+            processes=processes,
         )
         return Projector(
             self.log(),
             keeper,
-            self.aggregates(generation),
+            self.aggregates(generation, cache_events=0 if pace.fresh else CACHE_EVENTS),
             self.clock,
             self.metrics,
             name=name,
-            pace=pace or Pace(),
+            pace=pace,
             begins=begins,
             tells_kafka=tells_kafka,
         )

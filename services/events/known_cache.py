@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from services.events.ports import Stored
 
 
@@ -11,7 +13,12 @@ class KnownCache:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._events = 0
-        self._stored: dict[str, Stored] = {}  # the one used longest ago comes first
+        self._stored: OrderedDict[str, Stored] = OrderedDict()  # the one used longest ago comes first
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything is ever remembered."""
+        return self._limit > 0
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -29,7 +36,8 @@ class KnownCache:
         self._stored[aggregate] = stored
         self._events += len(stored.known)
         while self._events > self._limit:
-            self.take(next(iter(self._stored)))
+            _, oldest = self._stored.popitem(last=False)
+            self._events -= len(oldest.known)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -31,9 +31,10 @@ class LeaseKeeper:
         projection: str,
         generation: int,
         trust: float = 8.0,
+        processes: int = 1,
     ) -> None:
         """`trust`: seconds without a word from the store after which the leases count as lost, since they lapse soon
-        and to read on would be in vain.
+        and to read on would be in vain. `processes`: how many are known to share, if more than show up.
         """
         self.owner = owner
         self.held: dict[int, Lease] = {}
@@ -44,6 +45,7 @@ class LeaseKeeper:
         self._metrics = metrics
         self._labels = {"projection": projection, "generation": str(generation)}
         self._trust = trust
+        self._processes = processes
         self._surplus = 0
         self._trusted_at = clock.monotonic()
 
@@ -55,7 +57,7 @@ class LeaseKeeper:
         """
         asked_at = self._clock.monotonic()
         try:
-            live = await self._store.beat(self.owner)
+            live = max(self._processes, await self._store.beat(self.owner))
             epochs = await self._store.renew(self.owner)
         except Exception:
             if self._clock.monotonic() - self._trusted_at > self._trust:
@@ -64,7 +66,7 @@ class LeaseKeeper:
         self._trusted_at = asked_at
         self._drop([each for each, lease in self.held.items() if epochs.get(each) != lease.epoch], "taken over")
         leases = await self._store.view()
-        share = ceil(len(leases) / max(live, 1))
+        share = ceil(len(leases) / live)
         self._surplus = max(0, len(self.held) - share)
         for lease in leases:
             if len(self.held) >= share:

@@ -162,7 +162,7 @@ class Projector:
         done = time.perf_counter()
         self._metrics.observe(PROJECTION_BATCH_SECONDS, applied - started, projection=self._name, step="apply")
         self._metrics.observe(PROJECTION_BATCH_SECONDS, done - applied, projection=self._name, step="checkpoint")
-        oldest = min(record.timestamp for record in records)
+        oldest = min(batch[0].timestamp for batch in batches.values())
         delay = max(0.0, self._clock.now().timestamp() - oldest / 1000)
         self._metrics.observe(PROJECTION_DELAY_SECONDS, delay, projection=self._name)
 

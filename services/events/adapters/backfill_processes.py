@@ -1,4 +1,4 @@
-"""Workers of a rebuild as processes of their own: `python -m services.events backfill <generation>`."""
+"""Workers of a rebuild as processes of their own: `python -m services.events backfill <generation> <how many>`."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ class BackfillProcesses:
         self._processes = []
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", "services.events", "backfill", str(self._generation)]
+        command = [sys.executable, "-m", "services.events", "backfill", str(self._generation), str(self._count)]
         return await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, env=self._environment)
