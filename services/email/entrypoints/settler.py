@@ -82,7 +82,7 @@ class Settler:
         try:
             wire = read_json(record.value)
             kind = wire.get("type")
-            if kind not in _FACTS or wire.get("streamversion") is not None:
+            if not isinstance(kind, str) or kind not in _FACTS or wire.get("streamversion") is not None:
                 self._note_answer(kind, wire)
                 return None
             if kind not in _SUPPRESSING and self._is_settled(wire):
@@ -104,7 +104,8 @@ class Settler:
 
     def _is_settled(self, wire: dict[str, Any]) -> bool:
         data = wire.get("data")
-        return isinstance(data, dict) and data.get("attemptId") in self._accepted
+        attempt = data.get("attemptId") if isinstance(data, dict) else None
+        return isinstance(attempt, str) and attempt in self._accepted
 
     # --- attempts ---
 

@@ -169,10 +169,12 @@ async def test_what_cannot_be_read_is_parked_and_the_rest_goes_on() -> None:
         Record("email.events", 0, 1, 0, b"k", b"nonsense"),
         Record("email.events", 0, 2, 0, b"k", None),
         Record("email.events", 0, 3, 0, b"other", good.value),
+        Record("email.events", 0, 4, 0, b"k", b'{"type": ["email.delivered"]}'),
+        Record("email.events", 0, 5, 0, b"k", b'{"type": "email.delivered", "data": {"attemptId": ["t1"]}}'),
         good,
     )
     parked = [outcome.reason if isinstance(outcome, Park) else "" for outcome in outcomes]
-    assert parked == ["notJson", "nullValue", "wrongKey", ""]
+    assert parked == ["notJson", "nullValue", "wrongKey", "", "invalid", ""]
     assert await world.phase(message_id) == "Sent"
 
 
