@@ -21,8 +21,11 @@ from tests.chaos.crashing import EMAIL, NTH, POINT, PROJECTOR, effect_of, points
 from tests.e2e.evidence import Observer
 from tests.integration.kafka.harness import Cluster
 
-PATIENCE = 12.0
-"""Seconds of life after which a process that has not come by its point is killed from outside."""
+PATIENCE = 8.0
+"""Seconds after it has begun to serve after which a process that has not come by its point is killed from outside."""
+
+STARTING = 60.0
+"""Seconds that a process may take until it serves; it may die before."""
 
 
 @dataclass
@@ -63,16 +66,25 @@ class Killer:
         nth = self._random.randint(1, 1 if effect_of(point)[1].rare else 6)
         said_before = len(self.stack.logs(self.part))
         child = self._launch({POINT: point, NTH: str(nth)})
-        deadline = asyncio.get_running_loop().time() + self.patience * self._random.uniform(0.8, 1.2)
-        while child.alive():
-            if asyncio.get_running_loop().time() > deadline:
-                await asyncio.to_thread(self.stack.kill, self.part)
-                self.by_clock[point] += 1
-                return
-            await asyncio.sleep(0.05)
+        limit = self.patience * self._random.uniform(0.8, 1.2)
+        if not (await self._dies(child, STARTING, until_it_serves=True) or await self._dies(child, limit)):
+            await asyncio.to_thread(self.stack.kill, self.part)
+            self.by_clock[point] += 1
+            return
         said = self.stack.logs(self.part)[said_before:]
         assert f"killed {point}" in said, f"{self.part} ended by itself, waiting for '{point}':\n{said[-3000:]}"
         self.fatal[point] += 1
+
+    async def _dies(self, child: children.Child, seconds: float, *, until_it_serves: bool = False) -> bool:
+        """Whether it dies within these seconds, or before it serves."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while child.alive():
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            if until_it_serves and children.listens(self.stack.site.ports[self.part]):
+                return False
+            await asyncio.sleep(0.05)
+        return True
 
     def _launch(self, env: dict[str, str]) -> children.Child:
         part, site = PARTS[self.part], self.stack.site
@@ -84,6 +96,9 @@ class Killer:
         return children.start(record, log, command, {**launch.env, **env}, ROOT)
 
     async def _bury(self) -> None:
+        async with asyncio.timeout(20):  # its last threads may keep the port for a moment
+            while not children.port_is_free(self.stack.site.ports[self.part]):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
         if self.part == "email":
             cluster = Cluster(self.stack.env()["MAILROOM_KAFKA_BOOTSTRAP"])
             for group in await self.observer.groups():

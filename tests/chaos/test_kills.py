@@ -39,12 +39,14 @@ async def survive(stack: Stack, observer: Observer, seed: int, *, email: int, ev
     killers = [Killer(stack, observer, "email", seed), Killer(stack, observer, "events", seed)]
     enough = asyncio.Event()
     async with traffic(stack, seed) as load:
-        flow = asyncio.gather(
-            load.flow(per_second, enough, backlog=BACKLOG), load.watched_by(observer.simulator, enough)
-        )
-        await asyncio.gather(killers[0].kill(email), killers[1].kill(events))
-        enough.set()
-        await flow
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.flow(per_second, enough, backlog=BACKLOG))
+            group.create_task(load.watched_by(observer.simulator, enough))
+            group.create_task(load.busy_message(enough, facts=540, per_second=12))
+            async with asyncio.TaskGroup() as killing:
+                killing.create_task(killers[0].kill(email))
+                killing.create_task(killers[1].kill(events))
+            enough.set()
         killed = time.monotonic() - began
         evidence = await observer.settled(since, load.ids, 120)
     print(

@@ -38,13 +38,13 @@ async def survive(observer: Observer, outage: Outage, seed: int, *, may_be_unkno
     since = await observer.now()
     enough = asyncio.Event()
     async with traffic(observer.stack, seed) as load:
-        flow = asyncio.create_task(load.flow(PER_SECOND, enough))
-        watch = asyncio.create_task(always_alive(observer.stack, enough, "email", "events"))
-        await asyncio.sleep(BOTH_SIDES)
-        await outage(load)
-        await asyncio.sleep(BOTH_SIDES)
-        enough.set()
-        await asyncio.gather(flow, watch)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.flow(PER_SECOND, enough))
+            group.create_task(always_alive(observer.stack, enough, "email", "events"))
+            await asyncio.sleep(BOTH_SIDES)
+            await outage(load)
+            await asyncio.sleep(BOTH_SIDES)
+            enough.set()
         evidence = await observer.settled(since, load.ids, 100)
     print(f"\n{len(load.requested)} messages, {unknowns(Decisions(evidence.log))} without answer, {load.refusals}")
     assert_fair(evidence, load.expected(may_be_unknown=may_be_unknown))
@@ -126,7 +126,7 @@ async def test_draining_under_load_leaves_nothing_unknown(stack: Stack) -> None:
     async with live(stack) as observer:
         await observer.simulator.faults(Fault(kind="slowAnswer", ms=800, probability=0.5), seed=16)
 
-        async def stopped(load: Traffic) -> None:
+        async def stopped() -> None:
             for name in ("email", "events", "email"):
                 child = stack.child(name)
                 assert child is not None
@@ -136,10 +136,10 @@ async def test_draining_under_load_leaves_nothing_unknown(stack: Stack) -> None:
         since = await observer.now()
         enough = asyncio.Event()
         async with traffic(stack, 16) as load:
-            flow = asyncio.create_task(load.flow(PER_SECOND, enough))
-            await asyncio.sleep(BOTH_SIDES)
-            await stopped(load)
-            enough.set()
-            await flow
+            async with asyncio.TaskGroup() as group:
+                group.create_task(load.flow(PER_SECOND, enough))
+                await asyncio.sleep(BOTH_SIDES)
+                await stopped()
+                enough.set()
             evidence = await observer.settled(since, load.ids, 60)
         assert_fair(evidence, load.expected())

@@ -21,21 +21,21 @@ async def test_every_kind_of_poison_on_every_topic(stack: Stack) -> None:
     async with live(stack) as observer, traffic(stack, 21) as load:
         since = await observer.now()
         enough = asyncio.Event()
-        watch = asyncio.create_task(always_alive(stack, enough, "email", "events"))
         records = [
             *(record for lane in LANES for record in poison.of_commands(lane, load)),
             *poison.of_notifications(),
             *poison.of_events(),
             *poison.of_recipients(),
         ]
-        await poison.publish(load, records)
-        await observer.put_on_queue(*poison.ON_THE_QUEUE)
-        for _ in range(60):
-            load.send()
-        await load.sent()
-        evidence = await observer.settled(since, load.ids, 60)
-        enough.set()
-        await watch
+        async with asyncio.TaskGroup() as group:
+            group.create_task(always_alive(stack, enough, "email", "events"))
+            await poison.publish(load, records)
+            await observer.put_on_queue(*poison.ON_THE_QUEUE)
+            for _ in range(60):
+                load.send()
+            await load.sent()
+            evidence = await observer.settled(since, load.ids, 60)
+            enough.set()
         parked = [f"email {EMAIL_NOTIFICATIONS.name} {reason}" for reason in poison.ON_THE_QUEUE.values()]
         parked += [what for record in records for what in record.expected]
         assert_fair(evidence, load.expected(parked=parked))

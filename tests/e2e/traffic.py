@@ -7,6 +7,7 @@ and over HTTP is repeated under the same key until it is acknowledged, as the AP
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import random
@@ -15,14 +16,17 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from contracts.email.events import EmailOpened
+from contracts.envelope import Envelope
 from contracts.ids import uuid7
-from contracts.topics import LANES
+from contracts.topics import EMAIL_EVENTS, LANES
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.stack import Stack
 from services.kit.auth import mint_token
@@ -130,6 +134,24 @@ class Traffic:
         """Wait until everything is acknowledged. AssertionError for an answer that no caller should get."""
         await asyncio.gather(*self._on_their_way)
 
+    async def busy_message(self, until: asyncio.Event, *, facts: int, per_second: float) -> None:
+        """One mail whose recipient opens it without end: more facts than its document holds inline.
+
+        `facts` at once and then so many a second until told to stop, straight on the log, as the translator would.
+        """
+        message_id = await self.by_kafka(self.mail(recipients=1))
+        (recipient,) = self.requested[message_id]
+        began = datetime.now(UTC)
+        for number in itertools.count():
+            if number >= facts:
+                await asyncio.sleep(1 / per_second)
+            if until.is_set():
+                return
+            with suppress(KafkaError):
+                await self.producer.send(
+                    EMAIL_EVENTS.name, _opened(message_id, recipient, number, began), key=message_id.encode()
+                )
+
     # --- the doors ---
 
     async def by_kafka(self, mail: Json) -> str:
@@ -168,6 +190,11 @@ class Traffic:
             await asyncio.sleep(min(PATIENCE * 1.5**number, LONGEST_PATIENCE))
         raise AssertionError("a POST /api/email was not taken on in minutes")
 
+    def give_up(self) -> None:
+        """Stop what is on its way."""
+        for task in self._on_their_way:
+            task.cancel()
+
     # --- what is owed ---
 
     @property
@@ -178,6 +205,19 @@ class Traffic:
     def expected(self, *, kills: int = 0, may_be_unknown: int = 0, parked: Sequence[str] = ()) -> Expected:
         """What the judge is to hold the system to."""
         return Expected(self.requested, kills, may_be_unknown, parked)
+
+
+def _opened(message_id: str, recipient: str, number: int, began: datetime) -> bytes:
+    return Envelope(
+        id=str(uuid.uuid5(uuid.UUID(message_id), str(number))),
+        source="/traffic",
+        type="email.opened",
+        subject=message_id,
+        time=began + timedelta(milliseconds=number),
+        correlationid=message_id,
+        revision=1,
+        data=EmailOpened(recipient=recipient, provider="ses", machine=number % 3 == 0),
+    ).to_bytes()
 
 
 def command(message_id: str, data: Json, **attributes: Any) -> bytes:
@@ -198,6 +238,10 @@ async def traffic(stack: Stack, seed: int, **options: Any) -> AsyncIterator[Traf
     await producer.start()
     try:
         async with httpx.AsyncClient(base_url=stack.site.url("email"), headers=headers, timeout=15) as http:
-            yield Traffic(seed, producer, http, **options)
+            load = Traffic(seed, producer, http, **options)
+            try:
+                yield load
+            finally:
+                load.give_up()
     finally:
         await producer.stop()
