@@ -12,7 +12,7 @@ SETUP := .venv/.complete
 PART ?=
 SOURCES := contracts services deploy tests $(wildcard bench)
 
-.PHONY: help setup up down restart status logs demo test check unit bench chaos lock format schemas compose clean
+.PHONY: help setup up down restart status logs demo test check unit bench chaos mutants lock format schemas compose clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ test: $(SETUP)  ## all tests but the long chaos runs, on a real stack of their o
 
 chaos: $(SETUP)  ## the long seeded runs of kills and outages
 	@$(PY) -m pytest -m chaos --timeout=3600 $(ARGS)
+
+mutants: $(SETUP)  ## break each invariant in a copy of the checkout: its tests must notice
+	@$(PY) -m tests.mutations $(ARGS)
 
 bench: $(SETUP)  ## measurements, each beside its baseline
 	@$(PY) -m bench $(ARGS)
