@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
-UPDATE = b"\x02update\x00"
-"""The first element of an update command in an OP_MSG."""
+WRITES = (b"\x02update\x00", b"\x02insert\x00")
+"""The first elements of commands that write, in an OP_MSG."""
 
 Loss = Literal["request", "answer", "late"]
-"""`late`: the request is cut off from its sender and reaches the server just before the next update that passes."""
+"""`late`: the request is cut off from its sender and reaches the server just before the next write that passes."""
 
 
 class LossyProxy:
-    """Forwards to `port`. `losses` are used up one an update command that passes; `down` cuts everything.
+    """Forwards to `port`. `losses` are used up one a writing command that passes; `down` cuts everything.
 
     `on_loss` is awaited before the connection of a lost one is cut.
     """
@@ -53,7 +53,8 @@ class LossyProxy:
         while data := await reader.read(1 << 20):
             if self.down:
                 return
-            if UPDATE in data and self.losses:
+            writes = any(each in data for each in WRITES)
+            if writes and self.losses:
                 loss = self.losses.pop(0)
                 if loss == "late":
                     self._held.append(data)
@@ -61,7 +62,7 @@ class LossyProxy:
                     await self._lose()
                     return
                 losing.set()
-            elif UPDATE in data:
+            elif writes:
                 await self._deliver_held()
             server.write(data)
             await server.drain()

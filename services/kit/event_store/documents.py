@@ -1,4 +1,4 @@
-"""How a stream lies in MongoDB, and the one guarded update that appends to it.
+"""How a stream lies in MongoDB, and the one guarded write that appends to it.
 
     {_id, version, events: [wire strings], published, pending?, pendingSince?, dueAt?, lane?, owner?, leasedUntil?,
      lookup?: [strings], userId?}
@@ -7,15 +7,16 @@ Times are int64 microseconds. `pending` and `pendingSince` exist while an event 
 `pendingSince` is the server's time of the oldest append since the last complete mark. `owner` and `leasedUntil` exist
 while there is a lease, and are in the server's time (`server_time.py`).
 
-How a lost race shows: a bulk of guarded updates reports only counts, so every update is an upsert whose insert must
-fail. On version 0 it meets the `_id` that stands already (E11000). On a later version it may not insert at all, not
-even for a stream that is absent, so `$setOnInsert` contradicts the filter's `_id` (code 66). Both name their index.
+How a lost race shows: the first append of a stream is a plain insert (a bulk of them costs MongoDB a fraction of as
+many upserts), which meets the `_id` that stands already (E11000). A bulk of guarded updates reports only counts, so
+every later append is an upsert whose insert must fail: it may not insert at all, not even for a stream that is absent,
+so `$setOnInsert` contradicts the filter's `_id` (code 66). Both name their index.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from pymongo import ASCENDING, IndexModel, UpdateOne
+from pymongo import ASCENDING, IndexModel, InsertOne, UpdateOne
 
 from contracts.base import from_micros, to_micros
 from services.kit.event_store.port import Append, Stream, StreamIndex
@@ -55,29 +56,43 @@ def read_stream(document: Document) -> Stream:
     )
 
 
-def append_update(append: Append, wire: Sequence[str], server_micros: int) -> UpdateOne:
+def append_operation(append: Append, wire: Sequence[str], server_micros: int) -> InsertOne[Document] | UpdateOne:
     """The compare-and-set of one append; what its failures mean is at the top of this file."""
-    before = append.stream
-    changes: Document = {"version": before.version + len(wire), "pending": True}
-    gone: Document = {}
-    new = _index_fields(append.index)
-    old = _index_fields(before.index)
-    for name, value in new.items():
-        if value is None:
-            if old[name] is not None:
-                gone[name] = ""
-        elif value != old[name]:
-            changes[name] = value
+    new = {name: value for name, value in _index_fields(append.index).items() if value is not None}
+    lease: Document = {}
     if append.lease is not None:
-        changes["owner"] = append.lease.owner
-        changes["leasedUntil"] = server_micros + int(append.lease.lasts.total_seconds() * 1_000_000)
-    elif before.version and not append.keep_lease:
+        until = server_micros + int(append.lease.lasts.total_seconds() * 1_000_000)
+        lease = {"owner": append.lease.owner, "leasedUntil": until}
+    before = append.stream
+    if before.version:
+        return _update(append, wire, server_micros, new | lease)
+    return InsertOne(
+        {
+            "_id": before.stream_id,
+            "version": len(wire),
+            "events": list(wire),
+            "published": 0,
+            "pending": True,
+            "pendingSince": server_micros,
+            **new,
+            **lease,
+        }
+    )
+
+
+def _update(append: Append, wire: Sequence[str], server_micros: int, new: Document) -> UpdateOne:
+    before = append.stream
+    old = {name: value for name, value in _index_fields(before.index).items() if value is not None}
+    changes: Document = {"version": before.version + len(wire), "pending": True}
+    changes |= {name: value for name, value in new.items() if value != old.get(name)}
+    gone: Document = dict.fromkeys(old.keys() - new.keys(), "")
+    if append.lease is None and not append.keep_lease:
         gone |= {"owner": "", "leasedUntil": ""}
     update: Document = {
         "$set": changes,
         "$push": {"events": {"$each": list(wire)}},
         "$min": {"pendingSince": server_micros},
-        "$setOnInsert": {"_id": None} if before.version else {"published": 0},
+        "$setOnInsert": {"_id": None},
     }
     if gone:
         update["$unset"] = gone

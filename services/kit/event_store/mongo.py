@@ -6,8 +6,6 @@ from collections.abc import Collection as Bag
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from pymongo import UpdateOne
-
 from contracts.base import to_micros
 from services.kit import metrics as m
 from services.kit.clock import Clock, SystemClock
@@ -84,24 +82,21 @@ class MongoEventStore:
         return await self._find(query, sort=("_id", limit))
 
     async def mark_published(self, marks: Sequence[tuple[str, int]]) -> None:
-        """One bulk where no stream grew since it was read; a second one for those that did."""
-        if not marks:
-            return
-        complete = [
-            UpdateOne(
-                {"_id": stream_id, "version": version},
-                {"$max": {"published": version}, "$unset": {"pending": "", "pendingSince": ""}},
-            )
-            for stream_id, version in marks
-        ]
-        partial = [
-            UpdateOne({"_id": stream_id, "version": {"$gt": version}}, {"$max": {"published": version}})
-            for stream_id, version in marks
-        ]
+        """One update for all streams of one version where none grew since it was read; a second one for those that
+        did. An update of many costs MongoDB half of as many updates of one.
+        """
+        by_version: dict[int, list[str]] = {}
+        for stream_id, version in marks:
+            by_version.setdefault(version, []).append(stream_id)
         with foreign_errors():
-            result = await self._collection.bulk_write(complete, ordered=False)
-            if result.matched_count < len(marks):
-                await self._collection.bulk_write(partial, ordered=False)
+            for version, names in by_version.items():
+                published: Document = {"$max": {"published": version}}
+                nothing_left: Document = {"$unset": {"pending": "", "pendingSince": ""}}
+                result = await self._collection.update_many(
+                    {"_id": {"$in": names}, "version": version}, published | nothing_left
+                )
+                if result.matched_count < len(names):
+                    await self._collection.update_many({"_id": {"$in": names}, "version": {"$gt": version}}, published)
 
     async def unpublished(self, older_than: timedelta, limit: int) -> list[Stream]:
         before = await self._time.micros() - _micros(older_than)

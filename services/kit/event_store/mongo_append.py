@@ -14,7 +14,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError, Write
 from contracts.base import from_micros
 from services.kit.clock import Clock
 from services.kit.errors import AppendOutcomeUnknown, ExpectedVersionConflict, PermanentError, Unavailable
-from services.kit.event_store.documents import GUARD_FAILED, append_update, read_stream
+from services.kit.event_store.documents import GUARD_FAILED, append_operation, read_stream
 from services.kit.event_store.port import Append, Appended, AppendResult, Stream
 from services.kit.mongo import Collection, foreign_errors, is_transient, is_unsent
 
@@ -23,7 +23,8 @@ SETTLE_SECONDS = 4.0
 
 MAX_APPEND_BYTES = 8_000_000
 _BULK_OPERATIONS = 1_000
-_BULK_BYTES = 24_000_000  # PyMongo splits a bulk at 48 MB; ours never is, so "not sent" is true of the whole bulk
+_BULK_BYTES = 24_000_000
+"""PyMongo splits a bulk at 48 MB, and inserts from updates; ours never is, so "not sent" is true of the whole bulk."""
 _TOO_LARGE = frozenset({10334, 17419, 17420})
 _TRANSIENT_ITEM = frozenset({50, 64, 91, 112, 189, 262, 10107, 11600, 11602, 13435, 13436})
 _PAUSE_SECONDS = 0.1
@@ -60,7 +61,10 @@ class BulkAppend:
         Raises:
             PyMongoError: the server refuses the command itself (no permission, bad name): a fault of the set-up.
         """
-        for bulk in _bulks([item for item in self._items if item.result is None]):
+        going = [item for item in self._items if item.result is None]
+        first = [item for item in going if item.append.stream.version == 0]
+        later = [item for item in going if item.append.stream.version > 0]
+        for bulk in (*_bulks(first), *_bulks(later)):
             give_up = self._clock.monotonic() + SETTLE_SECONDS
             lost = await self._write(bulk, again=False)
             while lost:
@@ -69,7 +73,7 @@ class BulkAppend:
 
     async def _write(self, items: Sequence[Item], *, again: bool) -> list[Item]:
         """Write the items; returns those whose fate is open. `again`: an earlier write of theirs may still land."""
-        operations = [append_update(item.append, item.wire, self._server_micros) for item in items]
+        operations = [append_operation(item.append, item.wire, self._server_micros) for item in items]
         try:
             await self._collection.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
