@@ -94,6 +94,28 @@ async def test_a_repeat_stores_nothing_twice(place: Place, data: bytes) -> None:
     assert (await place.store.get_many([ContentKey(MESSAGE, again[0].ref)])).popitem()[1] == data
 
 
+class SweptOnce(MongoContentStore):
+    """Another process deletes the message's contents right after the first write that met one."""
+
+    swept = False
+
+    async def _write(self, operations: Any) -> tuple[list[int], set[int]]:
+        found = await super()._write(operations)
+        if found[0] and not self.swept:
+            self.swept = True
+            await self.delete_messages([MESSAGE])
+        return found
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+async def test_what_goes_while_it_is_put_again_is_stored_after_all(place: Place, data: bytes) -> None:
+    await place.store.put_many([new(data)])
+    store = SweptOnce(place.database, place.s3, place.bucket, KeyRing.from_secret(SECRET), place.clock)
+    (ref,) = await store.put_many([new(data)])
+    assert store.swept
+    assert await place.store.get_many([ContentKey(MESSAGE, ref.ref)]) == {ContentKey(MESSAGE, ref.ref): data}
+
+
 async def test_a_ref_is_valid_only_under_its_own_message(place: Place) -> None:
     (ref,) = await place.store.put_many([new(SMALL)])
     assert await place.store.get_many([ContentKey(OTHER, ref.ref)]) == {}

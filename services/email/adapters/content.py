@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
-from pymongo import ASCENDING, UpdateOne
+from pymongo import ASCENDING, InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from contracts.email.values import Category, ContentRef
@@ -81,15 +81,9 @@ class MongoContentStore:
         refs = [_ref(item) for item in items]
         unique = {(item.message_id, ref.ref): (item, ref) for item, ref in zip(items, refs, strict=True)}
         documents = await asyncio.gather(*(self._document(item, ref) for item, ref in unique.values()))
-        operations = [
-            UpdateOne(
-                {"_id": _id(document["messageId"], ref.ref)},
-                {"$set": {"touchedAt": now}, "$setOnInsert": document},
-                upsert=True,
-            )
-            for document, (_, ref) in zip(documents, unique.values(), strict=True)
-        ]
-        inserted = await self._upsert(operations)
+        for document in documents:
+            document |= {"_id": _id(document["messageId"], document["ref"]), "touchedAt": now}
+        inserted = await self._insert(documents)
         superfluous = [
             document["object"]
             for n, document in enumerate(documents)
@@ -189,22 +183,49 @@ class MongoContentStore:
                 )
         return {**document, "object": name}
 
-    async def _upsert(self, operations: list[UpdateOne]) -> set[int]:
-        """Which operations inserted. Two upserts of one `_id` at once give the loser an E11000: it is tried again."""
+    async def _insert(self, documents: Sequence[Document]) -> set[int]:
+        """Which of them were inserted; those that stand already are touched, and stored after all if they went since.
+
+        Plain inserts first: a bulk of them costs MongoDB a fraction of as many upserts, and next to nothing is stored
+        twice.
+        """
+        failures, _ = await self._write([InsertOne(document) for document in documents])
+        inserted = set(range(len(documents))) - set(failures)
+        standing = {
+            n: UpdateOne(
+                {"_id": document["_id"]},
+                {"$set": {"touchedAt": document["touchedAt"]}, "$setOnInsert": _untouched(document)},
+                upsert=True,
+            )
+            for n, document in ((n, documents[n]) for n in failures)
+        }
+        # Two upserts of one `_id` at once give the loser an E11000: it is tried again.
+        for _ in range(2):
+            numbers = list(standing)
+            failures, stored = await self._write(list(standing.values()))
+            inserted |= {numbers[n] for n in stored}
+            standing = {numbers[n]: standing[numbers[n]] for n in failures}
+        if standing:
+            raise Unavailable("MongoDB", "contents could not all be stored")
+        return inserted
+
+    async def _write(self, operations: Sequence[InsertOne[Document] | UpdateOne]) -> tuple[list[int], set[int]]:
+        """Indexes of those whose `_id` stands already, and of upserts that inserted. Raises Unavailable for any other
+        failure.
+        """
+        if not operations:
+            return [], set()
         try:
             with foreign_errors():
-                result = await self._contents.bulk_write(operations, ordered=False)
-            return set(result.upserted_ids or {})
+                result = await self._contents.bulk_write(list(operations), ordered=False)
         except BulkWriteError as error:
             details: dict[str, Any] = dict(error.details or {})
-        inserted = {entry["index"] for entry in details.get("upserted", ())}
-        failures = details.get("writeErrors", [])
-        if any(failure.get("code") != DUPLICATE_KEY for failure in failures) or details.get("writeConcernErrors"):
-            raise Unavailable("MongoDB", "contents could not all be stored")
-        again = [operations[failure["index"]] for failure in failures]
-        with foreign_errors():
-            await self._contents.bulk_write(again, ordered=False)
-        return inserted
+            failures = details.get("writeErrors", [])
+            if any(failure.get("code") != DUPLICATE_KEY for failure in failures) or details.get("writeConcernErrors"):
+                raise Unavailable("MongoDB", "contents could not all be stored") from error
+            upserted = {entry["index"] for entry in details.get("upserted", ())}
+            return [failure["index"] for failure in failures], upserted
+        return [], set(result.upserted_ids or {})
 
     async def _open(self, document: Document) -> bytes | None:
         sealed = document.get("sealed")
@@ -243,6 +264,10 @@ class MongoContentStore:
 def _ref(item: NewContent) -> ContentRef:
     sha256 = hashlib.sha256(item.data).hexdigest()
     return ContentRef(ref=f"{item.kind}:{sha256}", sha256=sha256, size=len(item.data))
+
+
+def _untouched(document: Document) -> Document:
+    return {name: value for name, value in document.items() if name not in ("_id", "touchedAt")}
 
 
 def _id(message_id: str, ref: str) -> str:
