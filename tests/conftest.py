@@ -74,6 +74,15 @@ def stack(test_stack: Stack) -> Stack:
     return test_stack
 
 
+@pytest.fixture(autouse=True)
+def _stack_is_whole(request: pytest.FixtureRequest) -> None:
+    """A test that kills parts and fails before it starts them again must not take the others with it."""
+    if "stack" in request.fixturenames:
+        stack: Stack = request.getfixturevalue("stack")
+        if any(part.launch and stack.child(name) is None for name, part in PARTS.items()):
+            stack.start()
+
+
 def _stop_leftovers() -> None:
     """Stop what an earlier run left behind because it was killed, and remove its folder."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
