@@ -5,7 +5,7 @@
     GET    /api/email/{id}/content  html and text as sent, for the owner
 
 The door decides nothing: it publishes commands. Whatever it stored before a crash is found again by a repetition with
-the same Idempotency-Key, or swept after an hour.
+the same Idempotency-Key, or swept once no command can need it any more.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
