@@ -35,7 +35,7 @@ READING: tuple[Mutation, ...] = (
         KNOWN,
         "    if (-other.revision, other.partition, other.offset) < (-one.revision, one.partition, one.offset):\n",
         "    if other.id:\n",
-        (_ANY_ORDER, _LOG + "test_of_two_readings_of_one_revision_the_lower_origin_counts"),
+        (_ANY_ORDER,),
     ),
     Mutation(
         "4k",
