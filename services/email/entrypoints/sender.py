@@ -70,14 +70,16 @@ class Sender:
         """`owner`: unique to this process's life."""
         self._streams, self._contents, self._clock, self._metrics = streams, contents, clock, metrics
         self._owner = owner
-        self._wake = asyncio.Event()
+        self._wakes = (asyncio.Event(), asyncio.Event())  # of urgent mail's turns, and of all other's
+        self._answered = asyncio.Event()
         self._stopping = asyncio.Event()
         self._limits = limits or Limits()
         self._progress = Progress(clock)
         self._scheduler = DueScheduler(
             streams.store, owner=owner, clock=clock, lease_for=self._limits.lease, metrics=metrics
         )
-        self._places = Places(self._limits.concurrency, freed=self._wake.set)
+        self._urgent_progress = Progress(clock)
+        self._places = Places(self._limits.concurrency, freed=self._wake)
         self._circuits: Mapping[str, Circuit] = {provider.name: Circuit() for provider in providers}
         by_name = {provider.name: provider for provider in providers}
         self._recorder = Recorder(streams, self._places, self._limits, clock, checkpoints, self._over)
@@ -118,7 +120,8 @@ class Sender:
         loops = {
             "leases": self._scheduler.run(self._stopping, Progress(self._clock)),
             "take": self._take(),
-            "plan": self._plan(),
+            "plan-urgent": self._plan(self._wakes[0], self._urgent_progress, urgent=True),
+            "plan": self._plan(self._wakes[1], self._progress, urgent=False),
             "record": self._recorder.run(),
             "tidy": self._tidy(),
         }
@@ -128,11 +131,11 @@ class Sender:
         """Begin no call, close unused licences, wait for open calls, write down every answer, give back the rest."""
         deadline = self._clock.monotonic() + timeout
         self._stopping.set()
-        self._wake.set()
+        self._wake()
         self._caller.stop_calling()
         if not self._tasks:
             return
-        beginning = [self._tasks[name] for name in ("leases", "take", "plan")]
+        beginning = [self._tasks[name] for name in ("leases", "take", "plan-urgent", "plan")]
         await asyncio.wait(beginning, timeout=max(0.1, timeout - 2.0))
         self._recorder.drain()
         await self._until_answered(deadline - 1.5)
@@ -153,7 +156,8 @@ class Sender:
             "atHand": len(self._planner.lanes),
             "circuits": {name: circuit.reason for name, circuit in self._circuits.items() if circuit.is_open},
         }
-        return self._progress.report(detail, died=self._died())
+        urgent, other = self._urgent_progress.report(), self._progress.report(detail, died=self._died())
+        return Report(urgent.live and other.live, urgent.ready and other.ready, other.detail, other.died)
 
     def _died(self) -> str | None:
         if self._stopping.is_set():
@@ -167,8 +171,8 @@ class Sender:
     async def _until_answered(self, deadline: float) -> None:
         """Return when no attempt of ours is open, or at the deadline (monotonic)."""
         while self._places.taken and self._clock.monotonic() < deadline:
-            self._wake.clear()
-            await self._pause(0.1)
+            self._answered.clear()
+            await self._pause(0.1, self._answered)
 
     # --- what is due ---
 
@@ -179,10 +183,10 @@ class Sender:
             except TransientError as error:
                 self._progress.waiting(str(error))
                 await self._scheduler.give_back([stream.stream_id for stream in streams])
-                await self._pause(1.0)
+                await self._pause(1.0, self._stopping)
                 continue
             self._planner.lanes.add(works)
-            self._wake.set()
+            self._wake()
 
     async def _tend(self, streams: Sequence[Stream]) -> list[Work]:
         """Do what is due without a call (time-outs, expiry, our own unused attempts); the rest is work."""
@@ -229,10 +233,10 @@ class Sender:
 
     # --- the stages' loop ---
 
-    async def _plan(self) -> None:
+    async def _plan(self, wake: asyncio.Event, progress: Progress, *, urgent: bool) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
-            turn = await self._planner.turn()
+            wake.clear()
+            turn = await self._planner.turn(urgent=urgent)
             self._caller.call(turn.waves)
             self._metrics.set(m.OPEN_ATTEMPTS, self._places.taken)
             if turn.released:
@@ -240,16 +244,16 @@ class Sender:
                     self._note_end(work.held)
                 await self._scheduler.give_back([work.held.message_id for work in turn.released])
             if turn.waiting:
-                self._progress.waiting(turn.waiting)
+                progress.waiting(turn.waiting)
             elif turn.pause is None:
-                self._progress.progressed()
+                progress.progressed()
             else:
-                self._progress.idle()
+                progress.idle()
             if turn.pause is not None:
                 if turn.pause > LONG_PAUSE:
                     at_hand = [work.held.message_id for work in self._planner.lanes.clear()]
                     await self._put_off(at_hand, turn.pause)
-                await self._pause(min(turn.pause, IDLE_SECONDS))
+                await self._pause(min(turn.pause, IDLE_SECONDS), wake)
 
     def _over(self, wave: Wave) -> None:
         """Every answer of a wave stands: its message goes on, or is left alone."""
@@ -261,7 +265,7 @@ class Sender:
         else:
             self._scheduler.finish(work.held.message_id)
         self._note_end(work.held)
-        self._wake.set()
+        self._wake()
 
     def _note_end(self, held: Held) -> None:
         state = held.state
@@ -291,7 +295,12 @@ class Sender:
         for message_id in message_ids:
             self._scheduler.finish(message_id)
 
-    async def _pause(self, seconds: float) -> None:
+    def _wake(self) -> None:
+        """There is something new: work, a free place, an answer, the end."""
+        for event in (*self._wakes, self._answered):
+            event.set()
+
+    async def _pause(self, seconds: float, unless: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wake.wait()
+                await unless.wait()

@@ -51,12 +51,14 @@ class Turn:
     Attributes:
         waves: licensed, to be called at once.
         released: messages that need nothing more of us now; their lease is to be given back.
+        recorded: attempts that took their places, answered for by now or by their waves.
         pause: seconds until another turn can bring anything, None = go on at once.
         waiting: what is waited for, "" = for work.
     """
 
     waves: list[Wave] = field(default_factory=list)
     released: list[Work] = field(default_factory=list)
+    recorded: int = 0
     pause: float | None = None
     waiting: str = ""
 
@@ -70,7 +72,7 @@ class _Pick:
 
 
 class Planner:
-    """Turns what is in `lanes` into licensed waves. Used from one task only."""
+    """Turns what is in `lanes` into licensed waves. Used from two tasks: one for urgent mail, one for all other."""
 
     def __init__(
         self,
@@ -98,30 +100,49 @@ class Planner:
         self.ghosts: dict[str, None] = {}
         """Attempts whose append may stand although it was given up: never called, to be closed when they show up."""
 
-    async def turn(self) -> Turn:
-        """One turn. Raises nothing of ours; what cannot be had now is waited for."""
+    async def turn(self, *, urgent: bool) -> Turn:
+        """One turn for urgent mail, or for all other. Raises nothing of ours; what cannot be had now is waited for.
+
+        A turn takes as long as a campaign's bulk of appends does. Urgent mail does not wait for that: its turns run
+        beside those of other mail, and share nothing with them but places, tokens and the provider's circuit.
+        """
         now = self._clock.monotonic()
         provider, allowance, reopens = self._provider(now)
         if provider is None:
             return Turn(pause=max(0.01, reopens), waiting="the provider refuses everything now")
         room = min(self._places.free, allowance)
+        if not urgent and room > 1:
+            room -= URGENT_PLACES
         if room <= 0:
             return Turn(pause=IDLE_SECONDS)
-        picks, turn = self._pick(room, now)
+        picks, turn = self._pick(room, now, urgent=urgent)
+        if not picks:
+            return turn
+        reserved = sum(len(pick.recipients) for pick in picks)
+        self._places.reserve(reserved)
+        self._circuits[provider].planned()  # half open, one attempt decides: no other turn may plan a second
+        try:
+            await self._prepare(picks, provider, turn)
+        finally:
+            self._places.release(reserved - turn.recorded)
+            if not turn.recorded:
+                self._circuits[provider].heard(NotCalled("nothing was recorded"), now)
+        return turn
+
+    async def _prepare(self, picks: list[_Pick], provider: str, turn: Turn) -> None:
         try:
             picks = await self._with_tokens(picks, provider, turn)
             if not picks:
-                return turn
+                return
             picks, steps = await self._with_mail(picks)
             blocked = await self._blocked(picks)
         except TransientError as error:
             self.lanes.put_back(pick.work for pick in picks)
             self._failures += 1
             turn.pause, turn.waiting = _BACKOFF.delay(self._failures), str(error)
-            return turn
+            return
         self._failures = 0
         await self._license(picks, blocked, steps, provider, turn)
-        return turn
 
     # --- who ---
 
@@ -141,56 +162,51 @@ class Planner:
         opens = [c.open_until - now for c in self._circuits.values() if c.open_until is not None]
         return None, 0, min(opens, default=IDLE_SECONDS)
 
-    def _pick(self, room: int, now: float) -> tuple[list[_Pick], Turn]:
+    def _pick(self, room: int, now: float, *, urgent: bool) -> tuple[list[_Pick], Turn]:
         turn = Turn()
         picks: list[_Pick] = []
-        for draw, most in ((self.lanes.urgent, room), (self.lanes.other, room - URGENT_PLACES if room > 1 else room)):
-            urgent = draw == self.lanes.urgent
-            if now < self._token_waits[urgent]:
-                continue
-            left = min(most, room - sum(len(pick.recipients) for pick in picks))
-            while left > 0 and (work := draw()) is not None:
-                recipients = ready(work.held.state, self._clock.now())[:left]
-                if recipients:
-                    picks.append(_Pick(work, recipients))
-                    left -= len(recipients)
-                else:
-                    turn.released.append(work)
+        if now < self._token_waits[urgent]:
+            turn.pause = self._wait_for_tokens(now, urgent=urgent)
+            return picks, turn
+        draw = self.lanes.urgent if urgent else self.lanes.other
+        while room > 0 and (work := draw()) is not None:
+            recipients = ready(work.held.state, self._clock.now())[:room]
+            if recipients:
+                picks.append(_Pick(work, recipients))
+                room -= len(recipients)
+            else:
+                turn.released.append(work)
         if not picks and not turn.released:
-            turn.pause = self._shortest_wait(now)
+            turn.pause = IDLE_SECONDS
         return picks, turn
 
-    def _shortest_wait(self, now: float) -> float:
-        waits = [until - now for until in self._token_waits.values() if until > now]
-        return min([IDLE_SECONDS, *waits]) if len(self.lanes) else IDLE_SECONDS
+    def _wait_for_tokens(self, now: float, *, urgent: bool) -> float:
+        return min(IDLE_SECONDS, max(0.001, self._token_waits[urgent] - now))
 
     # --- tokens, content, suppression ---
 
     async def _with_tokens(self, picks: list[_Pick], provider: str, turn: Turn) -> list[_Pick]:
+        urgent = picks[0].work.lane == "urgent"
+        wanted = sum(len(pick.recipients) for pick in picks)
+        grant = await self._rate.take(provider, wanted, urgent=urgent)
+        granted = grant.granted
         going: list[_Pick] = []
-        for urgent in (True, False):
-            asking = [pick for pick in picks if (pick.work.lane == "urgent") == urgent]
-            wanted = sum(len(pick.recipients) for pick in asking)
-            if not wanted:
-                continue
-            grant = await self._rate.take(provider, wanted, urgent=urgent)
-            granted = grant.granted
-            back: list[Work] = []
-            for pick in asking:
-                pick.recipients = pick.recipients[:granted]
-                granted -= len(pick.recipients)
-                if pick.recipients:
-                    going.append(pick)
-                else:
-                    back.append(pick.work)
-            self.lanes.put_back(back)
-            if grant.granted < wanted:
-                wait = EXHAUSTED_SECONDS if grant.exhausted else max(0.001, grant.wait)
-                self._token_waits[urgent] = self._clock.monotonic() + wait
-                if grant.exhausted:
-                    turn.waiting = "the account's 24 hours are used up"
-        if not going and turn.pause is None:
-            turn.pause = self._shortest_wait(self._clock.monotonic())
+        back: list[Work] = []
+        for pick in picks:
+            pick.recipients = pick.recipients[:granted]
+            granted -= len(pick.recipients)
+            if pick.recipients:
+                going.append(pick)
+            else:
+                back.append(pick.work)
+        self.lanes.put_back(back)
+        if grant.granted < wanted:
+            wait = EXHAUSTED_SECONDS if grant.exhausted else max(0.001, grant.wait)
+            self._token_waits[urgent] = self._clock.monotonic() + wait
+            if grant.exhausted:
+                turn.waiting = "the account's 24 hours are used up"
+        if not going:
+            turn.pause = self._wait_for_tokens(self._clock.monotonic(), urgent=urgent)
         return going
 
     async def _with_mail(self, picks: Sequence[_Pick]) -> tuple[list[_Pick], list[tuple[Work, Step]]]:
@@ -253,6 +269,7 @@ class Planner:
             steps.append(Step(pick.work.held, drafts, lease=self._lease()))
         count = sum(map(len, planned))
         self._places.take(count)
+        turn.recorded = count
         for _ in range(count):
             self._circuits[provider].planned()
         self._checkpoints.reach("sender.attempt")

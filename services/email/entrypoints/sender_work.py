@@ -117,16 +117,27 @@ class Places:
         """`freed` is told when there is room again."""
         self.limit = limit
         self.taken = 0
+        self._reserved = 0
         self._freed = freed
 
     @property
     def free(self) -> int:
         """How many more attempts may be recorded."""
-        return self.limit - self.taken
+        return self.limit - self.taken - self._reserved
+
+    def reserve(self, count: int) -> None:
+        """Keep `count`, of which there are enough, for attempts that are being prepared."""
+        assert count <= self.free, "more attempts than places"  # noqa: S101
+        self._reserved += count
+
+    def release(self, count: int) -> None:
+        """Of the reserved ones, these were not needed. Nobody is told: whoever reserved them looks again anyway."""
+        self._reserved -= count
 
     def take(self, count: int) -> None:
-        """Take `count`, of which there are enough."""
-        assert count <= self.free, "more attempts than places"  # noqa: S101
+        """Take `count` of the reserved ones."""
+        assert count <= self._reserved, "more attempts than places"  # noqa: S101
+        self._reserved -= count
         self.taken += count
 
     def give_back(self, count: int) -> None:
