@@ -70,7 +70,7 @@ class Asked(CommandData):
 
     address: Address | None = None
     cursor: Annotated[str | None, Field(max_length=128, pattern=r"^[0-9a-f]+$")] = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    limit: Annotated[int, Field(ge=1, le=100, description="recipients on a page")] = 50
 
 
 class Lifting(CommandData):
