@@ -74,6 +74,12 @@ def stack(test_stack: Stack) -> Stack:
     return test_stack
 
 
+@pytest.fixture
+def no_services(test_stack: Stack) -> None:
+    """Our services are down: what a test puts on the queue or the topics is nobody's but its own."""
+    test_stack.stop(["gateway", "email", "events"])
+
+
 @pytest.fixture(autouse=True)
 def _stack_is_whole(request: pytest.FixtureRequest) -> None:
     """A test that kills parts and fails before it starts them again must not take the others with it."""

@@ -13,6 +13,8 @@ import yaml
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.behaviours import EVENT_TYPES
 
+pytestmark = pytest.mark.usefixtures("no_services")
+
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mailroom.yaml"
 FORTNIGHT = str(14 * 24 * 3600)
 

@@ -23,6 +23,8 @@ from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.simulator.faults import Fault
 
+pytestmark = pytest.mark.usefixtures("no_services")
+
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 RAW = b"From: a@mailroom.example\r\nTo: b@example.com\r\nSubject: hello\r\n\r\nbody https://x.example/l\r\n"
 
