@@ -232,10 +232,11 @@ async def test_rate_tokens_are_had_before_an_attempt_is_recorded() -> None:
     message_ids = await post.queue(40)
     async with running(post.sender()):
         await asyncio.sleep(1.0)
+        calls = len(post.provider.calls)
         attempts = [await post.types(message_id) for message_id in message_ids]
         attempted = sum("sendAttempted" in types for types in attempts)
     assert 10 <= attempted <= 30
-    assert len(post.provider.calls) == attempted
+    assert 0 < calls <= attempted  # some of those recorded may not be called yet
 
 
 async def test_urgent_mail_passes_a_campaign() -> None:
