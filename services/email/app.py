@@ -41,6 +41,7 @@ from services.email.entrypoints.translator import Translator
 from services.email.entrypoints.unsubscribe_page import unsubscribe_router
 from services.email.handlers import RecipientStreams, StreamLookup, unsubscribe
 from services.email.ports import MailProvider, NoCheckpoints
+from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams, Outbox
 from services.kit import aws, mongo
@@ -57,7 +58,7 @@ from services.kit.idempotency import MongoIdempotencyKeys
 from services.kit.kafka.codec import encode
 from services.kit.kafka.consumer_loop import ConsumerLoop
 from services.kit.kafka.publisher import KafkaPublisher
-from services.kit.kafka.records import BatchHandler
+from services.kit.kafka.records import BatchHandler, Outcome, Record
 from services.kit.lifecycle import Process, Stage
 from services.kit.logs import configure
 from services.kit.metrics import Metrics
@@ -98,6 +99,7 @@ class Email:
         self.components: dict[str, Component] = {}
         self.first: dict[str, Component] = {}
         self.handlers: dict[str, BatchHandler] = {}
+        self.right_of_way = RightOfWay(self.clock)
         self._uncorrelated = Progress(self.clock, stuck_after=float("inf"))
 
     def has(self, *roles: str) -> bool:
@@ -225,6 +227,7 @@ class Email:
             self.metrics,
             NoCheckpoints(),
             owner=f"{socket.gethostname()}:{os.getpid()}:{self.ids.new()}",
+            right_of_way=self.right_of_way,
         )
         progress = Progress(self.clock, stuck_after=180)
         quota = QuotaWatch(
@@ -243,6 +246,7 @@ class Email:
                 self.clock,
                 NoCheckpoints(),
                 sender=self.sender,
+                right_of_way=self.right_of_way,
             )
             for lane, topic in LANES.items():
                 self._consume(f"email-intake-{lane}", topic.name, intake, INTAKE_BATCH)
@@ -251,15 +255,24 @@ class Email:
             translator = Translator(
                 formats, self.publisher, StreamLookup(self.streams), TranslatorCounts(self.metrics, "ses")
             )
-            self._consume("email-translator", EMAIL_NOTIFICATIONS.name, translator, SETTLER_BATCH)
+            self._consume("email-translator", EMAIL_NOTIFICATIONS.name, self._politely(translator), SETTLER_BATCH)
         if self.has("settler"):
             settler = Settler(self.streams, self.recipients, self.prices, self.clock, self.metrics, NoCheckpoints())
-            self._consume("email-settler", EMAIL_EVENTS.name, settler, SETTLER_BATCH)
+            self._consume("email-settler", EMAIL_EVENTS.name, self._politely(settler), SETTLER_BATCH)
         self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
         if self.has("translator"):
             self.components["uncorrelated"] = LoopComponent(
                 "uncorrelated", self._retry_uncorrelated, self._uncorrelated
             )
+
+    def _politely(self, handler: BatchHandler) -> BatchHandler:
+        """The handler, after stepping aside for urgent mail."""
+
+        async def handle(records: Sequence[Record]) -> Sequence[Outcome]:
+            await self.right_of_way.step_aside()
+            return await handler(records)
+
+        return handle
 
     async def _retry_uncorrelated(self, stopping: asyncio.Event) -> None:
         self._uncorrelated.idle()

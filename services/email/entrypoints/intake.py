@@ -23,6 +23,7 @@ from services.email.domain.content import MessageContent, SealedBody
 from services.email.domain.message import Message
 from services.email.domain.request import SenderIdentity, check_sender, content_of, request_hash, requested
 from services.email.ports import Checkpoints, ContentKey, ContentStore, NewContent, Renderer
+from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, is_race
 from services.kit.clock import Clock
 from services.kit.errors import MailroomError, PermanentError, TransientError
@@ -32,6 +33,9 @@ from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 
 ROUNDS = 4
 """How often records whose race was lost are decided again before they are handed back."""
+
+SMALL_BATCH = 50
+"""Commands at a time of a lane that is not urgent while urgent mail keeps coming."""
 
 SLICE_SECONDS = 0.01
 """After so long of rendering the event loop gets a turn: the consumer's heartbeat runs on it."""
@@ -92,9 +96,11 @@ class Intake:
         checkpoints: Checkpoints,
         *,
         sender: FreshMail | None = None,
+        right_of_way: RightOfWay | None = None,
     ) -> None:
         self._streams, self._contents, self._renderer = streams, contents, renderer
         self._identity, self._clock, self._checkpoints, self._sender = identity, clock, checkpoints, sender
+        self._right_of_way = right_of_way or RightOfWay(clock)
 
     async def __call__(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """One outcome a record, in order. Commands about one message take effect in the order of their records."""
@@ -106,9 +112,16 @@ class Intake:
                 outcomes[record.origin] = read
             else:
                 jobs.append(_Job(record, read))
+        urgent = any(job.lane == "urgent" for job in jobs)
+        if urgent:
+            self._right_of_way.claim(job.envelope.subject for job in jobs if job.send)
         try:
             for turn in _turns(jobs):
-                await self._handle(turn)
+                begin = 0
+                while begin < len(turn):
+                    size = len(turn) if urgent else self._right_of_way.at_once(len(turn), SMALL_BATCH)
+                    await self._handle(turn[begin : begin + size])
+                    begin += size
         except TransientError as error:
             for job in jobs:
                 job.outcome = job.outcome or Retry(error)
@@ -122,13 +135,19 @@ class Intake:
             going = [job for job in jobs if job.outcome is None]
             if not going:
                 return
+            await self._give_way(jobs)
             await self._load(going)
             await self._render([job for job in going if _needs_content(job)])
             await self._store([job for job in going if _needs_content(job) and job.content is not None])
             self._checkpoints.reach("intake.stored")
+            await self._give_way(jobs)
             await self._append([job for job in going if job.outcome is None])
         for job in jobs:
             job.outcome = job.outcome or Retry(TransientError("others keep writing to this message"), after=0.1)
+
+    async def _give_way(self, jobs: Sequence[_Job]) -> None:
+        if jobs[0].lane != "urgent":
+            await self._right_of_way.step_aside()
 
     async def _load(self, jobs: Sequence[_Job]) -> None:
         found = await self._streams.load_many([job.envelope.subject for job in jobs])

@@ -26,6 +26,7 @@ from services.email.entrypoints.sender_plan import IDLE_SECONDS, Planner
 from services.email.entrypoints.sender_record import Recorder
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
 from services.email.ports import Checkpoints, ContentStore, MailProvider, SuppressionList
+from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, hold
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
@@ -66,6 +67,7 @@ class Sender:
         *,
         owner: str,
         limits: Limits | None = None,
+        right_of_way: RightOfWay | None = None,
     ) -> None:
         """`owner`: unique to this process's life."""
         self._streams, self._contents, self._clock, self._metrics = streams, contents, clock, metrics
@@ -74,6 +76,7 @@ class Sender:
         self._answered = asyncio.Event()
         self._stopping = asyncio.Event()
         self._limits = limits or Limits()
+        right_of_way = right_of_way or RightOfWay(clock)
         self._progress = Progress(clock)
         self._scheduler = DueScheduler(
             streams.store, owner=owner, clock=clock, lease_for=self._limits.lease, metrics=metrics
@@ -84,11 +87,11 @@ class Sender:
         by_name = {provider.name: provider for provider in providers}
         self._recorder = Recorder(streams, self._places, self._limits, clock, checkpoints, self._over)
         self._caller = Caller(
-            by_name, self._circuits, self._limits, clock, metrics, checkpoints, heard=self._recorder.heard
+            by_name, self._circuits, self._limits, clock, metrics, checkpoints, self._recorder.heard, right_of_way
         )
         self._planner = Planner(
             streams, contents, suppressions, by_name, self._circuits, rate, self._places, self._limits,
-            clock, ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease),
+            clock, ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease), right_of_way,
         )  # fmt: skip
         self._fresh: OrderedDict[str, MessageContent] = OrderedDict()
         self._forget: set[str] = set()

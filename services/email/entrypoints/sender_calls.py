@@ -10,6 +10,7 @@ from services.email.domain.commands import PlannedAttempt
 from services.email.domain.outcomes import Accepted, NotCalled, Outcome, Rejected, Unknown
 from services.email.entrypoints.sender_work import Limits, Wave
 from services.email.ports import Checkpoints, MailProvider, OutgoingAttempt
+from services.email.right_of_way import RightOfWay
 from services.kit import metrics as m
 from services.kit.clock import Clock
 from services.kit.logs import get_logger
@@ -30,9 +31,11 @@ class Caller:
         metrics: Metrics,
         checkpoints: Checkpoints,
         heard: Callable[[Wave], None],
+        right_of_way: RightOfWay,
     ) -> None:
         self._providers, self._circuits, self._limits = providers, circuits, limits
         self._clock, self._metrics, self._checkpoints, self._heard = clock, metrics, checkpoints, heard
+        self._right_of_way = right_of_way
         self._queue: asyncio.Queue[tuple[Wave, PlannedAttempt]] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -73,6 +76,10 @@ class Caller:
             self._answer(wave, planned, outcome)
 
     async def _attempt(self, wave: Wave, planned: PlannedAttempt) -> Outcome:
+        if wave.work.lane == "urgent":
+            self._right_of_way.end(wave.mail.message_id)
+        else:
+            await self._right_of_way.step_aside()
         provider, circuit = self._providers[planned.provider], self._circuits[planned.provider]
         attempt = OutgoingAttempt(planned.attempt_id, planned.recipient, wave.mail)
         if self._stopping:

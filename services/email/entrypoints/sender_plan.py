@@ -20,6 +20,7 @@ from services.email.domain.outcomes import NotCalled
 from services.email.domain.routing import Offer, choose
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
 from services.email.ports import Checkpoints, ContentKey, ContentStore, MailProvider, SuppressionList, SuppressionQuery
+from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, StepResult, is_race
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
@@ -34,6 +35,9 @@ log = get_logger(__name__)
 
 URGENT_PLACES = 4
 """Places that only urgent mail may take."""
+
+SMALL_TURN = 12
+"""Attempts in one turn of mail that is not urgent while urgent mail keeps coming: a bulk that is soon over."""
 
 TYPICAL_BYTES = 10_000
 """Of a mail, for comparing prices."""
@@ -89,11 +93,13 @@ class Planner:
         metrics: Metrics,
         checkpoints: Checkpoints,
         lease: Callable[[], Lease],
+        right_of_way: RightOfWay,
     ) -> None:
         self._streams, self._contents, self._suppressions = streams, contents, suppressions
         self._providers, self._circuits, self._rate = providers, circuits, rate
         self._places, self._limits, self._clock, self._ids = places, limits, clock, ids
         self._metrics, self._checkpoints, self._lease = metrics, checkpoints, lease
+        self._right_of_way = right_of_way
         self._failures = 0
         self._token_waits = {True: 0.0, False: 0.0}
         self.lanes: Lanes[Work] = Lanes()
@@ -106,6 +112,8 @@ class Planner:
         A turn takes as long as a campaign's bulk of appends does. Urgent mail does not wait for that: its turns run
         beside those of other mail, and share nothing with them but places, tokens and the provider's circuit.
         """
+        if not urgent:
+            await self._right_of_way.step_aside()
         now = self._clock.monotonic()
         provider, allowance, reopens = self._provider(now)
         if provider is None:
@@ -115,6 +123,8 @@ class Planner:
             room -= URGENT_PLACES
         if room <= 0:
             return Turn(pause=IDLE_SECONDS)
+        if not urgent:
+            room = self._right_of_way.at_once(room, SMALL_TURN)
         picks, turn = self._pick(room, now, urgent=urgent)
         if not picks:
             return turn
