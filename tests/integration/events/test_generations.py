@@ -9,7 +9,7 @@ import pytest
 
 from services.events.composing import ReadingSide
 from services.events.entrypoints.projector import Parts, ProjectorService
-from services.events.generations import rollback, swap
+from services.events.generations import retire, rollback, swap
 from services.kit.errors import PermanentError
 from tests.integration.events.conftest import Write
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
@@ -81,6 +81,19 @@ async def test_there_is_nothing_to_roll_back_to_after_the_grace(side: ReadingSid
     with pytest.raises(PermanentError, match="nothingToRollBack"):
         await rollback(side.generations)
     assert (await side.generations.pointer()).active == second
+
+
+async def test_what_is_read_cannot_be_dropped(side: ReadingSide) -> None:
+    """Refused before anything is touched: it goes on being projected. And the store refuses by itself."""
+    first = await first_generation(side)
+    with pytest.raises(PermanentError, match="generationActive"):
+        await retire(side.generations, first)
+    found = await side.generations.get(first)
+    assert found is not None
+    assert found.stage == "active"
+    with pytest.raises(PermanentError, match="generationActive"):
+        await side.generations.drop(first)
+    assert [lease.partition for lease in await side.leases(first).view()] == list(range(6))
 
 
 def parts(side: ReadingSide) -> Parts:
