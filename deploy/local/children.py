@@ -18,6 +18,7 @@ from pathlib import Path
 from deploy.local.site import HOST
 
 LARGEST_LOG = 20_000_000
+_ENDED = "ZX"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -129,13 +130,28 @@ def port_is_free(port: int) -> bool:
 
 
 def _stat(pid: int) -> int | None:
-    """Start time of a process in ticks; None if there is none or it is a zombie."""
+    """Start time of a process in ticks; None if there is none or all its threads have ended.
+
+    A killed process of many threads shows its first one as a zombie while others still hold its files and ports.
+    """
+    fields = _fields(f"/proc/{pid}/stat")
+    if fields is None:
+        return None
+    if fields[0] not in _ENDED:
+        return int(fields[19])
+    with contextlib.suppress(OSError):
+        others = (_fields(f"{thread}/stat") for thread in Path(f"/proc/{pid}/task").iterdir())
+        if any(other is not None and other[0] not in _ENDED for other in others):
+            return int(fields[19])
+    return None
+
+
+def _fields(stat: str) -> list[str] | None:
+    """What a `stat` file says after the name in brackets, state first; None if there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        return Path(stat).read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _boot_id() -> str:

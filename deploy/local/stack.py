@@ -32,6 +32,8 @@ from deploy.local.parts import PARTS, Part, plain_environment, read_outputs
 from deploy.local.site import HOST, ROOT, Site, StackError, port_setting, remember_ports
 from deploy.processes import AwsResources, Secrets, service_environment
 
+PORT_SECONDS = 5.0
+"""How long a port that is in use is waited for: one that a stopped part has just left may be held a moment longer."""
 STOP_FIRST = ("gateway", "email", "events")
 _COMPLAINT = re.compile(r'\b(ERROR|FATAL|CRITICAL|Traceback|Exception)\b|"s":"[EF]"|"level":\s*"(error|critical)"')
 _NO_RESOURCES = AwsResources("", "", "", "", "")
@@ -222,18 +224,19 @@ class Stack:
         return f"From {self.site.log_file(name)}:\n{shown}"
 
     def _check_ports(self, names: Iterable[str]) -> None:
-        taken = [
-            f"port {self.site.ports[port]} for {name} is in use by another program: "
-            f"set {port_setting(port)} to a free port, or stop that program"
-            for name in names
-            if PARTS[name].launch and self.child(name) is None
-            for port in PARTS[name].ports
-            if not children.port_is_free(self.site.ports[port])
-        ]
-        if taken:
-            raise StackError(
-                "\n".join(taken) + "\n(MAILROOM_PORT_BASE=9100 moves all ports; `make status` shows what runs)"
-            )
+        starting = [name for name in names if PARTS[name].launch and self.child(name) is None]
+        needed = [(name, port) for name in starting for port in PARTS[name].ports]
+        deadline = time.monotonic() + PORT_SECONDS
+        while taken := [(name, port) for name, port in needed if not children.port_is_free(self.site.ports[port])]:
+            if time.monotonic() > deadline:
+                problems = [
+                    f"port {self.site.ports[port]} for {name} is in use by another program: "
+                    f"set {port_setting(port)} to a free port, or stop that program"
+                    for name, port in taken
+                ]
+                problems.append("(MAILROOM_PORT_BASE=9100 moves all ports; `make status` shows what runs)")
+                raise StackError("\n".join(problems))
+            time.sleep(0.05)
 
     def _stop_one(self, name: str) -> None:
         child = self.child(name)
