@@ -2,8 +2,9 @@
 in them.
 
 The standard library's loggers (uvicorn, aiokafka, botocore, PyMongo, warnings) go the same way, so that what
-they say is redacted too. Fields: `timestamp`, `level`, `event`, `source` (the logger), `service`,
-`correlation_id`, `aggregate_id`, and what the caller adds; `exception` holds a traceback.
+they say is redacted too, and what they repeat is written once in ten seconds. Fields: `timestamp`, `level`, `event`,
+`source` (the logger), `service`, `correlation_id`, `aggregate_id`, and what the caller adds; `exception` holds a
+traceback, `held_back` how many repetitions were not written.
 """
 
 import logging
@@ -16,6 +17,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from services.kit.log_throttle import HELD_BACK, Throttle
 from services.kit.redaction import Redactor, redact_text, shorten_address
 
 __all__ = ["Format", "Level", "Logger", "bind_ids", "configure", "get_logger", "redact_text", "shorten_address"]
@@ -88,6 +90,8 @@ def _named(service: str) -> Processor:
         record = event.get("_record")
         if record is not None:
             event["source"] = record.name
+            if held_back := getattr(record, HELD_BACK, 0):
+                event[HELD_BACK] = held_back
         return event
 
     return add_service
@@ -135,6 +139,7 @@ def _route_standard_library(out: TextIO, threshold: int, shared: list[Processor]
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(formatter)
+    handler.addFilter(Throttle())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)

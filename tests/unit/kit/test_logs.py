@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from services.kit import logs
+from services.kit.log_throttle import Throttle
 from services.kit.testing import captured_logs
 
 log = logs.get_logger("tests.kit")
@@ -104,3 +105,34 @@ def test_every_level_can_be_set(level: logs.Level) -> None:
     with captured_logs(level=level) as captured:
         log.error("always")
     assert captured.named("always")
+
+
+def test_what_a_library_repeats_is_written_once_with_a_count() -> None:
+    seconds = 0.0
+    with captured_logs() as captured:
+        (handler,) = logging.getLogger().handlers
+        handler.filters[:] = [Throttle(10.0, lambda: seconds)]
+        for node in range(500):
+            logging.getLogger("aiokafka").error("Unable connect to node with id %s", node)
+            logging.getLogger("aiokafka").error("Unable to update metadata")
+            log.error("ours is always written")
+        logging.getLogger("aiokafka").warning("Unable to update metadata")
+        seconds = 10.0
+        logging.getLogger("aiokafka").error("Unable connect to node with id %s", 7)
+        logging.getLogger("aiokafka").error("something else")
+    foreign = [each for each in captured.events if each["source"] == "aiokafka"]
+    assert [(each["event"], each["level"], each.get("held_back")) for each in foreign] == [
+        ("Unable connect to node with id 0", "error", None),
+        ("Unable to update metadata", "error", None),
+        ("Unable to update metadata", "warning", None),
+        ("Unable connect to node with id 7", "error", 499),
+        ("something else", "error", None),
+    ]
+    assert len(captured.named("ours is always written")) == 500
+
+
+def test_every_configured_process_holds_back_repetitions_but_no_other_exception() -> None:
+    with captured_logs() as captured:
+        for failure in (ValueError("first"), KeyError("other"), ValueError("again")):
+            logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=failure)
+    assert ["first" in each["exception"] for each in captured.events] == [True, False]
