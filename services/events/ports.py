@@ -65,7 +65,9 @@ class Log(Protocol):
         ...
 
     def blocked(self) -> Mapping[int, str]:
-        """Partitions that cannot be read, and why: an unreadable batch, or offsets that the log has lost."""
+        """Partitions that cannot be read, and why: an unreadable batch, offsets that the log has lost, or a broker
+        that does not answer.
+        """
         ...
 
     async def commit(self, positions: Mapping[int, int]) -> None:

@@ -16,7 +16,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from services.events.ports import LogRecord
+from services.kit.clock import SystemClock
 from services.kit.errors import PermanentError, Unavailable
+from services.kit.kafka.silence import Silence
 from services.kit.logs import get_logger
 
 log = get_logger(__name__)
@@ -52,6 +54,7 @@ class KafkaLog:
             "check_crcs": True,
         }
         self._consumer: AIOKafkaConsumer | None = None
+        self._silence: Silence | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._blocked: dict[int, tuple[str, float]] = {}
         self._turn = 0
@@ -66,6 +69,7 @@ class KafkaLog:
                 await asyncio.wait_for(consumer.stop(), 2)
             raise Unavailable("Kafka", f"cannot connect: {type(error).__name__}") from error
         self._consumer = consumer
+        self._silence = Silence(consumer, SystemClock())
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None
@@ -90,12 +94,15 @@ class KafkaLog:
         still = {each.partition for each, at in self._positions.items() if before.get(each) == at}
         self._blocked = {each: why for each, why in self._blocked.items() if each in still}
         consumer.assign(list(self._positions))
+        if self._silence is not None:
+            self._silence.forget()
         for partition, offset in self._positions.items():  # without it a partition would start anywhere
             consumer.seek(partition, offset)
 
     async def read(self, wait: float, most: int) -> dict[int, list[LogRecord]]:
         consumer = self._connected()
         await self._try_blocked(consumer)
+        deep: TopicPartition | None = None
         try:
             deep = self._far_behind(consumer)
             if deep is not None:
@@ -109,6 +116,8 @@ class KafkaLog:
             found = await self._each_alone(consumer)
         for partition, records in found.items():
             self._positions[partition] = records[-1].offset + 1
+        if self._silence is not None:
+            self._silence.note(found, () if found else self._readable() if deep is None else (deep,))
         return {partition.partition: records for partition, records in found.items() if records}
 
     async def position(self, partition: int) -> int | None:
@@ -122,7 +131,11 @@ class KafkaLog:
         return known
 
     def blocked(self) -> Mapping[int, str]:
-        return {partition: why for partition, (why, _) in self._blocked.items()}
+        silent = {} if self._silence is None else self._silence.silent()
+        return {
+            **{each.partition: f"Kafka has not answered for {seconds:.0f} s" for each, seconds in silent.items()},
+            **{partition: why for partition, (why, _) in self._blocked.items()},
+        }
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         if self._consumer is None or self._group is None:

@@ -167,6 +167,9 @@ class ConsumerLoop:
             yield "the breaker is open: too many records had to be parked"
         if self._session is not None and self._session.committer.trouble:
             yield f"offsets cannot be committed: {self._session.committer.trouble}"
+        silent = {} if self._session is None else self._session.silence.silent()
+        if silent:
+            yield f"Kafka has not answered for {max(silent.values()):.0f} s, partitions concerned: {len(silent)}"
         for p in partitions:
             if p.blocked:
                 yield f"{p.topic}/{p.partition} is blocked: {p.blocked}"

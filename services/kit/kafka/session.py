@@ -17,6 +17,7 @@ from services.kit.kafka.committing import Committer
 from services.kit.kafka.offsets import start_offsets
 from services.kit.kafka.reading import Fetched, Reader
 from services.kit.kafka.records import Partition, Record
+from services.kit.kafka.silence import Silence
 from services.kit.logs import get_logger
 from services.kit.metrics import (
     BATCH_RECORDS,
@@ -105,6 +106,7 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         )
         self.committer = Committer(self._consumer, group, limits.commit)
         self._reader = Reader(self._consumer, group, clock, metrics)
+        self.silence = Silence(self._consumer, clock)
 
     # --- aiokafka's listeners ---
 
@@ -125,6 +127,7 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
     async def on_partitions_assigned(self, assigned: Any) -> None:
         """Only note them: aiokafka sends heartbeats again when this returns. `serve` finds where to begin."""
         self._consumer.pause(*assigned)
+        self.silence.forget()
         assignment = Assignment(Partition(*partition) for partition in assigned)
         if self._stopping:
             assignment.abort.set()
@@ -226,8 +229,11 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             return  # read before a rebalance or a stop: not handled, and its positions are set anew
         self._note_ends(assignment)
         if fetched:
+            self.silence.note((TopicPartition(*each) for each in fetched), ())
             await self._handle(assignment, fetched)
         elif self._breaker.state != "open":
+            flowing = [each for each, state in assignment.states.items() if state.resume_at is None]
+            self.silence.note((), (TopicPartition(*each) for each in flowing))
             await self._check_moving(assignment)
 
     def _pause_and_resume(self, assignment: Assignment) -> None:
