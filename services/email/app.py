@@ -52,6 +52,7 @@ from services.kit.component import Component, LoopComponent
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.event_store.mongo import MongoEventStore
 from services.kit.event_store.relay import Relay, StreamPublisher
+from services.kit.gauges import due_streams, keep_looking, parked_open
 from services.kit.health import Health, Progress
 from services.kit.http import create_app
 from services.kit.idempotency import MongoIdempotencyKeys
@@ -316,6 +317,14 @@ class Email:
             progress = Progress(self.clock)
             relay = Relay(store, publisher, clock=self.clock, progress=progress, metrics=self.metrics)
             self.components[name] = LoopComponent(name, relay.run, progress)
+        looks = (
+            parked_open(self.parking, self.metrics),
+            due_streams(self.store, tuple(LANES), self.clock, self.metrics),
+        )
+        progress = Progress(self.clock)
+        self.components["gauges"] = LoopComponent(
+            "gauges", partial(keep_looking, looks, self.clock, progress), progress
+        )
         progress = Progress(self.clock, stuck_after=300)
         sweeper = Sweeper(self.streams, self.contents, self.clock, progress)
         self.components["sweeper"] = LoopComponent("sweeper", sweeper.run, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from services.kit import metrics as m
@@ -66,10 +66,11 @@ class IngestCounts:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def received(self, count: int) -> None:
-        """Taken from the queue."""
-        if count:
-            self._metrics.inc(m.NOTIFICATIONS_RECEIVED, count, source="sqs")
+    def received(self, ages: Sequence[float]) -> None:
+        """Taken from the queue, by the seconds that each lay there."""
+        self._metrics.inc(m.NOTIFICATIONS_RECEIVED, len(ages), source="sqs")
+        for age in ages:
+            self._metrics.observe(m.NOTIFICATION_AGE_SECONDS, age, source="sqs")
 
     def deleted(self, count: int) -> None:
         """Acknowledged by Kafka and let go."""

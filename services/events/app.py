@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from functools import partial
 from typing import Literal
@@ -10,9 +11,12 @@ from services.events.adapters.backfill_processes import BackfillProcesses
 from services.events.entrypoints.projector import Parts, ProjectorService
 from services.events.entrypoints.replayer import RebuildsFound
 from services.events.foundation import Foundation, foundation
-from services.events.serving import application
+from services.events.serving import VERSION, application
 from services.events.settings import EventsSettings
-from services.kit.component import Closing, Component
+from services.events.watching import LagGauge
+from services.kit.component import Closing, Component, LoopComponent
+from services.kit.gauges import keep_looking, parked_open
+from services.kit.health import Progress
 from services.kit.lifecycle import Process, Stage
 from services.kit.logs import configure
 from services.kit.mongo import ping
@@ -41,14 +45,31 @@ def projector_service(base: Foundation) -> ProjectorService:
     return ProjectorService(parts, base.clock)
 
 
+def gauges(base: Foundation) -> LoopComponent:
+    """What is looked up for `/metrics`: lag and parked records."""
+    side, progress = base.side, Progress(base.clock)
+    lag = LagGauge(side.projection, side.generations, side.leases, side.log(), base.metrics)
+
+    async def look(stopping: asyncio.Event) -> None:
+        try:
+            looks = (lag.look, parked_open(base.parking, base.metrics))
+            await keep_looking(looks, base.clock, progress, stopping)
+        finally:
+            await lag.close()
+
+    return LoopComponent("gauges", look, progress)
+
+
 async def run(part: Part, settings: EventsSettings) -> int:
     """Run a part of the service until told to stop; the exit status."""
     configure(settings.log_level, settings.log_format, service="events", secrets=settings.secret_values())
     base = foundation(settings)
+    base.metrics.describe_build("events", VERSION)
     await base.parking.ensure_indexes()
     loops: dict[str, Component] = {}
     if part in ("all", "projector"):
         loops["projector"] = projector_service(base)
+        loops["gauges"] = gauges(base)
     server = HttpServer(
         application(settings, base.side, base.health, serves_api=part in ("all", "http")),
         host=settings.http_host,

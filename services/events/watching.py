@@ -1,4 +1,6 @@
-"""How a projection stands: its generations, and how far each partition of each of them is. Reads only."""
+"""How a projection stands: its generations, and how far each partition of each of them is. Reads only, and tells it by
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from typing import Final
 
 from services.events.ports import Generation, GenerationStore, LeaseStore, Log, Pointer
 from services.events.projections.projection import Projection
+from services.kit.errors import TransientError
+from services.kit.metrics import PROJECTION_LAG, Metrics
 
 _KEPT: Final = frozenset({"created", "backfilling", "catchingUp", "verified", "active", "grace"})
 """Stages in which a generation has leases that mean something."""
@@ -82,3 +86,43 @@ async def _partitions(generation: int, leases: LeaseStore, ends: Mapping[int, in
         end = ends.get(at.partition, at.next)
         states.append(PartitionState(generation, at.partition, at.next, end, at.owner if at.held else None))
     return states
+
+
+class LagGauge:
+    """Sets the lag of each partition of the active generation, of those that other processes project too."""
+
+    def __init__(
+        self,
+        projection: Projection,
+        store: GenerationStore,
+        leases_of: Callable[[int], LeaseStore],
+        log: Log,
+        metrics: Metrics,
+    ) -> None:
+        """`log`: not connected yet, and used by nobody else."""
+        self._projection = projection
+        self._store = store
+        self._leases_of = leases_of
+        self._log = log
+        self._metrics = metrics
+        self._connected = False
+
+    async def look(self) -> None:
+        """Look once. Raises Unavailable when Kafka or MongoDB is away; the next look connects anew."""
+        try:
+            if not self._connected:
+                await self._log.start()
+                self._connected = True
+            state = await projection_state(self._projection, self._store, self._leases_of, self._log)
+        except TransientError:
+            await self.close()
+            raise
+        for each in state.partitions:
+            if each.generation == state.pointer.active:
+                labels = {"projection": state.name, "partition": str(each.partition)}
+                self._metrics.set(PROJECTION_LAG, each.lag, **labels)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        self._connected = False
+        await self._log.stop()

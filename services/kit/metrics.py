@@ -75,7 +75,7 @@ BATCH_SECONDS = Histogram("mailroom_batch_seconds", "Handling one batch", ("grou
 BATCH_RECORDS = Histogram("mailroom_batch_records", "Records in one batch", ("group",), buckets=_SIZES)
 
 # Is something parked that waits for a person, and has a flood of bad records stopped a consumer?
-PARKED_OPEN = Gauge("mailroom_parked_open", "Parked records neither retried nor discarded", ("consumer",))
+PARKED_OPEN = Gauge("mailroom_parked_open", "Parked records neither retried nor discarded", ("consumer", "kind"))
 BREAKER_OPEN = Gauge("mailroom_breaker_open", "1 while parking is refused because of a flood", ("consumer",))
 
 # Does Kafka take what we publish?
@@ -91,13 +91,14 @@ RELAYED = Counter("mailroom_relayed_total", "Events that the relay had to publis
 UNPUBLISHABLE = Counter("mailroom_unpublishable_total", "Looks at streams whose next event Kafka will never take")
 
 # Is mail waiting, and why?
-DUE_STREAMS = Gauge("mailroom_due_streams", "Streams that are due and not leased", ("lane",))
+DUE_STREAMS = Gauge("mailroom_due_streams", "Streams that are due and not leased, up to 100 000", ("lane",))
 DUE_DELAY_SECONDS = Histogram("mailroom_due_delay_seconds", "From due to leased", ("lane",), buckets=(0.01, *_LONG))
 LEASES_LOST = Counter("mailroom_leases_lost_total", "Streams whose lease went to somebody else while in work")
 TOKENS_WAITED_SECONDS = Histogram(
-    "mailroom_tokens_waited_seconds", "Waiting for the rate limit's tokens", ("provider", "lane"), buckets=_LONG
+    "mailroom_tokens_waited_seconds", "From asking in vain to the next token", ("provider", "urgent"), buckets=_LONG
 )
 TOKENS_GRANTED = Counter("mailroom_tokens_granted_total", "Rate tokens taken, in recipients", ("provider",))
+CONTENT_WAITS = Counter("mailroom_content_waits_total", "Times a mail was put off since its content could not be had")
 QUOTA_REMAINING = Gauge("mailroom_quota_remaining", "Recipients left of the account's 24 hours", ("provider",))
 CIRCUIT_OPEN = Gauge("mailroom_circuit_open", "1 while the account is refused", ("provider",))
 
@@ -119,16 +120,17 @@ NOTIFICATIONS_RECEIVED = Counter(
 )
 NOTIFICATIONS_RELEASED = Counter("mailroom_notifications_released_total", "Let go after Kafka had them", ("source",))
 NOTIFICATION_AGE_SECONDS = Histogram(
-    "mailroom_notification_age_seconds", "From sent to received", ("source",), buckets=_LONG
+    "mailroom_notification_age_seconds", "On the queue before it was received", ("source",), buckets=_LONG
 )
 FACTS_TRANSLATED = Counter("mailroom_facts_translated_total", "Facts made of notifications", ("provider", "type"))
 NOTIFICATIONS_IGNORED = Counter("mailroom_notifications_ignored_total", "Notifications that say nothing", ("reason",))
-UNCORRELATED = Gauge("mailroom_uncorrelated", "Notifications parked until their message is found")
 
 # Is the read model fresh, and does it move?
 PROJECTED_EVENTS = Counter("mailroom_projected_events_total", "Events folded", ("projection", "generation"))
 PROJECTED_DOCUMENTS = Counter("mailroom_projected_documents_total", "Documents written", ("projection", "generation"))
-PROJECTION_LAG = Gauge("mailroom_projection_lag_records", "End minus checkpoint", ("projection", "partition"))
+PROJECTION_LAG = Gauge(
+    "mailroom_projection_lag_records", "End minus the active generation's checkpoint", ("projection", "partition")
+)
 PROJECTION_DELAY_SECONDS = Histogram(
     "mailroom_projection_delay_seconds", "From Kafka's timestamp to the checkpoint", ("projection",), buckets=_LONG
 )
@@ -137,7 +139,6 @@ GUARD_FAILURES = Counter("mailroom_guard_failures_total", "Documents somebody el
 FENCED = Counter("mailroom_fenced_total", "Checkpoints refused because the lease was lost", ("projection",))
 PARTITION_LEASES = Gauge("mailroom_partition_leases", "Partitions this process holds", ("projection", "generation"))
 UNKNOWN_EVENTS = Counter("mailroom_unknown_events_total", "Events of a type this build does not know", ("topic",))
-KNOWN_CACHE = Gauge("mailroom_known_cache_documents", "Aggregates kept in memory", ("projection",))
 REBUILD_PROGRESS = Gauge(
     "mailroom_rebuild_progress_ratio", "Part of the log read, 0 to 1", ("projection", "generation")
 )

@@ -28,6 +28,7 @@ PACE_SECONDS = 0.1
 _BURST_SECONDS = 0.25
 _LEAST_BURST = 4.0
 _REFUSED_SECONDS = 1.0
+_ASKS_AGAIN_SECONDS = 1.0  # whoever still wants tokens does so within this after the wait it was told
 
 
 def burst(per_second: float) -> float:
@@ -155,6 +156,14 @@ def no_limit(account: str) -> Unavailable:
 
 
 @dataclass(slots=True)
+class _Waiting:
+    """Somebody asked in vain: `since` then, and `until` then it counts as still wanting."""
+
+    since: float
+    until: float
+
+
+@dataclass(slots=True)
 class _Purse:
     """What this process holds of one account's tokens, and when it may ask for more."""
 
@@ -164,6 +173,7 @@ class _Purse:
     asked: float = -math.inf
     not_before: dict[bool, float] = field(default_factory=lambda: {False: -math.inf, True: -math.inf})
     exhausted: bool = False
+    waits: dict[bool, "_Waiting"] = field(default_factory=dict)
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -204,9 +214,22 @@ class RateBudget:
                 grant = self._from_purse(purse, wanted, urgent=urgent)
                 if grant is None:
                     grant = await self._ask(account, purse, wanted, urgent=urgent)
+        waited = self._waited(purse, grant, urgent=urgent)
         if self._metrics is not None and grant.granted:
             self._metrics.inc(m.TOKENS_GRANTED, grant.granted, provider=account)
+            labels = {"provider": account, "urgent": "yes" if urgent else "no"}
+            self._metrics.observe(m.TOKENS_WAITED_SECONDS, waited, **labels)
         return grant
+
+    def _waited(self, purse: _Purse, grant: Grant, *, urgent: bool) -> float:
+        """Seconds since this side of the account began to ask in vain; 0 when it did not."""
+        now = self._clock.monotonic()
+        waiting = purse.waits.pop(urgent, None)
+        if waiting is None or now > waiting.until:
+            waiting = _Waiting(now, now)
+        if not grant.granted:
+            purse.waits[urgent] = _Waiting(waiting.since, now + grant.wait + _ASKS_AGAIN_SECONDS)
+        return now - waiting.since
 
     def _from_purse(self, purse: _Purse, wanted: int, *, urgent: bool) -> Grant | None:
         """An answer without asking the document; None where only that can tell."""

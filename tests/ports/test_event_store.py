@@ -232,6 +232,15 @@ class TestLeases:
         assert early.leased_until is not None
         assert early == await place.store.load("early")
 
+    async def test_what_waits_to_be_leased_is_counted_by_lane(self, place: Place) -> None:
+        for n in range(3):
+            await place.grow(f"s{n}", index=due("high", place.now() - LONG))
+        await place.grow("future", index=due("high", place.now() + LONG))
+        await place.grow("never")
+        assert await place.store.due_counts(("urgent", "high"), place.now()) == {"urgent": 0, "high": 3}
+        await place.store.lease_due([("high", 1)], "me", LONG, place.now())
+        assert await place.store.due_counts(("high",), place.now()) == {"high": 2}
+
     async def test_lanes_come_in_the_order_asked_each_up_to_its_limit(self, place: Place) -> None:
         for lane in ("low", "urgent"):
             for n in range(3):

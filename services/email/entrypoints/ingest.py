@@ -41,8 +41,8 @@ PAUSE_AFTER_ERROR = (0.2, 5.0)
 class IngestMetrics(Protocol):
     """What ingest counts."""
 
-    def received(self, count: int) -> None:
-        """Messages taken from the queue."""
+    def received(self, ages: Sequence[float]) -> None:
+        """Messages taken from the queue, by the seconds that each lay there."""
 
     def deleted(self, count: int) -> None:
         """Messages acknowledged by Kafka and deleted from the queue."""
@@ -152,7 +152,8 @@ class Ingest:
                 AttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
             )
         messages: list[dict[str, Any]] = answer.get("Messages") or []
-        self._metrics.received(len(messages))
+        now = self._clock.now().timestamp()
+        self._metrics.received([max(0.0, now - _sent_at(message, now)) for message in messages])
         return messages
 
     async def _forward(self, messages: Sequence[dict[str, Any]]) -> None:
@@ -193,6 +194,13 @@ def _outgoing(message: dict[str, Any]) -> Outgoing:
     ]
     key = transport_id.encode() if transport_id else None
     return Outgoing(EMAIL_NOTIFICATIONS.name, key, body.encode(), tuple(headers))
+
+
+def _sent_at(message: dict[str, Any], otherwise: float) -> float:
+    try:
+        return int(message["Attributes"]["SentTimestamp"]) / 1000
+    except (KeyError, ValueError):
+        return otherwise
 
 
 def _sns_message_id(body: str) -> str | None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from services.kit.clock import Clock
 from services.kit.errors import AppendOutcomeUnknown, ExpectedVersionConflict, Unavailable
-from services.kit.event_store.port import Append, Appended, AppendResult, Stream
+from services.kit.event_store.port import DUE_COUNTED, Append, Appended, AppendResult, Stream
 
 
 @dataclass(slots=True)
@@ -109,6 +109,17 @@ class MemoryEventStore:
             for _, name in sorted(due)[: max(0, room)]:
                 leased.append(self._lease(name, owner, lease_for))
         return leased
+
+    async def due_counts(self, lanes: Sequence[str], now: datetime) -> dict[str, int]:
+        self._answer()
+        due = [
+            kept.stream.index.lane
+            for kept in self._kept.values()
+            if kept.stream.index.due_at is not None
+            and kept.stream.index.due_at <= now
+            and not self._in_force(kept.stream)
+        ]
+        return {lane: min(DUE_COUNTED, due.count(lane)) for lane in lanes}
 
     async def renew(self, stream_ids: Collection[str], owner: str, lease_for: timedelta) -> set[str]:
         self._answer()

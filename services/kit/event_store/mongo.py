@@ -12,7 +12,7 @@ from services.kit.clock import Clock, SystemClock
 from services.kit.errors import AppendOutcomeUnknown, ExpectedVersionConflict
 from services.kit.event_store.documents import INDEXES, read_stream
 from services.kit.event_store.mongo_append import BulkAppend
-from services.kit.event_store.port import Append, Appended, AppendResult, Stream
+from services.kit.event_store.port import DUE_COUNTED, Append, Appended, AppendResult, Stream
 from services.kit.event_store.server_time import ServerTime
 from services.kit.metrics import Metrics
 from services.kit.mongo import Collection, Document, foreign_errors
@@ -151,6 +151,17 @@ class MongoEventStore:
             await self._collection.update_many(
                 {"_id": {"$in": list(stream_ids)}, "owner": owner}, {"$unset": {"owner": "", "leasedUntil": ""}}
             )
+
+    async def due_counts(self, lanes: Sequence[str], now: datetime) -> dict[str, int]:
+        free: Document = {
+            "dueAt": {"$lte": to_micros(now)},
+            "leasedUntil": {"$not": {"$gte": await self._time.micros() - _micros(self._margin)}},
+        }
+        with foreign_errors():
+            return {
+                lane: await self._collection.count_documents({"lane": lane, **free}, limit=DUE_COUNTED)
+                for lane in lanes
+            }
 
     async def _due(self, lanes: Sequence[tuple[str, int]], free: Document, total: int) -> list[str]:
         """Ids of streams that seem due. Where the last look found nothing, one query asks for all lanes first."""

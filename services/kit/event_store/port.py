@@ -197,6 +197,10 @@ class Lease:
     lasts: timedelta
 
 
+DUE_COUNTED = 100_000
+"""What waits is counted up to here: beyond it, how many there are is no question any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
     """One append: `events` (from `stamp`, at least one) onto `stream` as it was read.
@@ -319,6 +323,10 @@ class EventStore(Protocol):
 
         Due = `due_at` ≤ `now` and no lease in force. `lease_for` counts in the store's time.
         """
+        ...
+
+    async def due_counts(self, lanes: Sequence[str], now: datetime) -> dict[str, int]:
+        """How many streams of each lane are due and free to be leased; no more than `DUE_COUNTED` are counted."""
         ...
 
     async def renew(self, stream_ids: Collection[str], owner: str, lease_for: timedelta) -> set[str]:

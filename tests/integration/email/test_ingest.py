@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -24,8 +24,9 @@ class Counts:
     def __init__(self) -> None:
         self.taken = 0
 
-    def received(self, count: int) -> None:
-        self.taken += count
+    def received(self, ages: Sequence[float]) -> None:
+        self.taken += len(ages)
+        assert all(0 <= age < 60 for age in ages)
 
     def deleted(self, count: int) -> None: ...
 

@@ -1,10 +1,15 @@
 """One list of metrics, well formed, and every call by name."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
+import services
 from services.kit import metrics as m
+
+SERVICES = Path(services.__file__).parent
 
 
 def test_every_metric_is_well_formed() -> None:
@@ -16,6 +21,22 @@ def test_every_metric_is_well_formed() -> None:
         assert not {"id", "address", "email", "path", "user"} & set(metric.labels)
         if isinstance(metric, m.Histogram):
             assert list(metric.buckets) == sorted(set(metric.buckets))
+
+
+def test_every_metric_of_the_list_is_fed_somewhere() -> None:
+    used = set[str]()
+    for path in SERVICES.rglob("*.py"):
+        if path != Path(m.__file__):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Name):
+                    used.add(node.id)
+                elif isinstance(node, ast.Attribute):
+                    used.add(node.attr)
+    declared = {name for name, value in vars(m).items() if isinstance(value, m.Metric)}
+    assert len(declared) == len(m.ALL)
+    assert declared - used == {"BUILD_INFO"}
+    for service in ("email", "events"):
+        assert "describe_build" in (SERVICES / service / "app.py").read_text()
 
 
 def test_counting_setting_observing() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.kit.metrics import TOKENS_GRANTED, Metrics
+from services.kit.metrics import TOKENS_GRANTED, TOKENS_WAITED_SECONDS, Metrics
 from services.kit.rate import AHEAD_SECONDS, Draw, Grant, MemoryRateLimits, Pots, RateBudget, burst
 from services.kit.testing.clock import FakeClock
 
@@ -225,3 +225,37 @@ async def test_at_least_one_must_be_wanted() -> None:
     clock = FakeClock()
     with pytest.raises(ValueError, match="at least one"):
         await RateBudget(MemoryRateLimits(clock), clock).take("a", 0)
+
+
+async def test_how_long_was_waited_for_tokens_is_told_apart_for_urgent_mail() -> None:
+    clock, metrics = FakeClock(), Metrics()
+    limits = MemoryRateLimits(clock)
+    await limits.set_limit("a", 0)
+    budget = RateBudget(limits, clock, metrics=metrics)
+    for _ in range(5):
+        clock.move((await budget.take("a", 1)).wait)
+    await limits.set_limit("a", 100)
+    clock.move(1)
+    assert (await budget.take("a", 1)).granted
+    assert (await budget.take("a", 1, urgent=True)).granted
+    assert waited(metrics, urgent="no") == pytest.approx((1, 6.0), abs=0.01)
+    assert waited(metrics, urgent="yes") == (1, 0.0)
+
+
+async def test_who_gave_up_waiting_does_not_make_the_next_one_look_late() -> None:
+    clock, metrics = FakeClock(), Metrics()
+    limits = MemoryRateLimits(clock)
+    await limits.set_limit("a", 0)
+    budget = RateBudget(limits, clock, metrics=metrics)
+    await budget.take("a", 1)
+    await limits.set_limit("a", 100)
+    clock.move(600)
+    await budget.take("a", 1)
+    assert waited(metrics, urgent="no") == (1, 0.0)
+
+
+def waited(metrics: Metrics, *, urgent: str) -> tuple[float, float]:
+    """How often, and how long in all."""
+    labels = {"provider": "a", "urgent": urgent}
+    total = metrics.registry.get_sample_value(f"{TOKENS_WAITED_SECONDS.name}_sum", labels)
+    return metrics.count(TOKENS_WAITED_SECONDS, **labels), total or 0.0
