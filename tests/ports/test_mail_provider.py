@@ -30,6 +30,7 @@ from services.kit.aws import AwsAccount, ses_client
 from services.kit.errors import RefusedHere, Unavailable
 
 FROM = "no-reply@mailroom.example"
+UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "
 TOKENS = UnsubscribeTokens(b"k" * 32)
 
 
@@ -145,6 +146,8 @@ async def test_marketing_carries_a_one_click_way_out_for_its_recipient_alone(pla
         (Fault(kind="refuse", code="ExpiredTokenException", status=403), "account"),
         (Fault(kind="refuse", code="AccessDeniedException", status=403), "account"),
         (Fault(kind="refuse", code="MessageRejected", status=400), "mail"),
+        (Fault(kind="refuse", code="MessageRejected", message=UNVERIFIED + FROM), "account"),
+        (Fault(kind="refuse", code="MessageRejected", message=UNVERIFIED + "someone@example.org"), "mail"),
         (Fault(kind="refuse", code="BadRequestException", status=400), "mail"),
         (Fault(kind="refuse", code="SomethingNew", status=418), "mail"),
     ],

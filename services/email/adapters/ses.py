@@ -121,7 +121,7 @@ class SesProvider:
                 ],
             )
         except (ClientError, BotoCoreError) as error:
-            return outcome_of(error)
+            return outcome_of(error, mail.from_)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request may have left
             return Unknown(f"unexpected {type(error).__name__}")
         message_id = answer.get("MessageId")
@@ -205,10 +205,10 @@ class SesProvider:
         return f"{self._public_url}/unsubscribe/{self._tokens.issue(claims)}"
 
 
-def outcome_of(error: ClientError | BotoCoreError) -> Rejected | Unknown:
-    """What an error of SendEmail says about the mail: certainly not taken, or nobody knows."""
+def outcome_of(error: ClientError | BotoCoreError, sender: str) -> Rejected | Unknown:
+    """What an error of SendEmail from `sender` says about the mail: certainly not taken, or nobody knows."""
     if isinstance(error, ClientError):
-        return _answered(error)
+        return _answered(error, sender)
     cause = getattr(error, "kwargs", {}).get("error")
     # Only these three are raised before anything is written to a connection that stands. A reset after the whole
     # request was read looks the same from outside (EndpointConnectionError), but its cause is aiohttp's ClientOSError.
@@ -219,10 +219,11 @@ def outcome_of(error: ClientError | BotoCoreError) -> Rejected | Unknown:
     return Unknown(f"{type(error).__name__} ({type(cause).__name__})" if cause else type(error).__name__)
 
 
-def _answered(error: ClientError) -> Rejected | Unknown:
+def _answered(error: ClientError, sender: str) -> Rejected | Unknown:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = error_code(error)
-    detail = _ADDRESS.sub("(address)", str(error.response.get("Error", {}).get("Message", "")))[:300]
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    detail = _ADDRESS.sub("(address)", message)[:300]
     kind: RefusalKind
     if code in THROTTLES or status in (429, 503):
         kind = "throttle"
@@ -230,8 +231,27 @@ def _answered(error: ClientError) -> Rejected | Unknown:
         # It may have been taken before the answer was lost.
         return Unknown(f"SES answered {status} {code}")
     else:
-        kind = "account" if code in ACCOUNT_REFUSALS else "mail"
+        unverified = code == "MessageRejected" and _names_sender(message, sender)
+        kind = "account" if code in ACCOUNT_REFUSALS or unverified else "mail"
     return Rejected(code or f"http{status}", detail, kind, _retry_after(error))
+
+
+def _names_sender(message: str, sender: str) -> bool:
+    """Whether SES says of the sender that it is not verified: then it takes nothing from it, whatever the mail.
+
+    Its words: "Email address is not verified. The following identities failed the check in region EU-WEST-1: …" and the
+    identities, commas between. In the sandbox they may be recipients: then it is about this mail alone.
+    """
+    _, said, rest = message.partition("identities failed the check in region")
+    if not said:
+        return False
+    named = {_bare(identity) for identity in rest.partition(":")[2].split(",")}
+    address = _bare(sender)
+    return not named.isdisjoint({address, address.rpartition("@")[2]})
+
+
+def _bare(address: str) -> str:
+    return address.rpartition("<")[2].strip().strip(">").lower()
 
 
 def _retry_after(error: ClientError) -> float | None:
