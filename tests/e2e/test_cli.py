@@ -90,6 +90,26 @@ def test_lag_names_every_group_and_the_projection(mailroom: Mailroom) -> None:
     assert "email-translator" in mailroom("lag").stdout
 
 
+def test_what_alarms_look_at_has_values(stack: Stack, caller: httpx.Client) -> None:
+    """Lag and levels are looked up every ten seconds; the rest stands with the first mail."""
+    message_id = send(caller, "success@simulator.amazonses.com")
+    until(lambda: status(caller, message_id) == "delivered")
+
+    def values(service: str) -> dict[str, float]:
+        lines = httpx.get(f"{stack.site.url(service)}/metrics").text.splitlines()
+        series = (line.rpartition(" ") for line in lines if line.startswith("mailroom_"))
+        return {name.partition("{")[0]: float(value) for name, _, value in series}
+
+    until(lambda: "mailroom_due_streams" in values("email"))
+    until(lambda: "mailroom_projection_lag_records" in values("events"))
+    email, events = values("email"), values("events")
+    assert email["mailroom_build_info"] == events["mailroom_build_info"] == 1
+    assert email["mailroom_notification_age_seconds_count"] > 0
+    assert email["mailroom_tokens_waited_seconds_count"] > 0
+    assert email["mailroom_consumer_lag_records"] >= 0
+    assert events["mailroom_partitions_blocked"] == 0
+
+
 def test_an_unknown_outcome_is_listed_and_settled_by_an_operator(
     stack: Stack, caller: httpx.Client, mailroom: Mailroom
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
@@ -60,6 +61,25 @@ async def test_kafka_restarted(stack: Stack) -> None:
 
     async with live(stack) as observer:
         await survive(observer, outage, seed=11)
+
+
+async def test_while_kafka_is_away_nobody_is_ready_and_everybody_lives(stack: Stack) -> None:
+    async with live(stack), httpx.AsyncClient(timeout=5) as client:
+
+        async def told(page: str, status: int, seconds: float) -> None:
+            async with asyncio.timeout(seconds):
+                for name in ("email", "events"):
+                    while (await client.get(f"{stack.site.url(name)}/{page}")).status_code != status:  # noqa: ASYNC110
+                        await asyncio.sleep(0.2)
+
+        await told("readyz", 200, 20)
+        await asyncio.to_thread(stack.stop, ["kafka"])
+        try:
+            await told("readyz", 503, 15)
+            await told("healthz", 200, 0.5)
+        finally:
+            await asyncio.to_thread(stack.start, ["kafka"])
+        await told("readyz", 200, 30)
 
 
 @pytest.mark.chaos
