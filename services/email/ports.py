@@ -17,6 +17,7 @@ from services.email.domain.content import ContentKind, MessageContent, SealedBod
 from services.email.domain.correlation import Correlation
 from services.email.domain.notifications import Delivered, Json, Translation
 from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, Rejected, Unknown
+from services.kit.errors import TransientError
 
 __all__ = [
     "Accepted",
@@ -136,12 +137,16 @@ class ContentKey:
 
 @dataclass(frozen=True, slots=True)
 class NewContent:
-    """Bytes to be stored, encrypted, under (message id, sha256)."""
+    """Bytes to be stored, encrypted, under (message id, sha256).
+
+    `needed_until`: until when its mail may be sent, None where that is soon. Nothing deletes it before by its age.
+    """
 
     message_id: str
     category: Category
     kind: ContentKind
     data: bytes
+    needed_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +169,14 @@ class ContentStore(Protocol):
         """
         ...
 
-    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes]:
-        """Read and decrypt. A content that was deleted or never was, or cannot be decrypted, is not in the result."""
+    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes | TransientError]:
+        """Read and decrypt, each by itself: one that is stored and cannot be had now comes as the error, which may say
+        when to ask again. A content that was deleted or never was, or cannot be decrypted, is not in the result.
+        """
         ...
 
     async def delete_messages(self, message_ids: Sequence[str]) -> None:
-        """Delete every content of these messages. Repeating it is harmless."""
+        """Delete every content of these messages. Repeating it is harmless, and needed after a TransientError."""
         ...
 
     async def to_review(
@@ -178,12 +185,15 @@ class ContentStore(Protocol):
         """Contents last put before that time, oldest first: those not kept yet, or with `categories` all of those."""
         ...
 
-    async def keep(self, keys: Sequence[ContentKey]) -> None:
-        """A stream names these: they leave the review and live for their category's retention."""
+    async def keep(self, since: Mapping[ContentKey, datetime]) -> None:
+        """A stream names these: they leave the review and live for their category's retention from the times given."""
         ...
 
     async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
-        """Delete those of `keys` that were not put again since `touched_before`; returns how many went."""
+        """Delete those of `keys` that were not put again since `touched_before`; returns how many went.
+
+        Some may be left for another time.
+        """
         ...
 
 

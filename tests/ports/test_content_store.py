@@ -1,25 +1,34 @@
-"""What the content store promises, on a real MongoDB and the emulator's S3: small contents there, large ones here."""
+"""What the content store promises, on a real MongoDB and the emulator's S3: small contents there, large ones here.
+
+What other parts rely on when S3 is away is asked of the fake, too.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from deploy.local.stack import Stack
 from deploy.processes import REGION, aws_environment
-from services.email.adapters.content import INLINE_BYTES, MongoContentStore
-from services.email.ports import ContentKey, NewContent
+from services.email.adapters.content import INLINE_BYTES, OBJECT_HORIZON, RETENTION, MongoContentStore
+from services.email.ports import ContentKey, ContentStore, NewContent
 from services.kit.aws import AwsAccount, s3_client
 from services.kit.crypto import KeyRing
 from services.kit.errors import Unavailable
 from services.kit.mongo import Database, connect
 from services.kit.testing import FakeClock
+from tests.unit.email_service.fakes import MemoryContents
 
 MESSAGE = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b"
 OTHER = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0c"
@@ -65,7 +74,12 @@ async def place(mongo_url: str, test_stack: Stack) -> AsyncIterator[Place]:
 
 
 def new(data: bytes, message_id: str = MESSAGE, **fields: Any) -> NewContent:
-    return NewContent(message_id, fields.get("category", "notification"), fields.get("kind", "message"), data)
+    category, kind = fields.get("category", "notification"), fields.get("kind", "message")
+    return NewContent(message_id, category, kind, data, fields.get("needed_until"))
+
+
+def ref_of(data: bytes) -> str:
+    return f"message:{hashlib.sha256(data).hexdigest()}"
 
 
 @pytest.mark.parametrize("data", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
@@ -146,7 +160,7 @@ async def test_what_nobody_names_is_reviewed_and_discarded(place: Place) -> None
     place.clock.move(3601)
     cutoff = place.clock.now() - timedelta(hours=1)
     assert {item.key.message_id for item in await place.store.to_review(cutoff, 10)} == {MESSAGE, OTHER}
-    await place.store.keep([ContentKey(MESSAGE, kept.ref)])
+    await place.store.keep({ContentKey(MESSAGE, kept.ref): place.clock.now()})
     (review,) = await place.store.to_review(cutoff, 10)
     assert review.key == ContentKey(OTHER, orphan.ref)
     assert await place.store.discard([review.key], cutoff) == 1
@@ -166,20 +180,170 @@ async def test_what_was_put_again_is_not_discarded(place: Place) -> None:
 
 async def test_categories_are_reviewed_kept_or_not(place: Place) -> None:
     (ref,) = await place.store.put_many([new(SMALL, category="auth")])
-    await place.store.keep([ContentKey(MESSAGE, ref.ref)])
+    await place.store.keep({ContentKey(MESSAGE, ref.ref): place.clock.now()})
     place.clock.move(10)
     assert await place.store.to_review(place.clock.now(), 10) == []
     assert len(await place.store.to_review(place.clock.now(), 10, categories=["auth"])) == 1
     assert await place.store.to_review(place.clock.now(), 10, categories=["system"]) == []
 
 
-async def test_what_is_kept_has_an_end_by_category(place: Place) -> None:
-    refs = await place.store.put_many([new(SMALL), new(SMALL, OTHER, category="auth")])
-    await place.store.keep([ContentKey(MESSAGE, refs[0].ref), ContentKey(OTHER, refs[1].ref)])
-    ends = {
-        d["category"]: d["expiresAt"] - d["touchedAt"] for d in await place.database["contents"].find().to_list(None)
+async def test_what_is_kept_has_an_end_by_category_and_by_when_its_mail_is_over(place: Place) -> None:
+    refs = await place.store.put_many([new(SMALL), new(SMALL, OTHER, category="auth"), new(b"planned", OTHER)])
+    put_at = place.clock.now()
+    over = [put_at, put_at + timedelta(hours=1), put_at + timedelta(days=700)]
+    keys = [ContentKey(MESSAGE, refs[0].ref), ContentKey(OTHER, refs[1].ref), ContentKey(OTHER, refs[2].ref)]
+    await place.store.keep(dict(zip(keys, over, strict=True)))
+    await place.store.keep(dict.fromkeys(keys, put_at))  # kept once is kept
+    ends = {d["ref"]: d["expiresAt"] - d["touchedAt"] for d in await place.database["contents"].find().to_list(None)}
+    assert ends == {
+        refs[0].ref: timedelta(days=90),
+        refs[1].ref: timedelta(days=1, hours=1),
+        refs[2].ref: timedelta(days=790),
     }
-    assert ends == {"notification": timedelta(days=90), "auth": timedelta(days=1)}
+
+
+async def test_what_the_buckets_rule_could_delete_too_early_lies_in_mongodb(place: Place) -> None:
+    soon, late = place.clock.now() + OBJECT_HORIZON, place.clock.now() + OBJECT_HORIZON + timedelta(seconds=1)
+    await place.store.put_many([new(LARGE, needed_until=soon), new(LARGE, OTHER, needed_until=late)])
+    (name,) = await place.objects()
+    assert MESSAGE in name
+    assert max(RETENTION.values()) + OBJECT_HORIZON < timedelta(days=rule_days())
+    assert (await place.store.get_many([ContentKey(OTHER, ref_of(LARGE))]))[ContentKey(OTHER, ref_of(LARGE))] == LARGE
+
+
+def rule_days() -> int:
+    """The least age at which the template's rule may delete an object."""
+    template = (Path(__file__).resolve().parents[2] / "deploy" / "aws" / "mailroom.yaml").read_text()
+    parameter = template.partition("  ContentRetentionDays:\n")[2].partition("Description")[0]
+    return int(parameter.partition("MinValue:")[2].split()[0])
+
+
+async def test_sealed_bodies_never_wait_for_s3(place: Place) -> None:
+    await place.store.put_many([new(LARGE, kind="sealed")])
+    assert await place.objects() == []
+
+
+# --- S3 is away, or refuses us ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["closed port", "refused"])
+async def half(request: pytest.FixtureRequest, place: Place) -> AsyncIterator[MongoContentStore]:
+    """A store with a small and a large content of MESSAGE, the large one of which cannot be had."""
+    await place.store.put_many([new(SMALL), new(LARGE)])
+    async with AsyncExitStack() as stack:
+        s3: Any = Refusing()
+        if request.param == "closed port":
+            account = AwsAccount(REGION, "key", "secret", endpoint_url="http://127.0.0.1:9")
+            s3 = await stack.enter_async_context(s3_client(account))
+        yield MongoContentStore(place.database, s3, place.bucket, KeyRing.from_secret(SECRET), place.clock)
+
+
+class Refusing:
+    """An S3 client without rights."""
+
+    def __getattr__(self, operation: str) -> Any:
+        async def refused(**_: Any) -> None:
+            answer = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+            raise ClientError(answer, operation)
+
+        return refused
+
+
+async def test_each_content_is_got_by_itself(half: MongoContentStore) -> None:
+    await got_by_itself(half)
+
+
+async def test_each_content_is_got_by_itself_from_the_fake() -> None:
+    memory = MemoryContents(FakeClock())
+    await memory.put_many([new(SMALL), new(LARGE)])
+    memory.large_away = True
+    await got_by_itself(memory)
+
+
+async def got_by_itself(store: ContentStore) -> None:
+    small, large = ContentKey(MESSAGE, ref_of(SMALL)), ContentKey(MESSAGE, ref_of(LARGE))
+    for _ in range(2):
+        found = await store.get_many([large, small, ContentKey(OTHER, ref_of(SMALL))])
+        assert found[small] == SMALL
+        assert isinstance(found[large], Unavailable)
+        assert len(found) == 2
+
+
+async def test_silence_of_s3_is_not_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    await place.store.put_many([new(SMALL), new(LARGE)])
+    monkeypatch.setattr("services.email.adapters.objects.READ_SECONDS", 0.2)
+    store = MongoContentStore(place.database, Silent(), place.bucket, KeyRing.from_secret(SECRET), place.clock)
+    async with asyncio.timeout(2):
+        await got_by_itself(store)
+
+
+class Silent:
+    """An S3 client that never gets an answer."""
+
+    async def get_object(self, **_: Any) -> None:
+        await asyncio.sleep(60)
+
+
+async def test_what_s3_does_not_take_lies_in_mongodb(half: MongoContentStore, place: Place) -> None:
+    (ref,) = await half.put_many([new(LARGE, OTHER)])
+    assert await half.get_many([ContentKey(OTHER, ref.ref)]) == {ContentKey(OTHER, ref.ref): LARGE}
+    assert await place.store.get_many([ContentKey(OTHER, ref.ref)]) == {ContentKey(OTHER, ref.ref): LARGE}
+
+
+async def test_what_lies_in_s3_is_deleted_when_it_is_back_and_the_rest_at_once(
+    half: MongoContentStore, place: Place
+) -> None:
+    with pytest.raises(Unavailable):
+        await half.delete_messages([MESSAGE])
+    assert [d["ref"] for d in await place.database["contents"].find().to_list(None)] == [ref_of(LARGE)]
+    await place.store.delete_messages([MESSAGE])
+    assert await place.objects() == []
+    assert await place.database["contents"].count_documents({}) == 0
+
+
+async def test_while_s3_is_away_only_what_is_small_is_discarded(place: Place) -> None:
+    await place.store.put_many([new(SMALL), new(LARGE)])
+    calls = Counting(place.s3)
+    calls.broken = True
+    store = MongoContentStore(place.database, calls, place.bucket, KeyRing.from_secret(SECRET), place.clock)
+    keys = [ContentKey(MESSAGE, ref_of(LARGE)), ContentKey(MESSAGE, ref_of(SMALL))]
+    await store.get_many(keys)
+    later = place.clock.now() + timedelta(hours=1)
+    assert await store.discard(keys, later) == 1
+    assert list(await place.store.get_many(keys)) == keys[:1]
+    assert await place.store.discard(keys, later) == 1
+    assert await place.objects() == []
+
+
+async def test_s3_is_tried_again_after_a_pause_by_one_call(place: Place) -> None:
+    (ref,) = await place.store.put_many([new(LARGE)])
+    calls = Counting(place.s3)
+    store = MongoContentStore(place.database, calls, place.bucket, KeyRing.from_secret(SECRET), place.clock)
+    key = ContentKey(MESSAGE, ref.ref)
+    calls.broken = True
+    for _ in range(3):
+        error = (await store.get_many([key]))[key]
+        assert isinstance(error, Unavailable)
+        assert error.retry_after is not None
+    assert calls.count == 1, "nobody asks while it is left alone"
+    calls.broken = False
+    place.clock.move(1.1)
+    assert await store.get_many([key]) == {key: LARGE}
+    assert await store.get_many([key]) == {key: LARGE}
+    assert calls.count == 3
+
+
+class Counting:
+    """An S3 client that counts its calls and can be without network."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.count, self.broken = client, 0, False
+
+    async def get_object(self, **arguments: Any) -> Any:
+        self.count += 1
+        if self.broken:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+        return await self._client.get_object(**arguments)
 
 
 async def test_a_store_that_is_away_says_so(place: Place) -> None:

@@ -1,11 +1,15 @@
 """Contents of mails, encrypted, in MongoDB up to 200 kB and in S3 above that.
 
 One document per (message id, sha256), insert-only: `{_id, messageId, category, kind, size, touchedAt, kept, sealed |
-object, expiresAt?}`. What is kept lives for its category's retention: MongoDB's TTL index removes the document, the
-bucket's lifecycle rule for that category's prefix the object. An object belongs to one document only (its key holds a
-random part), so that deleting for one never takes what another has just stored.
+object, expiresAt?}`. What is kept lives until `expiresAt`, its category's retention after its mail is over: MongoDB's
+TTL index removes the document. An object belongs to one document only (its key holds a random part), so that deleting
+for one never takes what another has just stored.
 
-A crash between S3 and MongoDB leaves an object that no document names; the lifecycle rule removes it.
+The bucket has one lifecycle rule, which deletes every object at an age (`ContentRetentionDays`, at least 400): objects
+whose document went by its TTL, and those that no document names after a crash between S3 and MongoDB. Nothing that is
+needed may become as old as that, so what may still be sent in more than `OBJECT_HORIZON` lies in MongoDB, whatever its
+size. Likewise the sealed bodies of commands, so that no lane waits for S3, and what S3 does not take because it is away
+or refuses us: mail goes on.
 """
 
 from __future__ import annotations
@@ -17,16 +21,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from botocore.exceptions import ClientError
 from pymongo import ASCENDING, InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from contracts.email.values import Category, ContentRef
+from services.email.adapters.objects import Objects
 from services.email.ports import ContentKey, NewContent, StoredContent
-from services.kit import aws
 from services.kit.clock import Clock
 from services.kit.crypto import Cipher
-from services.kit.errors import PermanentError, Unavailable
+from services.kit.errors import PermanentError, TransientError, Unavailable
 from services.kit.logs import get_logger
 from services.kit.mongo import DUPLICATE_KEY, Collection, Database, Document, foreign_errors
 
@@ -35,6 +38,12 @@ log = get_logger(__name__)
 INLINE_BYTES = 200_000
 """Contents up to this size lie in MongoDB, larger ones in S3."""
 
+MOST_INLINE_BYTES = 15_000_000
+"""What fits into a document of MongoDB (16 MiB) at all."""
+
+OBJECT_HORIZON = timedelta(days=30)
+"""With the longest retention it stays below the age at which the bucket's rule deletes an object."""
+
 RETENTION: Mapping[Category, timedelta] = {
     "auth": timedelta(days=1),
     "notification": timedelta(days=90),
@@ -42,9 +51,8 @@ RETENTION: Mapping[Category, timedelta] = {
     "system": timedelta(days=90),
     "client-portal": timedelta(days=365),
 }
-"""How long a kept content lives. `auth` is normally gone much earlier: when nobody is queued, open or unknown."""
-
-PARALLEL_OBJECTS = 8
+"""How long a kept content lives after its mail is over. `auth` is normally gone much earlier: when nobody is queued,
+open or unknown."""
 
 
 class MongoContentStore:
@@ -61,9 +69,9 @@ class MongoContentStore:
         retention: Mapping[Category, timedelta] = RETENTION,
     ) -> None:
         self._contents: Collection = database["contents"]
-        self._s3, self._bucket, self._cipher, self._clock = s3, bucket, cipher, clock
+        self._objects = Objects(s3, bucket, clock)
+        self._cipher, self._clock = cipher, clock
         self._retention = retention
-        self._objects = asyncio.Semaphore(PARALLEL_OBJECTS)
 
     async def prepare(self) -> None:
         """Make the indexes; safe to repeat."""
@@ -89,11 +97,11 @@ class MongoContentStore:
             for n, document in enumerate(documents)
             if n not in inserted and document.get("object") is not None
         ]
-        await self._delete_objects(superfluous)
+        await self._let_go(superfluous)
         return refs
 
-    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes]:
-        """Read and decrypt; see the port."""
+    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes | TransientError]:
+        """Read and decrypt; see the port. S3 keeps nobody waiting for longer than `objects.READ_SECONDS`."""
         by_id = {_id(key.message_id, key.ref): key for key in keys}
         with foreign_errors():
             found = await self._contents.find(
@@ -105,14 +113,18 @@ class MongoContentStore:
         }
 
     async def delete_messages(self, message_ids: Sequence[str]) -> None:
-        """Delete every content of these messages."""
+        """Delete every content of these messages; the large ones last, a document only when its object is gone."""
         if not message_ids:
             return
         chosen = {"messageId": {"$in": list(message_ids)}}
         with foreign_errors():
-            large = await self._contents.find({**chosen, "object": {"$exists": True}}, {"object": 1}).to_list(None)
-            await self._contents.delete_many(chosen)
-        await self._delete_objects([document["object"] for document in large])
+            await self._contents.delete_many({**chosen, "object": {"$exists": False}})
+            large = await self._contents.find(chosen, {"object": 1}).to_list(None)
+        names = {document["_id"]: document["object"] for document in large if "object" in document}
+        if names:
+            await self._objects.delete(list(names.values()))
+            with foreign_errors():
+                await self._contents.delete_many({"_id": {"$in": list(names)}})
 
     async def to_review(
         self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
@@ -134,31 +146,43 @@ class MongoContentStore:
             for document in found
         ]
 
-    async def keep(self, keys: Sequence[ContentKey]) -> None:
-        """A stream names these: they live for their category's retention from now."""
-        if not keys:
+    async def keep(self, since: Mapping[ContentKey, datetime]) -> None:
+        """A stream names these: they live for their category's retention from the times given."""
+        if not since:
             return
-        now = self._clock.now()
-        ids = [_id(key.message_id, key.ref) for key in keys]
+        lasts = {
+            "branches": [
+                {"case": {"$eq": ["$category", category]}, "then": int(period / timedelta(milliseconds=1))}
+                for category, period in self._retention.items()
+            ]
+        }
+        keeping = [
+            UpdateOne(
+                {"_id": _id(key.message_id, key.ref), "kept": False},
+                [{"$set": {"kept": True, "expiresAt": {"$add": [begin, {"$switch": lasts}]}}}],
+            )
+            for key, begin in since.items()
+        ]
         with foreign_errors():
-            for category, lasts in self._retention.items():
-                await self._contents.update_many(
-                    {"_id": {"$in": ids}, "category": category, "kept": False},
-                    {"$set": {"kept": True, "expiresAt": now + lasts}},
-                )
+            await self._contents.bulk_write(keeping, ordered=False)
 
     async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
-        """Delete those that were not put again since; the document first, so that a late put stores it anew."""
+        """Delete those that were not put again since; the document first, so that a late put stores it anew.
+
+        While S3 is away the large ones are left for another time.
+        """
+        objects: list[str] = []
         gone = 0
         for key in keys:
+            chosen: Document = {"_id": _id(key.message_id, key.ref), "touchedAt": {"$lt": touched_before}}
+            if self._objects.away:
+                chosen["object"] = {"$exists": False}
             with foreign_errors():
-                document = await self._contents.find_one_and_delete(
-                    {"_id": _id(key.message_id, key.ref), "touchedAt": {"$lt": touched_before}},
-                    projection={"object": 1},
-                )
+                document = await self._contents.find_one_and_delete(chosen, projection={"object": 1})
             if document is not None:
                 gone += 1
-                await self._delete_objects([document["object"]] if document.get("object") else [])
+                objects += [document["object"]] if document.get("object") else []
+        await self._let_go(objects)
         return gone
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -173,15 +197,21 @@ class MongoContentStore:
             "kept": False,
         }
         sealed = self._cipher.seal(item.data, _context(item.message_id, ref.ref))
-        if len(item.data) <= INLINE_BYTES:
+        fits = len(sealed) <= MOST_INLINE_BYTES
+        if len(item.data) <= INLINE_BYTES or (fits and self._belongs_inline(item)):
             return {**document, "sealed": sealed}
         name = f"content/{item.category}/{item.message_id}/{ref.sha256[:16]}-{os.urandom(8).hex()}"
-        async with self._objects:
-            with aws.foreign_errors("S3"):
-                await self._s3.put_object(
-                    Bucket=self._bucket, Key=name, Body=sealed, ContentType="application/octet-stream"
-                )
+        try:
+            await self._objects.put(name, sealed)
+        except Unavailable:
+            if not fits:
+                raise
+            return {**document, "sealed": sealed}
         return {**document, "object": name}
+
+    def _belongs_inline(self, item: NewContent) -> bool:
+        late = item.needed_until is not None and item.needed_until > self._clock.now() + OBJECT_HORIZON
+        return late or item.kind == "sealed"
 
     async def _insert(self, documents: Sequence[Document]) -> set[int]:
         """Which of them were inserted; those that stand already are touched, and stored after all if they went since.
@@ -227,10 +257,13 @@ class MongoContentStore:
             return [failure["index"] for failure in failures], upserted
         return [], set(result.upserted_ids or {})
 
-    async def _open(self, document: Document) -> bytes | None:
+    async def _open(self, document: Document) -> bytes | TransientError | None:
         sealed = document.get("sealed")
         if sealed is None:
-            sealed = await self._object(document["object"])
+            try:
+                sealed = await self._objects.get(document["object"])
+            except TransientError as error:
+                return error
         if sealed is None:
             return None
         message_id, _, ref = str(document["_id"]).partition("/")
@@ -240,25 +273,12 @@ class MongoContentStore:
             log.warning("content.cannotBeOpened", aggregate_id=message_id, reason=error.reason)
             return None
 
-    async def _object(self, name: str) -> bytes | None:
-        async with self._objects:
-            with aws.foreign_errors("S3"):
-                try:
-                    answer = await self._s3.get_object(Bucket=self._bucket, Key=name)
-                except ClientError as error:
-                    if aws.error_code(error) in ("NoSuchKey", "404"):
-                        return None
-                    raise
-                data: bytes = await answer["Body"].read()
-                return data
-
-    async def _delete_objects(self, names: Sequence[str]) -> None:
-        for start in range(0, len(names), 1000):
-            with aws.foreign_errors("S3"):
-                await self._s3.delete_objects(
-                    Bucket=self._bucket,
-                    Delete={"Objects": [{"Key": name} for name in names[start : start + 1000]], "Quiet": True},
-                )
+    async def _let_go(self, names: Sequence[str]) -> None:
+        """Delete objects that no document names. Those that S3 keeps now go by the bucket's rule."""
+        try:
+            await self._objects.delete(names)
+        except TransientError as error:
+            log.warning("content.objectsLeft", objects=len(names), error=str(error))
 
 
 def _ref(item: NewContent) -> ContentRef:

@@ -36,6 +36,7 @@ from services.kit.errors import (
     NotFound,
     PermanentError,
     ServiceUnavailable,
+    TransientError,
 )
 from services.kit.event_store.port import EventStore
 from services.kit.http import Answer, IdempotencyKey, correlation_id, router
@@ -219,6 +220,8 @@ class _Door:
             raise NotFound("This email has no content: it could not be rendered.")
         key = ContentKey(message_id, request.content.ref)
         found = (await self._contents.get_many([key])).get(key)
+        if isinstance(found, TransientError):
+            raise found
         # An audit line for every read, whoever reads: bodies are the most personal thing we keep.
         log.info("content.read", aggregate_id=message_id, actor=caller.actor, found=found is not None)
         if found is None:
@@ -247,8 +250,9 @@ class _Door:
         """Bodies, template data and files, encrypted, before the command names them. Repeating it changes nothing."""
         category: Category = body.category
         sealed_body = SealedBody(html=body.html_content, text=body.text_content, template_data=body.template_data)
-        items = [NewContent(message_id, category, "sealed", sealed_body.to_bytes())]
-        items += [NewContent(message_id, category, "attachment", content) for _, content in uploads]
+        needed_until = body.expires_at or body.send_at
+        items = [NewContent(message_id, category, "sealed", sealed_body.to_bytes(), needed_until)]
+        items += [NewContent(message_id, category, "attachment", content, needed_until) for _, content in uploads]
         sealed, *files = await self._contents.put_many(items)
         stored = [
             StoredAttachment(

@@ -8,7 +8,7 @@ its request takes no second one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -115,13 +115,16 @@ class Intake:
         urgent = any(job.lane == "urgent" for job in jobs)
         if urgent:
             self._right_of_way.claim(job.envelope.subject for job in jobs if job.send)
+        waiting: set[str] = set()
         try:
-            for turn in _turns(jobs):
+            for everything in _turns(jobs):
+                turn = [job for job in everything if job.envelope.subject not in waiting]
                 begin = 0
                 while begin < len(turn):
                     size = len(turn) if urgent else self._right_of_way.at_once(len(turn), SMALL_BATCH)
                     await self._handle(turn[begin : begin + size])
                     begin += size
+                waiting |= {job.envelope.subject for job in turn if isinstance(job.outcome, Retry)}
         except TransientError as error:
             for job in jobs:
                 job.outcome = job.outcome or Retry(error)
@@ -167,9 +170,13 @@ class Intake:
             command = job.send
             if command is None or job.content is not None or job.failure is not None:
                 continue
+            raw = None if command.sealed is None else sealed.get(ContentKey(command.message_id, command.sealed.ref))
+            if isinstance(raw, TransientError):
+                job.outcome = Retry(raw)  # it waits, and the others go on
+                continue
             try:
                 check_sender(command, self._identity)
-                body = None if command.sealed is None else _open(command, sealed)
+                body = None if command.sealed is None else _open(raw)
                 rendered = self._renderer.render(command, body)
                 job.content = content_of(command, rendered.html, rendered.text)
                 job.template_version = rendered.template_version
@@ -180,14 +187,20 @@ class Intake:
                 await self._clock.sleep(0)
                 began = self._clock.monotonic()
 
-    async def _sealed(self, jobs: Sequence[_Job]) -> dict[ContentKey, bytes]:
+    async def _sealed(self, jobs: Sequence[_Job]) -> Mapping[ContentKey, bytes | TransientError]:
         keys = [ContentKey(c.message_id, c.sealed.ref) for c in (job.send for job in jobs) if c and c.sealed]
         return await self._contents.get_many(keys) if keys else {}
 
     async def _store(self, jobs: Sequence[_Job]) -> None:
         new = [job for job in jobs if job.ref is None]
         items = [
-            NewContent(job.envelope.subject, job.send.category, "message", job.content.to_bytes())
+            NewContent(
+                job.envelope.subject,
+                job.send.category,
+                "message",
+                job.content.to_bytes(),
+                job.send.expires_at or job.send.send_at,
+            )
             for job in new
             if job.send and job.content
         ]
@@ -303,9 +316,7 @@ def _hash(job: _Job) -> str:
     return job.hashed
 
 
-def _open(command: SendEmail, sealed: dict[ContentKey, bytes]) -> SealedBody:
-    assert command.sealed is not None  # noqa: S101
-    raw = sealed.get(ContentKey(command.message_id, command.sealed.ref))
+def _open(raw: bytes | None) -> SealedBody:
     if raw is None:
         raise PermanentError("renderingFailed", "the sealed bodies are not stored under this messageId (any more)")
     return SealedBody.from_bytes(raw)

@@ -246,6 +246,7 @@ class Sender:
                 for work in turn.released:
                     self._note_end(work.held)
                 await self._scheduler.give_back([work.held.message_id for work in turn.released])
+            await self._put_off([work.held.message_id for work in turn.put_off], turn.put_off_for)
             if turn.waiting:
                 progress.waiting(turn.waiting)
             elif turn.pause is None:

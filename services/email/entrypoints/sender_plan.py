@@ -1,7 +1,8 @@
-"""From messages at hand to licences: places, tokens, suppression, then one bulk of appends.
+"""From messages at hand to licences: places, content, tokens, suppression, then one bulk of appends.
 
 The order is the rule: a place and a rate token are had before an attempt is recorded; suppression is read in the very
-step that records it; and when any of it cannot be had, the mail waits and nothing was written.
+step that records it, after all that may take its time; and when any of it cannot be had, the mail waits and nothing was
+written. A mail whose own content cannot be had waits alone, without a token.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from dataclasses import dataclass, field
 from contracts.recipients.events import SuppressionReason
 from services.email.domain.circuit import Circuit
 from services.email.domain.commands import Fail, PlanAttempts, PlannedAttempt
-from services.email.domain.content import MessageContent
 from services.email.domain.decisions import ready
 from services.email.domain.lanes import Lanes
 from services.email.domain.message import Message, Open
 from services.email.domain.outcomes import NotCalled
 from services.email.domain.routing import Offer, choose
+from services.email.entrypoints.sender_content import ContentLoader
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
-from services.email.ports import Checkpoints, ContentKey, ContentStore, MailProvider, SuppressionList, SuppressionQuery
+from services.email.ports import Checkpoints, ContentStore, MailProvider, SuppressionList, SuppressionQuery
 from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, StepResult, is_race
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
-from services.kit.errors import AppendOutcomeUnknown, PermanentError, TransientError
+from services.kit.errors import AppendOutcomeUnknown, MailroomError, PermanentError, TransientError
 from services.kit.event_store.port import Lease
 from services.kit.logs import get_logger
 from services.kit.metrics import Metrics
@@ -55,6 +56,7 @@ class Turn:
     Attributes:
         waves: licensed, to be called at once.
         released: messages that need nothing more of us now; their lease is to be given back.
+        put_off: messages to be left alone by everybody for `put_off_for` seconds.
         recorded: attempts that took their places, answered for by now or by their waves.
         pause: seconds until another turn can bring anything, None = go on at once.
         waiting: what is waited for, "" = for work.
@@ -62,6 +64,8 @@ class Turn:
 
     waves: list[Wave] = field(default_factory=list)
     released: list[Work] = field(default_factory=list)
+    put_off: list[Work] = field(default_factory=list)
+    put_off_for: float = 0.0
     recorded: int = 0
     pause: float | None = None
     waiting: str = ""
@@ -95,7 +99,8 @@ class Planner:
         lease: Callable[[], Lease],
         right_of_way: RightOfWay,
     ) -> None:
-        self._streams, self._contents, self._suppressions = streams, contents, suppressions
+        self._streams, self._suppressions = streams, suppressions
+        self._loader = ContentLoader(contents, clock, metrics)
         self._providers, self._circuits, self._rate = providers, circuits, rate
         self._places, self._limits, self._clock, self._ids = places, limits, clock, ids
         self._metrics, self._checkpoints, self._lease = metrics, checkpoints, lease
@@ -140,19 +145,19 @@ class Planner:
         return turn
 
     async def _prepare(self, picks: list[_Pick], provider: str, turn: Turn) -> None:
+        failing: list[tuple[Work, Step]] = []
         try:
+            picks, failing = await self._with_mail(picks, turn)
             picks = await self._with_tokens(picks, provider, turn)
-            if not picks:
-                return
-            picks, steps = await self._with_mail(picks)
             blocked = await self._blocked(picks)
-        except TransientError as error:
-            self.lanes.put_back(pick.work for pick in picks)
+        except MailroomError as error:
+            self.lanes.put_back([*(pick.work for pick in picks), *(work for work, _ in failing)])
             self._failures += 1
             turn.pause, turn.waiting = _BACKOFF.delay(self._failures), str(error)
             return
         self._failures = 0
-        await self._license(picks, blocked, steps, provider, turn)
+        if picks or failing:
+            await self._license(picks, blocked, failing, provider, turn)
 
     # --- who ---
 
@@ -193,9 +198,11 @@ class Planner:
     def _wait_for_tokens(self, now: float, *, urgent: bool) -> float:
         return min(IDLE_SECONDS, max(0.001, self._token_waits[urgent] - now))
 
-    # --- tokens, content, suppression ---
+    # --- content, tokens, suppression ---
 
     async def _with_tokens(self, picks: list[_Pick], provider: str, turn: Turn) -> list[_Pick]:
+        if not picks:
+            return []
         urgent = picks[0].work.lane == "urgent"
         wanted = sum(len(pick.recipients) for pick in picks)
         grant = await self._rate.take(provider, wanted, urgent=urgent)
@@ -219,30 +226,15 @@ class Planner:
             turn.pause = self._wait_for_tokens(self._clock.monotonic(), urgent=urgent)
         return going
 
-    async def _with_mail(self, picks: Sequence[_Pick]) -> tuple[list[_Pick], list[tuple[Work, Step]]]:
-        """The picks whose mail is at hand, and steps that fail those whose content is gone."""
-        wanted = [pick.work.content_key for pick in picks if pick.work.content is None]
-        found = await self._contents.get_many([key for key in wanted if key is not None]) if wanted else {}
-        for pick in picks:
-            work, key = pick.work, pick.work.content_key
-            if work.content is None and key is not None and key in found:
-                work.content = _read(found[key])
-        files = [key for pick in picks if pick.work.mail is None for key in pick.work.file_keys()]
-        stored = await self._contents.get_many(files) if files else {}
-        good: list[_Pick] = []
+    async def _with_mail(self, picks: Sequence[_Pick], turn: Turn) -> tuple[list[_Pick], list[tuple[Work, Step]]]:
+        """The picks whose mail is at hand, and steps that fail those whose content is gone; the others are put off."""
+        unready = await self._loader.load([pick.work for pick in picks])
         failing: list[tuple[Work, Step]] = []
-        for pick in picks:
-            if self._build(pick.work, stored):
-                good.append(pick)
-            else:
-                gone = self._streams.decide(pick.work.held, Fail("invalid", "its content is not stored any more"))
-                failing.append((pick.work, Step(pick.work.held, gone)))
-        return good, failing
-
-    def _build(self, work: Work, files: dict[ContentKey, bytes]) -> bool:
-        if work.mail is None and work.content is not None:
-            work.mail = work.build(files, self._clock.now())
-        return work.mail is not None
+        for work in unready.gone:
+            drafts = self._streams.decide(work.held, Fail("invalid", "its content is not stored any more"))
+            failing.append((work, Step(work.held, drafts)))
+        turn.put_off, turn.put_off_for = unready.late, unready.seconds
+        return [pick for pick in picks if pick.work.mail is not None], failing
 
     async def _blocked(self, picks: Sequence[_Pick]) -> list[dict[str, SuppressionReason]]:
         if not picks:
@@ -357,13 +349,6 @@ class Planner:
                 turn.released.append(work)
         while len(self.ghosts) > _GHOSTS_AT_MOST:
             del self.ghosts[next(iter(self.ghosts))]
-
-
-def _read(raw: bytes) -> MessageContent | None:
-    try:
-        return MessageContent.from_bytes(raw)
-    except PermanentError:
-        return None
 
 
 def _stands(held: Held, attempts: Sequence[PlannedAttempt]) -> bool:

@@ -1,6 +1,7 @@
 """Contents that nobody needs: stored and named by no stream, or of category auth when all is over.
 
-What a stream names is kept for its category's retention. Bodies that the HTTP door sealed for a command that no intake
+What a stream names is kept for its category's retention, which begins when its mail is over: now, or when it expires
+where it may still be sent. Bodies that the HTTP door sealed for a command that no intake
 has taken yet are named by nobody, and still needed: they stay as long as Kafka keeps commands.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from contracts.topics import COMMANDS_LOW
 from services.email.domain.message import Message, is_live
@@ -44,12 +45,16 @@ class Sweeper:
     async def run(self, stopping: asyncio.Event) -> None:
         """Sweep until told to stop."""
         while not stopping.is_set():
-            try:
-                more = await self.sweep_unnamed() | await self.sweep_auth()
+            more, trouble = False, ""
+            for sweep in (self.sweep_unnamed, self.sweep_auth):
+                try:
+                    more |= await sweep()
+                except TransientError as error:
+                    trouble = str(error)
+            if trouble:
+                self._progress.waiting(trouble)
+            else:
                 self._progress.progressed()
-            except TransientError as error:
-                self._progress.waiting(str(error))
-                more = False
             await first_of(self._clock, 0.1 if more else EVERY_SECONDS, stopping)
 
     async def sweep_unnamed(self) -> bool:
@@ -57,23 +62,23 @@ class Sweeper:
         now = self._clock.now()
         before = now - UNNAMED_FOR
         found = await self._contents.to_review(before, BATCH)
-        named: list[ContentKey] = []
+        named: dict[ContentKey, datetime] = {}
         useless: list[ContentKey] = []
-        waiting = 0
         for content, held in await self._with_messages(found):
             if isinstance(held, PermanentError):
-                waiting += 1
-            elif isinstance(held.state, Message):
-                (named if content.key.ref in _refs(held.state) else useless).append(content.key)
+                continue  # nobody can tell: it waits
+            if isinstance(held.state, Message):
+                if content.key.ref in _refs(held.state):
+                    named[content.key] = _over_at(held.state, now)
+                else:
+                    useless.append(content.key)
             elif content.kind == "message" or content.touched_at < now - COMMANDS_KEPT - UNNAMED_FOR:
                 useless.append(content.key)
-            else:
-                waiting += 1
         await self._contents.keep(named)
         gone = await self._contents.discard(useless, before) if useless else 0
         if gone:
             log.info("contents swept", deleted=gone, kept=len(named))
-        return len(found) == BATCH and waiting < BATCH
+        return len(found) == BATCH and bool(named or gone)
 
     async def sweep_auth(self) -> bool:
         """Delete auth content of messages that are over; whether there is more. Raises TransientError."""
@@ -89,6 +94,11 @@ class Sweeper:
     async def _with_messages(self, found: Sequence[StoredContent]) -> list[tuple[StoredContent, Held | PermanentError]]:
         messages = await self._streams.load_many({content.key.message_id for content in found}) if found else {}
         return [(content, messages[content.key.message_id]) for content in found]
+
+
+def _over_at(state: Message, now: datetime) -> datetime:
+    """From when on nothing of it can be sent any more."""
+    return max(now, state.request.expires_at) if is_live(state) else now
 
 
 def _refs(state: Message) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,7 +31,7 @@ from services.email.ports import (
 )
 from services.email.streams import Held, MessageStreams, Step
 from services.kit.clock import Clock, SystemClock, SystemIds
-from services.kit.errors import PermanentError, Unavailable
+from services.kit.errors import PermanentError, TransientError, Unavailable
 from services.kit.event_store.memory import MemoryEventStore
 from services.kit.event_store.port import Stream
 from services.kit.metrics import Metrics
@@ -43,12 +43,23 @@ Behaviour = Callable[[OutgoingAttempt], Awaitable[Answer]]
 
 
 class MemoryContents:
-    """`ContentStore` in a dictionary. `away`: every call raises Unavailable."""
+    """`ContentStore` in a dictionary.
+
+    `away`: every call raises Unavailable. `large_away`: what is larger than `LARGE` cannot be read, and the error asks
+    to come again in `retry_after`. `broken`: reading raises this.
+    """
+
+    LARGE = 200_000
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.kept: dict[ContentKey, tuple[StoredContent, bytes, bool]] = {}
-        self.away = False
+        self.since: dict[ContentKey, datetime] = {}
+        self.needed_until: dict[ContentKey, datetime | None] = {}
+        self.reads: list[ContentKey] = []
+        self.away = self.large_away = False
+        self.retry_after: float | None = None
+        self.broken: Exception | None = None
 
     async def put_many(self, items: Sequence[NewContent]) -> list[ContentRef]:
         self._answer()
@@ -59,12 +70,25 @@ class MemoryContents:
             key = ContentKey(item.message_id, ref.ref)
             kept = self.kept[key][2] if key in self.kept else False
             self.kept[key] = (StoredContent(key, item.category, item.kind, self._clock.now()), item.data, kept)
+            self.needed_until[key] = item.needed_until
             refs.append(ref)
         return refs
 
-    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes]:
+    async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes | TransientError]:
         self._answer()
-        return {key: self.kept[key][1] for key in keys if key in self.kept}
+        if self.broken is not None:
+            raise self.broken
+        self.reads += keys
+        return {key: self._read(self.kept[key][1]) for key in keys if key in self.kept}
+
+    def bytes_of(self, key: ContentKey) -> bytes:
+        """What is stored there."""
+        return self.kept[key][1]
+
+    def _read(self, data: bytes) -> bytes | TransientError:
+        if self.large_away and len(data) > self.LARGE:
+            return Unavailable("S3", "switched away", retry_after=self.retry_after)
+        return data
 
     async def delete_messages(self, message_ids: Sequence[str]) -> None:
         self._answer()
@@ -83,12 +107,13 @@ class MemoryContents:
         ]
         return sorted(found, key=lambda stored: stored.touched_at)[:limit]
 
-    async def keep(self, keys: Sequence[ContentKey]) -> None:
+    async def keep(self, since: Mapping[ContentKey, datetime]) -> None:
         self._answer()
-        for key in keys:
+        for key, begin in since.items():
             if key in self.kept:
                 stored, data, _ = self.kept[key]
                 self.kept[key] = (stored, data, True)
+                self.since[key] = begin
 
     async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
         self._answer()
@@ -192,6 +217,7 @@ class Post:
         self.suppressions = FixedSuppressions()
         self.provider = FakeProvider()
         self.rates = MemoryRateLimits(self.clock)
+        self.metrics = Metrics()
         self.published: dict[str, Stream] = {}
         self.streams = MessageStreams(self.store, self.clock, self.ids, policy or Policy(), self._publish)
         self._senders = 0
@@ -206,19 +232,19 @@ class Post:
             RateBudget(self.rates, self.clock),
             self.clock,
             self.ids,
-            Metrics(),
+            self.metrics,
             checkpoints or NoCheckpoints(),
             owner=f"sender-{self._senders}",
             limits=limits,
             **more,
         )
 
-    async def queue(self, count: int = 1, **fields: Any) -> list[str]:
+    async def queue(self, count: int = 1, body: MessageContent | None = None, **fields: Any) -> list[str]:
         """Requested messages with content, due now."""
         message_ids = [self.ids.new() for _ in range(count)]
         steps: list[Step] = []
         for message_id in message_ids:
-            content = MessageContent(text="hello")
+            content = body or MessageContent(text="hello")
             category = fields.get("category", "notification")
             (ref,) = await self.contents.put_many([NewContent(message_id, category, "message", content.to_bytes())])
             fields.setdefault("expires_at", self.clock.now() + timedelta(days=3))

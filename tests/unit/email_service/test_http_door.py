@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -42,9 +43,9 @@ async def test_a_message_is_stored_sealed_and_published_by_reference(door: Door)
     (stored,) = command.attachments
     assert isinstance(stored, StoredAttachment)
     sealed, file = ContentKey(command.message_id, command.sealed.ref), ContentKey(command.message_id, stored.ref)
-    found = await door.post.contents.get_many([sealed, file])
-    assert SealedBody.from_bytes(found[sealed]) == SealedBody(html="<p>secret</p>", text="How are you?")
-    assert found[file] == b"bytes"
+    contents = door.post.contents
+    assert SealedBody.from_bytes(contents.bytes_of(sealed)) == SealedBody(html="<p>secret</p>", text="How are you?")
+    assert contents.bytes_of(file) == b"bytes"
     assert b"secret" not in door.publisher.published[0].value
 
 
@@ -261,6 +262,28 @@ async def test_the_content_is_shown_to_its_owner_and_the_reading_noted(door: Doo
         }.items()
     }
     assert found == {"stranger": 404, "service": 404, "admin": 200}
+
+
+async def test_content_that_cannot_be_had_now_is_503_and_not_gone(door: Door) -> None:
+    raw = MessageContent(html="x" * door.post.contents.LARGE).to_bytes()
+    (ref,) = await door.post.contents.put_many([NewContent(MESSAGE_ID, "system", "message", raw)])
+    await door.stands(MESSAGE_ID, category="system", content=ref)
+    door.post.contents.large_away = True
+    assert (await door.client.get(f"/api/email/{MESSAGE_ID}/content")).status_code == 503
+    door.post.contents.large_away = False
+    assert (await door.client.get(f"/api/email/{MESSAGE_ID}/content")).status_code == 200
+
+
+async def test_what_is_planned_tells_the_store_until_when(door: Door) -> None:
+    await door.send(sendAt="2031-01-01T00:00:00Z", attachments=[attached(b"bytes")])
+    await door.send(sendAt="2031-01-01T00:00:00Z", expiresAt="2031-02-01T00:00:00Z")
+    await door.send()
+    dates = sorted({None if until is None else until.date().isoformat() for until in _until(door)}, key=str)
+    assert dates == ["2031-01-01", "2031-02-01", None]
+
+
+def _until(door: Door) -> list[datetime | None]:
+    return list(door.post.contents.needed_until.values())
 
 
 async def test_content_after_its_retention_is_gone(door: Door) -> None:

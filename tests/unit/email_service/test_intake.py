@@ -98,7 +98,7 @@ async def test_a_command_becomes_a_stream_with_content_and_a_time_to_be_looked_a
     assert stream.events[0].causationid == "cmd-1"
     assert request.content is not None
     key = ContentKey(IDS[0], request.content.ref)
-    content = MessageContent.from_bytes((await door.post.contents.get_many([key]))[key])
+    content = MessageContent.from_bytes(door.post.contents.bytes_of(key))
     assert (content.html, content.text) == ("<p>hi</p>", "hi")
     assert "hi" not in stream.wire[0]
     assert door.post.published[IDS[0]].version == 1
@@ -239,6 +239,37 @@ async def test_a_dependency_that_is_away_hands_the_whole_batch_back(what: str) -
     assert [type(outcome) for outcome in outcomes] == [Retry, Retry]
     getattr(door.post, what).away = False
     assert await door.handle(door.send(IDS[0]), door.send(IDS[1])) == [DONE, DONE]
+
+
+async def test_a_sealed_body_that_cannot_be_had_waits_alone_and_in_its_order() -> None:
+    door = Door()
+    body = SealedBody(html="x" * door.post.contents.LARGE)
+    (ref,) = await door.post.contents.put_many([NewContent(IDS[0], "notification", "sealed", body.to_bytes())])
+    door.post.contents.large_away = True
+    large = door.send(IDS[0], text=None, sealed={"ref": ref.ref, "sha256": ref.sha256})
+    records = (large, door.send(IDS[1]), door.send(IDS[0], text="another one under the same id"))
+    outcomes = await door.handle(*records)
+    assert [type(outcome) for outcome in outcomes] == [Retry, type(DONE), Retry]
+    assert await door.post.types(IDS[0]) == []
+    assert await door.post.types(IDS[1]) == ["requested"]
+    door.post.contents.large_away = False
+    assert reasons(await door.handle(*records)) == ["", "", "conflictingRepeat"]
+    assert await door.post.types(IDS[0]) == ["requested"]
+
+
+async def test_what_is_planned_tells_the_store_until_when() -> None:
+    door = Door()
+    await door.handle(
+        door.send(IDS[0]),
+        door.send(IDS[1], sendAt="2031-01-01T00:00:00Z"),
+        door.send(IDS[2], sendAt="2031-01-01T00:00:00Z", expiresAt="2031-02-01T00:00:00Z"),
+    )
+    until = {key.message_id: time for key, time in door.post.contents.needed_until.items()}
+    assert {name: time and time.date().isoformat() for name, time in until.items()} == {
+        IDS[0]: None,
+        IDS[1]: "2031-01-01",
+        IDS[2]: "2031-02-01",
+    }
 
 
 @pytest.mark.parametrize("switch", ["lose_answers", "lose_appends"])

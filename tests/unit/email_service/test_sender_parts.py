@@ -171,6 +171,20 @@ async def test_sweeps_delete_what_no_stream_names_and_keep_the_rest() -> None:
     assert {key.message_id for key in post.contents.kept} == {named}
 
 
+async def test_content_is_kept_from_when_its_mail_is_over() -> None:
+    clock = FakeClock()
+    post = Post(clock=clock)
+    sweeper = Sweeper(post.streams, post.contents, clock, Progress(clock))
+    in_a_year = clock.now() + timedelta(days=365)
+    (planned,) = await post.queue(send_at=in_a_year, expires_at=in_a_year + timedelta(days=3))
+    (over,) = await post.queue(expires_at=clock.now() + timedelta(seconds=1))
+    clock.move(UNNAMED_FOR.total_seconds() + 1)
+    await _expire(post, over)
+    await sweeper.sweep_unnamed()
+    since = {key.message_id: begin for key, begin in post.contents.since.items()}
+    assert since == {planned: in_a_year + timedelta(days=3), over: clock.now()}
+
+
 async def test_what_is_put_again_meanwhile_is_not_swept() -> None:
     clock = FakeClock()
     post = Post(clock=clock)
