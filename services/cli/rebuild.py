@@ -114,7 +114,7 @@ def status(
             str(each.version),
             moment(each.created_at),
             "" if lag is None else str(lag),
-            _progress(each) or _note(each),
+            (_progress(each) or _note(each)) + _trouble(each),
         )
     out = console()
     out.print(rows)
@@ -195,6 +195,8 @@ def _follow(number: int, json: bool) -> None:
         if _differs(ended):
             hint = f"look at them, then: mailroom rebuild accept|abandon email_log {number}"
             raise refuse(f"generation {number} differs from the live one{_compared(ended)}; {hint}")
+        if _stopped(ended):
+            raise refuse(f"generation {number} stands{_trouble(ended)}; mend it and restart the events service")
         raise refuse(f"generation {number} ended as {ended.stage}")
 
 
@@ -215,7 +217,7 @@ async def _watch(base: Foundation, number: int, *, silent: bool) -> Generation:
             still = still + 1 if repr(found) == before else 0
             before = repr(found)
             _show(bar, task, found, waiting=still > IDLE_LOOKS)
-            if found.stage not in _ON_THE_WAY or (_differs(found) and still > IDLE_LOOKS):
+            if found.stage not in _ON_THE_WAY or _stopped(found) or (_differs(found) and still > IDLE_LOOKS):
                 return found
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -226,13 +228,27 @@ _ON_THE_WAY: Final = ("created", "backfilling", "catchingUp", "verified")
 def _show(bar: Any, task: Any, found: Generation, *, waiting: bool) -> None:
     progress = found.progress
     stage = "paused" if found.paused else "asked for" if progress is None else progress.stage
-    if waiting and not found.paused:
+    if waiting and not found.paused and found.trouble is None:
         stage = f"{stage}, nobody works on it: does the events service run?"
+    stage += _trouble(found)
     if progress is None:
         bar.update(task, description=stage)
         return
     pace = f"{progress.rate:,.0f}/s, {span(progress.eta)} left" if progress.rate else ""
     bar.update(task, description=stage, completed=progress.done, total=max(1, progress.total), pace=pace)
+
+
+def _stopped(generation: Generation) -> bool:
+    """Whether it has failed for good."""
+    return generation.trouble is not None and generation.trouble.again_at is None
+
+
+def _trouble(generation: Generation) -> str:
+    trouble = generation.trouble
+    if trouble is None or generation.stage not in _ON_THE_WAY:
+        return ""
+    again = "an operator must look" if trouble.again_at is None else f"again {moment(trouble.again_at)}"
+    return f", failed {trouble.failures} times, last {moment(trouble.at)}: {trouble.error} ({again})"
 
 
 def _differs(generation: Generation) -> bool:

@@ -32,7 +32,7 @@ def projector_service(base: Foundation) -> ProjectorService:
     side, settings = base.side, base.settings
     workers = BackfillProcesses(settings.rebuild_workers)
     grace = settings.grace_hours * 3600
-    rebuilds = RebuildsFound(side.generations, partial(side.rebuild, workers, projects=False, grace=grace))
+    rebuilds = RebuildsFound(side.generations, partial(side.rebuild, workers, projects=False, grace=grace), base.clock)
     parts = Parts(
         projection=side.projection,
         store=side.generations,

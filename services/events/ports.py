@@ -214,6 +214,18 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a rebuild did not go on: the last error, how many in a row, when, and when it is tried again; None = not
+    before a person has looked and the process was started anew.
+    """
+
+    error: str
+    failures: int
+    at: datetime
+    again_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One build of a read model."""
 
@@ -226,6 +238,7 @@ class Generation:
     grace_until: datetime | None = None
     progress: Progress | None = None
     report: Mapping[str, object] | None = None
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +281,10 @@ class GenerationStore(Protocol):
         self, number: int, *, progress: Progress | None = None, report: Mapping[str, object] | None = None
     ) -> None:
         """Keep progress or a report for people."""
+        ...
+
+    async def note_trouble(self, number: int, trouble: Trouble | None) -> None:
+        """Keep for people why a rebuild does not go on; None = it does."""
         ...
 
     async def pause(self, number: int, *, paused: bool) -> None:

@@ -15,7 +15,7 @@ from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailur
 from services.events.adapters.mongo_documents import BOOKKEEPING
 from services.events.adapters.mongo_leases import LEASES, WORKERS
 from services.events.adapters.mongo_read_models import FACTS, STATISTICS, collection_name
-from services.events.ports import Generation, Pointer, Progress, Stage
+from services.events.ports import Generation, Pointer, Progress, Stage, Trouble
 from services.events.projections.projection import Projection
 from services.kit.errors import PermanentError
 from services.kit.mongo import Collection, Database, Document, foreign_errors
@@ -91,6 +91,11 @@ class MongoGenerations:
         with foreign_errors():
             await self._generations.update_one({"_id": self._id(number)}, {"$set": fields})
 
+    async def note_trouble(self, number: int, trouble: Trouble | None) -> None:
+        change: Document = {"$unset": {"trouble": ""}} if trouble is None else {"$set": {"trouble": asdict(trouble)}}
+        with foreign_errors():
+            await self._generations.update_one({"_id": self._id(number)}, change)
+
     async def pause(self, number: int, *, paused: bool) -> None:
         with foreign_errors():
             await self._generations.update_one({"_id": self._id(number)}, {"$set": {"paused": paused}})
@@ -151,7 +156,7 @@ class MongoGenerations:
 
 
 def _generation(found: Document) -> Generation:
-    progress = found.get("progress")
+    progress, trouble = found.get("progress"), found.get("trouble")
     return Generation(
         projection=found["projection"],
         number=found["number"],
@@ -162,4 +167,5 @@ def _generation(found: Document) -> Generation:
         grace_until=found.get("graceUntil"),
         progress=None if progress is None else Progress(**progress),
         report=found.get("report"),
+        trouble=None if trouble is None else Trouble(**trouble),
     )

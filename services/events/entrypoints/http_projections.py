@@ -57,6 +57,15 @@ class ProgressView(Model):
     eta: Annotated[float | None, Field(description="seconds")] = None
 
 
+class TroubleView(Model):
+    """Why a rebuild did not go on."""
+
+    error: str
+    failures: Annotated[int, Field(description="in a row")]
+    at: UtcDateTime
+    again_at: Annotated[UtcDateTime | None, Field(description="absent: not before a person has looked")] = None
+
+
 class GenerationView(Model):
     """One build of a read model."""
 
@@ -69,10 +78,11 @@ class GenerationView(Model):
     lag: Annotated[int | None, Field(description="records not projected yet; absent where nothing is projected")] = None
     progress: ProgressView | None = None
     report: dict[str, Any] | None = None
+    trouble: TroubleView | None = None
 
     @classmethod
     def of(cls, generation: Generation, lag: int | None) -> Self:
-        progress = generation.progress
+        progress, trouble = generation.progress, generation.trouble
         return cls(
             number=generation.number,
             version=generation.version,
@@ -91,6 +101,9 @@ class GenerationView(Model):
                 eta=progress.eta,
             ),
             report=None if generation.report is None else dict(generation.report),
+            trouble=None
+            if trouble is None
+            else TroubleView(error=trouble.error, failures=trouble.failures, at=trouble.at, again_at=trouble.again_at),
         )
 
 

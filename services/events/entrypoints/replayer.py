@@ -6,19 +6,27 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
+from math import inf
 from typing import Final
 
-from services.events.ports import GenerationStore, LeaseStore
+from services.events.ports import Generation, GenerationStore, LeaseStore, Trouble
 from services.events.projector import Pace, Projector
 from services.events.rebuild import Rebuild, is_unfinished
-from services.kit.errors import PermanentError, RefusedHere, TransientError
+from services.kit.clock import Clock
+from services.kit.errors import MailroomError, PermanentError, RefusedHere, TransientError
 from services.kit.logs import get_logger
+from services.kit.redaction import redact_text
+from services.kit.retry import Backoff
 
 log = get_logger(__name__)
 
 BACKFILL: Final = Pace(most=100_000, wait=0.2, fresh=True)
 """A partition is read in chunks that hold most messages whole, so that each document is written about once."""
 LOOK_SECONDS: Final = 1.0
+_ERROR_CHARACTERS: Final = 500
+_TOLD_OTHERWISE: Final = frozenset({"differs", "abandoned"})
+"""Reasons for which a rebuild ends that its report or stage tells."""
 
 
 async def backfill(
@@ -65,28 +73,63 @@ async def until_input_ends() -> None:
 
 
 class RebuildsFound:
-    """Runs each rebuild that somebody has asked for (`created`) or left unfinished, one after the other."""
+    """Runs each rebuild that somebody has asked for (`created`) or left unfinished, one after the other.
 
-    def __init__(self, store: GenerationStore, rebuild: Callable[[], Rebuild]) -> None:
+    One that fails is tried again, after 1 s and up to 60 s; its generation tells meanwhile why.
+    """
+
+    def __init__(self, store: GenerationStore, rebuild: Callable[[], Rebuild], clock: Clock) -> None:
         self._store = store
         self._rebuild = rebuild
-        self._given_up: set[int] = set()
+        self._clock = clock
+        self._not_before: dict[int, float] = {}
+        self._backoff = Backoff(first=1.0, most=60.0)
 
     async def turn(self) -> float:
-        """Work on one if there is one; how long to rest after it."""
+        """Work on one if there is one; how long to rest after it. Raises TransientError: the store is away."""
         active = (await self._store.pointer()).active
         for generation in await self._store.list():
-            number = generation.number
-            if active is not None and is_unfinished(generation, active) and number not in self._given_up:
-                await self._run(number)
+            wanted = active is not None and is_unfinished(generation, active)
+            if wanted and self._clock.monotonic() >= self._not_before.get(generation.number, 0.0):
+                await self._run(generation)
                 break
         return LOOK_SECONDS
 
-    async def _run(self, number: int) -> None:
+    async def _run(self, generation: Generation) -> None:
+        number = generation.number
+        if generation.trouble is not None and generation.trouble.again_at is None:
+            await self._store.note_trouble(number, None)  # an operator has started this process anew
         try:
             await self._rebuild().run(number)
         except RefusedHere:
             return  # another process does it
         except PermanentError as error:
-            self._given_up.add(number)
+            self._not_before[number] = inf
             log.error("rebuild stopped: an operator must look at it", generation=number, reason=str(error))  # noqa: TRY400
+            if error.reason not in _TOLD_OTHERWISE:
+                await self._note(generation, error, None)
+        except TransientError as error:
+            log.warning("rebuild waits, it goes on where it was", generation=number, reason=str(error))
+            await self._note(generation, error, self._put_off(generation))
+        except Exception as error:
+            log.exception("rebuild failed, it is tried again where it was", generation=number)
+            await self._note(generation, error, self._put_off(generation))
+        else:
+            await self._store.note_trouble(number, None)
+
+    def _put_off(self, generation: Generation) -> float:
+        seconds = self._backoff.delay(_failures(generation) + 1)
+        self._not_before[generation.number] = self._clock.monotonic() + seconds
+        return seconds
+
+    async def _note(self, generation: Generation, error: Exception, seconds: float | None) -> None:
+        told = str(error) if isinstance(error, MailroomError) else f"{type(error).__name__}: {error}"
+        now = self._clock.now()
+        again_at = None if seconds is None else now + timedelta(seconds=seconds)
+        trouble = Trouble(redact_text(told)[:_ERROR_CHARACTERS], _failures(generation) + 1, now, again_at)
+        with suppress(TransientError):  # the store itself is what is away
+            await self._store.note_trouble(generation.number, trouble)
+
+
+def _failures(generation: Generation) -> int:
+    return 0 if generation.trouble is None else generation.trouble.failures
