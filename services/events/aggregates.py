@@ -78,24 +78,38 @@ class Aggregates:
         self._cache.clear()
 
     async def apply(self, records: Sequence[LogRecord], *, fresh: bool = False) -> None:
+        """Bring the documents to the union of what they hold and `records`; they and the marks are durable at the end.
+
+        Takes and raises what `write` does.
+        """
+        await self.mark(await self.write(records, fresh=fresh))
+
+    async def mark(self, buckets: Iterable[str]) -> None:
+        """Have the statistics of these buckets made anew. Raises Unavailable when MongoDB cannot be reached."""
+        await self._models.mark_dirty(sorted(buckets))
+
+    async def write(self, records: Sequence[LogRecord], *, fresh: bool = False) -> set[str]:
         """Bring the documents to the union of what they hold and `records`; durable when this returns.
 
         Args:
             records: of any partitions, in any order, applied before or not.
             fresh: the documents are probably not there yet: insert before reading. A wrong guess costs time only.
 
+        Returns:
+            The buckets of all aggregates that `records` tell of, changed or not: `mark` them before the checkpoint.
+
         Raises:
-            Unavailable: MongoDB or the parking lot cannot be reached; apply the same records again.
+            Unavailable: MongoDB or the parking lot cannot be reached; write the same records again.
             Flood: too many bad records.
         """
         try:
             with _undisturbed():
-                await self._apply(records, fresh=fresh)
+                return await self._write_all(records, fresh=fresh)
         except BaseException:
             self.forget()  # what was written is not known
             raise
 
-    async def _apply(self, records: Sequence[LogRecord], *, fresh: bool) -> None:
+    async def _write_all(self, records: Sequence[LogRecord], *, fresh: bool) -> set[str]:
         groups: Groups = {}
         for record in records:
             known = groups.get(record.key)
@@ -116,16 +130,16 @@ class Aggregates:
                 await self._fold(items)
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write(items, buckets))
+                writing = asyncio.create_task(self._write_slice(items, buckets))
             if writing is not None:
                 await writing
         finally:
             if writing is not None and not writing.done():
                 await asyncio.wait({writing})
-        await self._models.mark_dirty(sorted(buckets))
         if not poison:
             self._aside.went_through()
         self._metrics.inc(PROJECTED_EVENTS, len(records), **self._labels)
+        return buckets
 
     async def _park_keyless(self, records: list[LogRecord]) -> int:
         for record in records:
@@ -216,7 +230,7 @@ class Aggregates:
         engagement = self._projection.engagement
         return sum(event.type in engagement for event in events) > self._inline
 
-    async def _write(self, items: list[_Item], buckets: set[str]) -> None:
+    async def _write_slice(self, items: list[_Item], buckets: set[str]) -> None:
         todo, rounds = items, 0
         while todo:
             rounds = _once_more(rounds)

@@ -89,6 +89,11 @@ class LeaseKeeper:
             self._metrics.inc(FENCED, len(lost), projection=self._labels["projection"])
             self._drop([each for each in lost if each in self.held], "fenced at the checkpoint")
 
+    @property
+    def has_surplus(self) -> bool:
+        """Whether `give_back` has anything to do."""
+        return self._surplus > 0
+
     async def give_back(self) -> None:
         """Give back what is more than our share. To be called when nothing read is unrecorded."""
         surplus, self._surplus = self._surplus, 0

@@ -1,7 +1,8 @@
-"""The projector of one generation: read → apply → checkpoint, over the partitions whose leases it holds.
+"""The projector of one generation: read → apply → close, over the partitions whose leases it holds.
 
 The order of effects is documents, statistics marks, checkpoint, Kafka's offset. A crash between two of them repeats
-what came before: applying is idempotent, and nothing is marked as done before it is.
+what came before: applying is idempotent, and nothing is marked as done before it is. Marks and checkpoint are made
+while the next batch is read and applied.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.events.aggregates import Aggregates
+from services.events.closing import Closing
 from services.events.leases import LeaseKeeper
 from services.events.ports import Log, LogRecord
 from services.kit.clock import Clock
@@ -78,6 +80,8 @@ class Projector:
         self._pace = pace
         self._begins = begins
         self._tells_kafka = tells_kafka
+        self._closing = Closing(self._close)
+        self._begun: set[int] = set()  # partitions of which something was applied since they were assigned
         self._stopping = asyncio.Event()
         self._progress = Progress(clock)
         self._committed_at = 0.0
@@ -105,6 +109,9 @@ class Projector:
                     while not self._stopping.is_set():
                         await self._turn()
                         failures = 0
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(3):
+                            await self._closing.settle()
                 except TransientError as error:
                     failures += 1
                     self._progress.waiting(str(error))
@@ -119,6 +126,7 @@ class Projector:
                     log.exception("projector failed, starting anew from the checkpoints", name=self._name)
                     await self._pause(backoff.delay(failures))
                 finally:
+                    await self._closing.drop()
                     await self._log.stop()
         finally:
             keeping.cancel()
@@ -131,10 +139,13 @@ class Projector:
     async def _turn(self) -> None:
         keeper = self._keeper
         if keeper.changed:
+            await self._closing.settle()
             keeper.changed = False
             self._aggregates.forget()
+            self._begun.clear()
             self._log.assign({each: lease.next for each, lease in keeper.held.items()})
         if not keeper.held or self.paused:
+            await self._closing.settle()
             self._progress.idle()
             await self._pause(self._pace.wait)
         else:
@@ -144,27 +155,40 @@ class Projector:
             if batches:
                 await self._apply(batches)
             else:
+                await self._closing.settle()
                 await self._skip_invisible()
                 self._progress.idle()
-        await keeper.give_back()
+        if keeper.has_surplus:
+            await self._closing.settle()
+            await keeper.give_back()
         await self._tell_kafka()
         self._metrics.set(PARTITIONS_BLOCKED, len(self._log.blocked()), group=self._name)
 
     async def _apply(self, batches: dict[int, list[LogRecord]]) -> None:
         records = [record for batch in batches.values() for record in batch]
         begins = self._begins() if self._pace.fresh else {}
-        fresh = bool(begins) and all(self._keeper.held[each].next == begins.get(each) for each in batches)
+        fresh = bool(begins) and all(
+            each not in self._begun and self._keeper.held[each].next == begins.get(each) for each in batches
+        )
         started = time.perf_counter()
-        await self._aggregates.apply(records, fresh=fresh)
-        applied = time.perf_counter()
-        await self._keeper.checkpoint({each: batch[-1].offset + 1 for each, batch in batches.items()})
-        self._progress.progressed()
-        done = time.perf_counter()
-        self._metrics.observe(PROJECTION_BATCH_SECONDS, applied - started, projection=self._name, step="apply")
-        self._metrics.observe(PROJECTION_BATCH_SECONDS, done - applied, projection=self._name, step="checkpoint")
+        buckets = await self._aggregates.write(records, fresh=fresh)
+        self._metrics.observe(
+            PROJECTION_BATCH_SECONDS, time.perf_counter() - started, projection=self._name, step="apply"
+        )
+        self._begun.update(batches)
         oldest = min(batch[0].timestamp for batch in batches.values())
         delay = max(0.0, self._clock.now().timestamp() - oldest / 1000)
         self._metrics.observe(PROJECTION_DELAY_SECONDS, delay, projection=self._name)
+        await self._closing.add(buckets, {each: batch[-1].offset + 1 for each, batch in batches.items()}, len(records))
+
+    async def _close(self, buckets: list[str], positions: dict[int, int]) -> None:
+        started = time.perf_counter()
+        await self._aggregates.mark(buckets)
+        await self._keeper.checkpoint(positions)
+        self._progress.progressed()
+        self._metrics.observe(
+            PROJECTION_BATCH_SECONDS, time.perf_counter() - started, projection=self._name, step="close"
+        )
 
     async def _skip_invisible(self) -> None:
         """Records that only transactions see lie at the end: the checkpoint moves over them too."""
@@ -175,7 +199,7 @@ class Projector:
             for each, position in at.items()
             if position is not None and each in held and position > held[each].next
         }
-        if moved and not self._keeper.changed:
+        if moved and not self._keeper.changed and self._closing.is_settled:
             await self._keeper.checkpoint(moved)
 
     async def _tell_kafka(self) -> None:
