@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pymongo import MongoClient
 
 from deploy.local.site import ROOT
 from deploy.local.stack import Stack
@@ -176,3 +177,63 @@ def test_a_rebuild_is_watched_to_its_end_and_rolled_back(caller: httpx.Client, m
     assert told(mailroom("rebuild", "rollback", "email_log", "--yes", "--json"))["number"] == plan["active"]
     assert status(caller, message_id) == "delivered"
     assert mailroom("rebuild", "pause", "email_log").returncode == 1  # there is none to pause
+
+
+@pytest.fixture
+def tampered(stack: Stack, caller: httpx.Client, mailroom: Mailroom) -> Callable[[], str]:
+    """Makes a document of the active generation something that the log does not say; its id."""
+    url = f"mongodb://127.0.0.1:{stack.site.ports['mongo']}/?directConnection=true"
+
+    def tamper() -> str:
+        message_id = send(caller, "success@simulator.amazonses.com")
+        until(lambda: status(caller, message_id) == "delivered")
+        active = told(mailroom("rebuild", "status", "email_log", "--json"))["active"]
+        client: MongoClient[dict[str, Any]] = MongoClient(url)
+        with client:
+            live = client["mailroom_events"][f"email_log__g{active}"]
+            assert live.update_one({"_id": message_id}, {"$set": {"subject": "not in the log"}}).modified_count == 1
+        return message_id
+
+    return tamper
+
+
+def test_a_generation_that_differs_is_accepted_by_an_operator(
+    tampered: Callable[[], str], caller: httpx.Client, mailroom: Mailroom
+) -> None:
+    message_id = tampered()
+    before = told(mailroom("rebuild", "status", "email_log", "--json"))
+    refused = mailroom("rebuild", "start", "email_log", "--json")
+    assert refused.returncode == 1, refused.stdout
+    assert "differs from the live one" in refused.stderr
+    built = json.loads(refused.stdout)
+    assert (built["report"]["differing"], built["report"]["examples"]) == (1, [message_id])
+    assert subject(caller, message_id) == "not in the log"
+    words = ("rebuild", "accept", "email_log", str(built["number"]))
+    assert mailroom(*words).returncode == 1, "without --yes nobody was there to say yes"
+    assert told(mailroom(*words, "--yes", "--json"))["stage"] == "active"
+    after = told(mailroom("rebuild", "status", "email_log", "--json"))
+    assert (after["active"], after["previous"]) == (built["number"], before["active"])
+    assert subject(caller, message_id) == "A test"
+    assert mailroom("rebuild", "accept", "email_log", "9999", "--yes").returncode == 1
+
+
+def test_a_generation_that_differs_is_abandoned_by_an_operator(
+    tampered: Callable[[], str], caller: httpx.Client, mailroom: Mailroom
+) -> None:
+    message_id = tampered()
+    before = told(mailroom("rebuild", "status", "email_log", "--json"))
+    built = json.loads(mailroom("rebuild", "start", "email_log", "--json").stdout)
+    words = ("rebuild", "abandon", "email_log", str(built["number"]))
+    assert mailroom(*words).returncode == 1, "without --yes nobody was there to say yes"
+    assert told(mailroom(*words, "--yes", "--json"))["stage"] == "abandoned"
+    after = told(mailroom("rebuild", "status", "email_log", "--json"))
+    assert (after["active"], after["previous"]) == (before["active"], before["previous"])
+    assert subject(caller, message_id) == "not in the log"
+    active = ("rebuild", "abandon", "email_log", str(after["active"]), "--yes")
+    assert mailroom(*active).returncode == 1, "what is read cannot be given up"
+    assert told(mailroom("rebuild", "start", "email_log", "--detach", "--json"))["number"] > built["number"]
+
+
+def subject(caller: httpx.Client, message_id: str) -> str:
+    found: str = caller.get(f"/api/email/{message_id}").json()["data"]["subject"]
+    return found
