@@ -14,6 +14,7 @@ REGISTRY = "contracts/registry.py"
 _INGEST = "tests/integration/email/test_ingest.py::"
 _TRANSLATOR = "tests/unit/email_service/test_translator.py::"
 _INTAKE = "tests/unit/email_service/test_intake.py::"
+_CONTENT = "tests/unit/email_service/test_sender_content.py::"
 _BATCH = "tests/unit/kit/test_kafka_batch.py::"
 _ASSIGNMENT = "tests/unit/kit/test_kafka_assignment.py::"
 _LOOP = "tests/integration/kafka/test_loop.py::"
@@ -203,6 +204,22 @@ KEEPING: tuple[Mutation, ...] = (
         '        return Park(error.reason, kind="poison", detail=error.detail)\n    data = envelope.data',
         "        raise\n    data = envelope.data",
         (_INTAKE + "test_bad_commands_are_parked_and_their_neighbours_go_on",),
+    ),
+    Mutation(
+        "8i",
+        "a mail whose content cannot be had holds up the mails beside it",
+        "services/email/entrypoints/sender_content.py",
+        "            if work.held.message_id in errors:\n",
+        "            if errors:\n",
+        (_CONTENT + "test_one_waits_and_all_others_are_sent_urgent_ones_too",),
+    ),
+    Mutation(
+        "8j",
+        "a body that cannot be read fails its mail though it is stored",
+        "services/email/adapters/content.py",
+        "            except TransientError as error:\n                return error\n",
+        "            except TransientError:\n                return None\n",
+        ("tests/ports/test_content_store.py::test_each_content_is_got_by_itself",),
     ),
     Mutation(
         "10a",
