@@ -189,6 +189,10 @@ class ContentStore(Protocol):
         """A stream names these: they leave the review and live for their category's retention from the times given."""
         ...
 
+    async def end_retention(self, limit: int) -> int:
+        """Delete up to `limit` contents whose retention is over and that do not go by themselves; returns how many."""
+        ...
+
     async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
         """Delete those of `keys` that were not put again since `touched_before`; returns how many went.
 

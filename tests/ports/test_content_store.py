@@ -202,6 +202,24 @@ async def test_what_is_kept_has_an_end_by_category_and_by_when_its_mail_is_over(
     }
 
 
+async def test_what_lies_in_s3_ends_with_its_retention_too(place: Place) -> None:
+    refs = await place.store.put_many([new(LARGE), new(LARGE, OTHER), new(SMALL, OTHER)])
+    now = place.clock.now()
+    keys = [ContentKey(MESSAGE, refs[0].ref), ContentKey(OTHER, refs[1].ref), ContentKey(OTHER, refs[2].ref)]
+    await place.store.keep(dict(zip(keys, [now, now + timedelta(seconds=1), now], strict=True)))
+    place.clock.move(RETENTION["notification"].total_seconds())
+    calls = Counting(place.s3)
+    away = MongoContentStore(place.database, calls, place.bucket, KeyRing.from_secret(SECRET), place.clock)
+    calls.broken = True
+    with pytest.raises(Unavailable):
+        await away.end_retention(10)
+    assert len(await place.objects()) == 2
+    assert [await place.store.end_retention(10) for _ in range(2)] == [1, 0]
+    (name,) = await place.objects()
+    assert OTHER in name
+    assert await place.database["contents"].count_documents({}) == 2, "the small one is MongoDB's to remove"
+
+
 async def test_what_the_buckets_rule_could_delete_too_early_lies_in_mongodb(place: Place) -> None:
     soon, late = place.clock.now() + OBJECT_HORIZON, place.clock.now() + OBJECT_HORIZON + timedelta(seconds=1)
     await place.store.put_many([new(LARGE, needed_until=soon), new(LARGE, OTHER, needed_until=late)])
@@ -344,6 +362,12 @@ class Counting:
         if self.broken:
             raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
         return await self._client.get_object(**arguments)
+
+    async def delete_objects(self, **arguments: Any) -> Any:
+        self.count += 1
+        if self.broken:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+        return await self._client.delete_objects(**arguments)
 
 
 async def test_a_store_that_is_away_says_so(place: Place) -> None:

@@ -1,15 +1,15 @@
 """Contents of mails, encrypted, in MongoDB up to 200 kB and in S3 above that.
 
 One document per (message id, sha256), insert-only: `{_id, messageId, category, kind, size, touchedAt, kept, sealed |
-object, expiresAt?}`. What is kept lives until `expiresAt`, its category's retention after its mail is over: MongoDB's
-TTL index removes the document. An object belongs to one document only (its key holds a random part), so that deleting
-for one never takes what another has just stored.
+object, expiresAt? | endsAt?}`. What is kept lives for its category's retention after its mail is over: until
+`expiresAt`, when MongoDB's TTL index removes it, or where there is an object until `endsAt`, when a sweep removes both. An object
+belongs to one document only (its key holds a random part), so that deleting for one never takes what another has just
+stored.
 
-The bucket has one lifecycle rule, which deletes every object at an age (`ContentRetentionDays`, at least 400): objects
-whose document went by its TTL, and those that no document names after a crash between S3 and MongoDB. Nothing that is
-needed may become as old as that, so what may still be sent in more than `OBJECT_HORIZON` lies in MongoDB, whatever its
-size. Likewise the sealed bodies of commands, so that no lane waits for S3, and what S3 does not take because it is away
-or refuses us: mail goes on.
+The bucket has one lifecycle rule, which deletes every object at an age (`ContentRetentionDays`, at least 400): it is
+there for objects that no document names, after a crash between S3 and MongoDB. Nothing that is needed may become as old
+as that, so what may still be sent in more than `OBJECT_HORIZON` lies in MongoDB, whatever its size. Likewise the sealed
+bodies of commands, so that no lane waits for S3, and what S3 does not take because it is away or refuses us.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class MongoContentStore:
             await self._contents.create_index([("kept", ASCENDING), ("touchedAt", ASCENDING)], name="review")
             await self._contents.create_index([("category", ASCENDING), ("touchedAt", ASCENDING)], name="category")
             await self._contents.create_index([("expiresAt", ASCENDING)], name="retention", expireAfterSeconds=0)
+            await self._contents.create_index([("endsAt", ASCENDING)], name="objects", sparse=True)
 
     async def put_many(self, items: Sequence[NewContent]) -> list[ContentRef]:
         """Store all, durable when it returns; see the port."""
@@ -120,11 +121,7 @@ class MongoContentStore:
         with foreign_errors():
             await self._contents.delete_many({**chosen, "object": {"$exists": False}})
             large = await self._contents.find(chosen, {"object": 1}).to_list(None)
-        names = {document["_id"]: document["object"] for document in large if "object" in document}
-        if names:
-            await self._objects.delete(list(names.values()))
-            with foreign_errors():
-                await self._contents.delete_many({"_id": {"$in": list(names)}})
+        await self._delete_large([document for document in large if "object" in document])
 
     async def to_review(
         self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
@@ -156,15 +153,30 @@ class MongoContentStore:
                 for category, period in self._retention.items()
             ]
         }
-        keeping = [
-            UpdateOne(
-                {"_id": _id(key.message_id, key.ref), "kept": False},
-                [{"$set": {"kept": True, "expiresAt": {"$add": [begin, {"$switch": lasts}]}}}],
+        inline = {"$eq": [{"$type": "$object"}, "missing"]}
+        keeping: list[UpdateOne] = []
+        for key, begin in since.items():
+            end = {"$add": [begin, {"$switch": lasts}]}
+            ends = {
+                "expiresAt": {"$cond": [inline, end, "$$REMOVE"]},
+                "endsAt": {"$cond": [inline, "$$REMOVE", end]},
+            }
+            keeping.append(
+                UpdateOne({"_id": _id(key.message_id, key.ref), "kept": False}, [{"$set": {"kept": True, **ends}}])
             )
-            for key, begin in since.items()
-        ]
         with foreign_errors():
             await self._contents.bulk_write(keeping, ordered=False)
+
+    async def end_retention(self, limit: int) -> int:
+        """Delete objects whose retention is over, then their documents; see the port."""
+        with foreign_errors():
+            over = (
+                await self._contents.find({"endsAt": {"$lte": self._clock.now()}}, {"object": 1})
+                .limit(limit)
+                .to_list(None)
+            )
+        await self._delete_large(over)
+        return len(over)
 
     async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
         """Delete those that were not put again since; the document first, so that a late put stores it anew.
@@ -272,6 +284,13 @@ class MongoContentStore:
         except PermanentError as error:
             log.warning("content.cannotBeOpened", aggregate_id=message_id, reason=error.reason)
             return None
+
+    async def _delete_large(self, documents: Sequence[Document]) -> None:
+        """The objects first: while S3 is away their documents stay, and the next try finds them."""
+        if documents:
+            await self._objects.delete([document["object"] for document in documents])
+            with foreign_errors():
+                await self._contents.delete_many({"_id": {"$in": [document["_id"] for document in documents]}})
 
     async def _let_go(self, names: Sequence[str]) -> None:
         """Delete objects that no document names. Those that S3 keeps now go by the bucket's rule."""

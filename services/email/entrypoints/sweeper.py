@@ -1,4 +1,4 @@
-"""Contents that nobody needs: stored and named by no stream, or of category auth when all is over.
+"""Contents that nobody needs: named by no stream, of category auth when all is over, or beyond their retention.
 
 What a stream names is kept for its category's retention, which begins when its mail is over: now, or when it expires
 where it may still be sent. Bodies that the HTTP door sealed for a command that no intake
@@ -46,7 +46,7 @@ class Sweeper:
         """Sweep until told to stop."""
         while not stopping.is_set():
             more, trouble = False, ""
-            for sweep in (self.sweep_unnamed, self.sweep_auth):
+            for sweep in (self.sweep_unnamed, self.sweep_auth, self.sweep_ended):
                 try:
                     more |= await sweep()
                 except TransientError as error:
@@ -90,6 +90,10 @@ class Sweeper:
         }
         await self._contents.delete_messages(sorted(over))
         return len(found) == BATCH and bool(over)
+
+    async def sweep_ended(self) -> bool:
+        """Delete what has outlived its retention; whether there is more. Raises TransientError."""
+        return await self._contents.end_retention(BATCH) == BATCH
 
     async def _with_messages(self, found: Sequence[StoredContent]) -> list[tuple[StoredContent, Held | PermanentError]]:
         messages = await self._streams.load_many({content.key.message_id for content in found}) if found else {}

@@ -12,6 +12,7 @@ from typing import Any
 from contracts.email.commands import SendEmail
 from contracts.email.values import Category, ContentRef
 from contracts.recipients.events import SuppressionReason
+from services.email.adapters.content import RETENTION
 from services.email.domain.commands import Request
 from services.email.domain.content import MessageContent, SealedBody
 from services.email.domain.message import Policy
@@ -94,6 +95,7 @@ class MemoryContents:
         self._answer()
         for key in [key for key in self.kept if key.message_id in message_ids]:
             del self.kept[key]
+            self.since.pop(key, None)
 
     async def to_review(
         self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
@@ -115,11 +117,20 @@ class MemoryContents:
                 self.kept[key] = (stored, data, True)
                 self.since[key] = begin
 
+    async def end_retention(self, limit: int) -> int:
+        self._answer()
+        now = self._clock.now()
+        over = [key for key, since in self.since.items() if since + RETENTION[self.kept[key][0].category] <= now]
+        for key in over[:limit]:
+            del self.kept[key], self.since[key]
+        return len(over[:limit])
+
     async def discard(self, keys: Sequence[ContentKey], touched_before: datetime) -> int:
         self._answer()
         gone = [key for key in keys if key in self.kept and self.kept[key][0].touched_at < touched_before]
         for key in gone:
             del self.kept[key]
+            self.since.pop(key, None)
         return len(gone)
 
     def _answer(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,9 +19,10 @@ from services.email.domain.routing import Offer, choose
 from services.email.entrypoints.sender_work import Limits
 from services.email.entrypoints.sweeper import COMMANDS_KEPT, UNNAMED_FOR, Sweeper
 from services.email.ports import NewContent
+from services.kit.errors import Unavailable
 from services.kit.health import Progress
 from services.kit.testing import FakeClock
-from tests.unit.email_service.fakes import Post
+from tests.unit.email_service.fakes import Post, until
 from tests.unit.email_service.mail import REFUSED, SILENCE, SUSPENDED, THROTTLED, UNCALLED, YES
 
 UNREACHABLE = Rejected("connectionFailed", "refused", "unreachable")
@@ -183,6 +185,36 @@ async def test_content_is_kept_from_when_its_mail_is_over() -> None:
     await sweeper.sweep_unnamed()
     since = {key.message_id: begin for key, begin in post.contents.since.items()}
     assert since == {planned: in_a_year + timedelta(days=3), over: clock.now()}
+    clock.move(timedelta(days=91).total_seconds())
+    assert not await sweeper.sweep_ended()
+    assert {key.message_id for key in post.contents.kept} == {planned}, "it is not sent yet"
+    clock.move(timedelta(days=367).total_seconds())
+    await sweeper.sweep_ended()
+    assert post.contents.kept == {}
+
+
+async def test_a_sweep_that_fails_keeps_no_other_from_its_work() -> None:
+    clock = FakeClock()
+    post = Post(clock=clock)
+    sweeper = Sweeper(post.streams, post.contents, clock, Progress(clock))
+    (message_id,) = await post.queue(category="auth", expires_at=clock.now() + timedelta(seconds=1))
+    clock.move(60)
+    await _expire(post, message_id)
+
+    async def unnamed() -> bool:
+        raise Unavailable("S3", "away")
+
+    sweeper.sweep_unnamed = unnamed  # type: ignore[method-assign]
+    stopping = asyncio.Event()
+    running = asyncio.create_task(sweeper.run(stopping))
+
+    async def swept() -> bool:
+        return post.contents.kept == {}
+
+    await until(swept)
+    assert not running.done()
+    stopping.set()
+    await running
 
 
 async def test_what_is_put_again_meanwhile_is_not_swept() -> None:
