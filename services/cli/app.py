@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from services.cli import contracts, explain, lag, parked, rebuild, sends, settings, templates, token, topics, why
+from services.cli import contracts, explain, lag, parked, rebuild, sends, settings, skip, templates, token, topics, why
 
 REFUSED, AWAY, BUG, SETTINGS, INTERRUPTED = 1, 3, 70, 78, 130
 DEBUG = "MAILROOM_DEBUG"
@@ -85,5 +85,6 @@ app.add_typer(parked.app, name="parked")
 app.add_typer(why.app, name="why")
 app.add_typer(rebuild.app, name="rebuild")
 app.command("lag")(lag.lag)
+app.command("skip")(skip.skip)
 app.command("token")(token.token)
 app.command("settings")(settings.settings)

@@ -14,12 +14,14 @@ from typing import Any
 
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock, SystemClock
+from services.kit.errors import MailroomError
 from services.kit.kafka.assignment import Assignment
 from services.kit.kafka.batch import BatchRunner
 from services.kit.kafka.bounded import bounded
 from services.kit.kafka.health import LoopHealth, PartitionHealth
 from services.kit.kafka.records import DONE, BatchHandler, Done, Outcome, Park, Partition, Record, Retry
 from services.kit.kafka.session import ConsumerSession, Limits
+from services.kit.kafka.stepping_over import ordered_offset
 from services.kit.logs import get_logger
 from services.kit.metrics import BREAKER_OPEN, CONSUMER_LAG, CONSUMER_RESTARTS, PARTITIONS_BLOCKED, Metrics
 from services.kit.parking import ParkingLot
@@ -82,6 +84,7 @@ class ConsumerLoop:
             connection: further options of aiokafka's clients, for instance `client_id` or TLS.
         """
         self.group = group
+        self._parking = parking
         self._topics = frozenset(topics)
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
@@ -245,8 +248,19 @@ class ConsumerLoop:
                 lag = float(p.lag or 0)
                 self._metrics.set(CONSUMER_LAG, lag, group=self.group, topic=p.topic, partition=str(p.partition))
             shown = current
+            for p in health.partitions:
+                if p.blocked:
+                    await self._step_over_if_told(p)
             with suppress(TimeoutError):
                 await bounded(self._stopping.wait(), _REPORT_SECONDS)
+
+    async def _step_over_if_told(self, blocked: PartitionHealth) -> None:
+        with suppress(MailroomError):  # the parking lot is away: it is looked at again in a second
+            word = f"{self.group}|{blocked.topic}|{blocked.partition}|{blocked.position}"
+            to_offset = ordered_offset(await self._parking.show(word))
+            if to_offset is not None:
+                with suppress(ValueError):  # it was taken away, or could be read, meanwhile
+                    self.skip(blocked.topic, blocked.partition, to_offset)
 
 
 def _with_batch(limits: Limits, batch: int) -> Limits:

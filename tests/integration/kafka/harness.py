@@ -121,13 +121,17 @@ class Cluster:
                 batch.close()
                 await (await producer.send_batch(batch, topic, partition=partition))
 
-    async def put_unreadable(self, topic: str, partition: int, readable_before: int = 0) -> None:
-        """A batch that aiokafka cannot decode: its last record has a header key that is not UTF-8."""
+    async def put_unreadable(
+        self, topic: str, partition: int, readable_before: int = 0, readable_after: int = 0
+    ) -> None:
+        """A batch that aiokafka cannot decode: one of its records has a header key that is not UTF-8."""
         async with self.producer() as producer:
             batch = producer.create_batch()
             for n in range(readable_before):
                 batch.append(timestamp=None, key=b"k", value=b"fine %d" % n, headers=[])
             batch.append(timestamp=None, key=b"k", value=b"bad", headers=[("ZZZZ", b"x")])
+            for n in range(readable_after):
+                batch.append(timestamp=None, key=b"k", value=b"fine %d" % n, headers=[])
             raw = bytearray(batch._build())
             at = raw.rindex(b"ZZZZ")
             raw[at : at + 4] = b"\xff\xfe\xfd\xfc"

@@ -1,15 +1,20 @@
 """Records that nobody expects: what arrives as it is, and what cannot be read at all."""
 
+import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 from aiokafka import TopicPartition
 
+from services.kit.errors import PermanentError
 from services.kit.kafka import reading
 from services.kit.kafka.broker import LARGEST_RECORD_BYTES
 from services.kit.kafka.codec import decode
 from services.kit.kafka.consumer_loop import DONE, ConsumerLoop, Outcome, Record
+from services.kit.kafka.records import Partition
+from services.kit.kafka.stepping_over import fetch_batch, standing, step_over_order, why_unreadable
 from services.kit.testing.parking import MemoryParkingLot
 from tests.integration.kafka.harness import Cluster, Judge, Ledger, new_group, new_loop, running, until
 
@@ -107,6 +112,44 @@ async def test_an_unreadable_batch_blocks_only_its_partition_until_an_operator_s
         await cluster.await_committed(group, topic)
     assert (topic, 1, 34) not in ledger.counts
     assert set(ledger.counts.values()) == {1}
+
+
+async def test_what_an_operator_parked_is_stepped_over_to_the_end_of_its_batch(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "UNREADABLE_PAUSE", 0.5)
+    topic, group, ledger, lot = await cluster.topic(1), new_group(), Ledger(), MemoryParkingLot()
+    where = Partition(topic, 0)
+    await cluster.put(topic, 0, b"before")
+    await cluster.put_unreadable(topic, 0, readable_before=2, readable_after=2)  # offsets 1 to 5; 3 is the bad one
+    await cluster.put(topic, 0, b"after")
+    assert await standing(cluster.bootstrap, group, where) == 0
+    loop = new_loop(cluster, group, [topic], ledger.handler, lot)
+    async with running(loop):
+        await until(partial(blocked, loop))
+        assert ledger.handled == 3
+        await until(lambda: loop.health().partitions[0].position == 3)
+        assert await standing(cluster.bootstrap, group, where) == 3
+        batch = await fetch_batch(cluster.bootstrap, where, 3)
+        assert (batch.first, batch.last) == (1, 5)
+        assert batch.raw.count(b"fine") == 4
+        assert await why_unreadable(cluster.bootstrap, where, 3) == "UnicodeDecodeError"
+        assert await why_unreadable(cluster.bootstrap, where, 0) == ""
+        assert await why_unreadable(cluster.bootstrap, where, 6) == ""
+        with pytest.raises(PermanentError, match="nothing at offset"):
+            await fetch_batch(cluster.bootstrap, where, 7)
+        await lot.park([step_over_order(group, where, 2, batch, "operator:test", datetime.now(UTC))])
+        await asyncio.sleep(2)
+        assert blocked(loop), "that was a word on another offset"
+        order = step_over_order(group, where, 3, batch, "operator:test", datetime.now(UTC))
+        await lot.park([order])
+        await until(lambda: ledger.handled == 4)
+        await until(lambda: loop.health().healthy)
+        await cluster.await_committed(group, topic)
+    assert set(ledger.counts) == {(topic, 0, 0), (topic, 0, 1), (topic, 0, 2), (topic, 0, 6)}
+    kept = await lot.show(order.id)
+    assert kept is not None
+    assert (kept.reason, kept.raw) == ("skippedByOperator", batch.raw)
 
 
 async def test_a_blocked_partition_stays_blocked_for_the_next_member_too(
