@@ -2,9 +2,9 @@
 
 One document per (message id, sha256), insert-only: `{_id, messageId, category, kind, size, touchedAt, kept, sealed |
 object, expiresAt? | endsAt?}`. What is kept lives for its category's retention after its mail is over: until
-`expiresAt`, when MongoDB's TTL index removes it, or where there is an object until `endsAt`, when a sweep removes both. An object
-belongs to one document only (its key holds a random part), so that deleting for one never takes what another has just
-stored.
+`expiresAt`, when MongoDB's TTL index removes it, or where there is an object until `endsAt`, when a sweep removes both.
+An object belongs to one document only (its key holds a random part), so that deleting for one never takes what another
+has just stored.
 
 The bucket has one lifecycle rule, which deletes every object at an age (`ContentRetentionDays`, at least 400): it is
 there for objects that no document names, after a crash between S3 and MongoDB. Nothing that is needed may become as old

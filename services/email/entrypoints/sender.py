@@ -285,10 +285,8 @@ class Sender:
                 await self._scheduler.give_back(leases)
             gone, self._forget = self._forget, set()
             if gone:
-                try:
+                with contextlib.suppress(TransientError):  # the sweeper deletes what is left
                     await self._contents.delete_messages(list(gone))
-                except TransientError:
-                    self._forget |= gone
 
     async def _put_off(self, message_ids: Sequence[str], seconds: float) -> None:
         """Keep these from everybody for a while, and make room for others. Should we die, the leases run out."""
