@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from services.cli.environment import KAFKA, actor, database, key_ring, need, run
+from services.cli.environment import ENCRYPTION, KAFKA, MONGO, actor, database, key_ring, need, run
 from services.cli.output import Json, confirm, print_json, refuse, say
 
 if TYPE_CHECKING:
+    from services.events.composing import ReadingSide
     from services.kit.kafka.records import Partition
     from services.kit.kafka.stepping_over import RawBatch
-    from services.kit.mongo import Database
+    from services.kit.parking import ParkingLot
 
 FOLLOW_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.5
 
 _PROJECTION: Final = "events.email_log"
+
+
+@dataclass(frozen=True, slots=True)
+class _InTheWay:
+    """What a reader cannot read: why, where it may go on, and the batch; None = retention has deleted it."""
+
+    why: str
+    to: int
+    batch: RawBatch | None
 
 
 def skip(
@@ -34,21 +45,21 @@ def skip(
     from services.kit.kafka.records import Partition
 
     where = Partition(topic, partition)
-    batch, why = run(_look(reader, where, offset))
-    span = f"offset {offset}" if offset == batch.last else f"offsets {offset} to {batch.last}"
+    found = run(_look(reader, where, offset))
+    kept = "Park the batch and let" if found.batch else "Nothing is left to be kept. Let"
     confirm(
-        f"{topic}/{partition} cannot be read at {offset} ({why}). Park the batch and let {reader} step over {span}, "
-        "which it will not handle?",
+        f"{topic}/{partition} cannot be read at {offset} ({found.why}). {kept} {reader} go on at {found.to}, "
+        f"without offsets {offset} to {found.to - 1}?",
         yes=yes,
     )
-    parked_id, passed = run(_step_over(reader, where, offset, batch))
+    parked_id, passed = run(_step_over(reader, where, offset, found))
     service = _service(reader)
     if json:
-        print_json({"parked": parked_id, "service": service, "goesOnAt": batch.last + 1, "passed": passed})
+        print_json({"parked": parked_id, "service": service, "goesOnAt": found.to, "passed": passed})
         return
-    say(f"parked: mailroom parked show --service {service} '{parked_id}'")
-    went = f"went on at {batch.last + 1}" if passed else f"goes on at {batch.last + 1} as soon as it runs"
-    say(f"{reader} {went}")
+    if parked_id is not None:
+        say(f"parked: mailroom parked show --service {service} '{parked_id}'")
+    say(f"{reader} {'went' if passed else 'goes'} on at {found.to}{'' if passed else ' as soon as it runs'}")
 
 
 def _service(reader: str) -> Literal["email", "events"]:
@@ -61,76 +72,80 @@ def _service(reader: str) -> Literal["email", "events"]:
     return "email"
 
 
-async def _look(reader: str, where: Partition, offset: int) -> tuple[RawBatch, str]:
-    """The batch in the way, and why it cannot be read. Ends the command unless this is what blocks the reader."""
-    from services.kit.kafka.stepping_over import fetch_batch, why_unreadable
+async def _look(reader: str, where: Partition, offset: int) -> _InTheWay:
+    """What is in the way. Ends the command unless it is this that blocks the reader."""
+    from services.kit.kafka.stepping_over import fetch_batch, first_offset, why_unreadable
 
-    bootstrap = need(KAFKA, "MAILROOM_MONGO_URL", "FILE_ENCRYPTION_KEY")[KAFKA]
+    bootstrap = need(KAFKA, MONGO, ENCRYPTION)[KAFKA]
     stands = await _stands(reader, where)
     if offset not in stands:
         told = ", ".join(map(str, sorted(stands))) or "nowhere"
         raise refuse(f"{reader} is not at {offset} of {where.topic}/{where.partition}: it stands at {told}")
+    first = await first_offset(bootstrap, where)
+    if offset < first:
+        return _InTheWay(f"the log begins at {first}", first, None)
     batch = await fetch_batch(bootstrap, where, offset)
     why = await why_unreadable(bootstrap, where, offset)
     if not why:
         raise refuse(f"{where.topic}/{where.partition} can be read at {offset}: nothing is in its way")
-    return batch, why
+    return _InTheWay(why, batch.last + 1, batch)
 
 
-async def _step_over(reader: str, where: Partition, offset: int, batch: RawBatch) -> tuple[str, bool]:
+async def _step_over(reader: str, where: Partition, offset: int, found: _InTheWay) -> tuple[str | None, bool]:
     """Park, then let the reader go on: the parked record's id, and whether it was seen to have gone on."""
-    from services.kit.kafka.stepping_over import ordered_offset, step_over_order
+    from services.cli.events_service import events_service
     from services.kit.parking_mongo import MongoParkingLot
 
-    order = step_over_order(reader, where, offset, batch, actor(), datetime.now(UTC))
-    async with database(_service(reader)) as own:
-        lot = MongoParkingLot(own, key_ring())
-        await lot.park([order])
-        if ordered_offset(await lot.show(order.id)) != batch.last + 1:
-            raise refuse(f"something else is parked as {order.id}: discarding it does not help, look at it")
-        if _service(reader) == "events":
-            await _move_leases(own, where, offset, batch)
+    if _service(reader) == "events":
+        async with events_service() as base:
+            parked_id = await _park(base.parking, reader, where, offset, found)
+            for generation, at in await _checkpoints(base.side, where):
+                if at == offset:
+                    await base.side.leases(generation).step_over(where.partition, found.to)
+    else:
+        async with database("email") as own:
+            parked_id = await _park(MongoParkingLot(own, key_ring()), reader, where, offset, found)
     loop = asyncio.get_running_loop()
     until = loop.time() + FOLLOW_SECONDS
     while offset in await _stands(reader, where):
         if loop.time() > until:
-            return order.id, False
+            return parked_id, False
         await asyncio.sleep(LOOK_SECONDS)
-    return order.id, True
+    return parked_id, True
+
+
+async def _park(lot: ParkingLot, reader: str, where: Partition, offset: int, found: _InTheWay) -> str | None:
+    from services.kit.kafka.stepping_over import ordered_offset, step_over_order
+
+    if found.batch is None:
+        return None
+    order = step_over_order(reader, where, offset, found.batch, actor(), datetime.now(UTC))
+    await lot.park([order])
+    if ordered_offset(await lot.show(order.id)) != found.to:
+        raise refuse(f"something else is parked already as {order.id}: look at it")
+    return order.id
 
 
 async def _stands(reader: str, where: Partition) -> set[int]:
     """Where the reader is in this partition: one offset, or of a projection one for each generation."""
+    from services.cli.events_service import events_service
     from services.kit.kafka.stepping_over import standing
 
     if _service(reader) == "events":
-        async with database("events") as own:
-            return {at for _, at in await _checkpoints(own, where)}
+        async with events_service() as base:
+            return {at for _, at in await _checkpoints(base.side, where)}
     return {await standing(need(KAFKA)[KAFKA], reader, where)}
 
 
-async def _checkpoints(own: Database, where: Partition) -> list[tuple[int, int]]:
+async def _checkpoints(side: ReadingSide, where: Partition) -> list[tuple[int, int]]:
     """(generation, checkpoint) of all that read this partition."""
-    from services.events.adapters.mongo_generations import MongoGenerations
-    from services.events.adapters.mongo_leases import MongoLeases
     from services.events.generations import PROJECTED
-    from services.events.projections.projection import EMAIL_LOG
 
-    if where.topic != EMAIL_LOG.topic:
+    if where.topic != side.projection.topic:
         return []
     found: list[tuple[int, int]] = []
-    for each in await MongoGenerations(own, EMAIL_LOG).list():
+    for each in await side.generations.list():
         if each.stage in PROJECTED or each.stage == "backfilling":
-            leases = await MongoLeases(own, EMAIL_LOG.name, each.number, where.topic).view()
+            leases = await side.leases(each.number).view()
             found += [(each.number, lease.next) for lease in leases if lease.partition == where.partition]
     return found
-
-
-async def _move_leases(own: Database, where: Partition, offset: int, batch: RawBatch) -> None:
-    from services.events.adapters.mongo_leases import MongoLeases
-    from services.events.projections.projection import EMAIL_LOG
-
-    for generation, at in await _checkpoints(own, where):
-        if at == offset:
-            leases = MongoLeases(own, EMAIL_LOG.name, generation, where.topic)
-            await leases.step_over(where.partition, batch.last + 1)

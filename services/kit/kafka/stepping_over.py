@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 
 from services.kit.errors import PermanentError, Unavailable
-from services.kit.kafka.offsets import start_offsets
+from services.kit.kafka.offsets import log_bounds, start_offsets
 from services.kit.kafka.records import Park, Partition, Record
 from services.kit.parking import ParkedRecord
 
@@ -87,6 +87,12 @@ async def standing(bootstrap: str, group: str, partition: Partition) -> int:
     async with _consumer(bootstrap) as consumer:
         starts = await start_offsets({"bootstrap_servers": bootstrap}, group, consumer, [partition])
     return starts[partition][0]
+
+
+async def first_offset(bootstrap: str, partition: Partition) -> int:
+    """Where the log of the partition begins. Raises Unavailable."""
+    async with _consumer(bootstrap) as consumer:
+        return (await log_bounds(consumer, [partition]))[partition][0]
 
 
 async def why_unreadable(bootstrap: str, partition: Partition, offset: int) -> str:
