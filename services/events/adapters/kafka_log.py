@@ -32,6 +32,10 @@ BLOCKED_SECONDS: Final = 30.0
 _NO_TOPIC: Final = 3
 _CALL_SECONDS: Final = 10.0
 _FETCH_BYTES: Final = 4 << 20
+_FETCH_WAIT_MS: Final = 25
+"""How long the broker holds a fetch that finds nothing. A partition whose records were just read is in no fetch until
+the one under way comes back (the client has one at a time for each broker), so its next record waits that long.
+"""
 
 
 class KafkaLog:
@@ -50,7 +54,7 @@ class KafkaLog:
             "isolation_level": "read_committed",
             "fetch_max_bytes": 4 * _FETCH_BYTES,
             "max_partition_fetch_bytes": _FETCH_BYTES,
-            "fetch_max_wait_ms": 250,
+            "fetch_max_wait_ms": _FETCH_WAIT_MS,
             "check_crcs": True,
         }
         self._consumer: AIOKafkaConsumer | None = None
@@ -166,6 +170,8 @@ class KafkaLog:
             if not found:
                 break
             gathered += found[partition]
+            if gathered[-1].offset + 1 >= (consumer.highwater(partition) or 0):
+                break  # waiting for more would only be waiting
         return {partition: gathered} if gathered else {}
 
     async def _each_alone(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[Any]]:
