@@ -132,10 +132,8 @@ class Redactor:
         redacted: dict[str, Any] = {}
         for key, value in mapping.items():
             name = key if isinstance(key, str) else str(key)
-            if value and _names_secret(name):
-                redacted[name] = REDACTED
-            else:
-                redacted[self.text(name)] = self.value(value, depth)
+            hidden = bool(value) and _names_secret(name)
+            redacted[self.text(name)] = REDACTED if hidden else self.value(value, depth)
         return redacted
 
     def text(self, text: str) -> str:

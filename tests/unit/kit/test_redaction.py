@@ -82,6 +82,10 @@ def test_nothing_is_left_in_any_structure(value: object) -> None:
         assert address not in clean
 
 
+def test_an_address_that_sounds_like_a_secret_is_shortened_all_the_same() -> None:
+    assert "jwt0@example.com" not in repr(Redactor().value({"jwt0@example.com": 1}))
+
+
 def _addresses(value: object) -> list[str]:
     if isinstance(value, dict):
         return [a for pair in value.items() for part in pair for a in _addresses(part)]
