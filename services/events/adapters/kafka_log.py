@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from services.events.ports import LogRecord
 from services.kit.clock import SystemClock
@@ -61,6 +61,8 @@ class KafkaLog:
         self._silence: Silence | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._blocked: dict[int, tuple[str, float]] = {}
+        self._suspects: set[TopicPartition] = set()
+        """Read alone, in ever smaller steps: something that cannot be read lies within the next records of each."""
         self._turn = 0
         self._all: list[TopicPartition] = []  # frozen
 
@@ -97,6 +99,7 @@ class KafkaLog:
         self._positions = {TopicPartition(self._topic, each): at for each, at in positions.items()}
         still = {each.partition for each, at in self._positions.items() if before.get(each) == at}
         self._blocked = {each: why for each, why in self._blocked.items() if each in still}
+        self._suspects.intersection_update(self._positions)
         consumer.assign(list(self._positions))
         if self._silence is not None:
             self._silence.forget()
@@ -107,12 +110,17 @@ class KafkaLog:
         consumer = self._connected()
         await self._try_blocked(consumer)
         deep: TopicPartition | None = None
+        found: dict[TopicPartition, list[Any]] = {}
         try:
             deep = self._far_behind(consumer)
             if deep is not None:
                 found = await self._gather(consumer, deep, most)
-            else:
-                found = await consumer.getmany(*self._readable(), timeout_ms=int(wait * 1000), max_records=BEHIND)
+            elif readable := self._readable():
+                found = await consumer.getmany(*readable, timeout_ms=int(wait * 1000), max_records=BEHIND)
+            elif not self._suspects:
+                await asyncio.sleep(wait)
+            for partition in sorted(self._suspects):
+                found |= await self._alone(consumer, partition)
         except IllegalStateError:
             return {}  # assigned anew meanwhile
         except Exception as error:  # noqa: BLE001 - whatever a batch in the log makes the client raise
@@ -184,19 +192,32 @@ class KafkaLog:
         return found
 
     async def _alone(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> dict[TopicPartition, list[Any]]:
-        """One record of one partition from where it is, {} when there is none; blocks it when it cannot be read."""
-        try:
-            consumer.seek(partition, self._positions[partition])
-            found: dict[TopicPartition, list[Any]] = await consumer.getmany(partition, timeout_ms=300, max_records=1)
-        except IllegalStateError:
-            return {}  # assigned anew meanwhile
-        except Exception as error:  # noqa: BLE001 - whatever a batch in the log makes the client raise
-            why = f"{type(error).__name__} at offset {self._positions[partition]}"
-            log.critical("partition cannot be read", topic=self._topic, partition=partition.partition, reason=why)
-            self._blocked[partition.partition] = (why, time.monotonic() + BLOCKED_SECONDS)
-            consumer.pause(partition)
-            return {}
-        return found
+        """Records of one partition from where it is, {} when there are none. As many as can be read before what cannot;
+        blocks the partition when that comes next.
+        """
+        size = BEHIND
+        while True:
+            try:
+                consumer.seek(partition, self._positions[partition])
+                found: dict[TopicPartition, list[Any]] = await consumer.getmany(
+                    partition, timeout_ms=300, max_records=size
+                )
+            except IllegalStateError:
+                return {}  # assigned anew meanwhile
+            except Exception as error:  # noqa: BLE001 - whatever a batch in the log makes the client raise
+                if size > 1 and not isinstance(error, OffsetOutOfRangeError):
+                    size = max(1, size // 8)
+                    self._suspects.add(partition)
+                    continue
+                why = f"{type(error).__name__} at offset {self._positions[partition]}"
+                log.critical("partition cannot be read", topic=self._topic, partition=partition.partition, reason=why)
+                self._blocked[partition.partition] = (why, time.monotonic() + BLOCKED_SECONDS)
+                self._suspects.discard(partition)
+                consumer.pause(partition)
+                return {}
+            if size == BEHIND and found:
+                self._suspects.discard(partition)
+            return found
 
     async def _try_blocked(self, consumer: AIOKafkaConsumer) -> None:
         """Look whether a partition that could not be read can be now, without disturbing the others."""
@@ -211,7 +232,7 @@ class KafkaLog:
                         consumer.seek(partition, self._positions[partition])
 
     def _readable(self) -> list[TopicPartition]:
-        return [each for each in self._positions if each.partition not in self._blocked]
+        return [each for each in self._positions if each.partition not in self._blocked and each not in self._suspects]
 
     async def _partitions(self) -> list[TopicPartition]:
         if not self._all:
