@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from services.kit.clock import Clock
-from services.kit.errors import TransientError
+from services.kit.errors import MailroomError
 from services.kit.event_store.port import EventStore
-from services.kit.event_store.waiting import first_of
 from services.kit.health import Progress
 from services.kit.logs import get_logger
 from services.kit.metrics import DUE_STREAMS, PARKED_OPEN, Metrics
@@ -54,12 +53,25 @@ def due_streams(store: EventStore, lanes: Sequence[str], clock: Clock, metrics: 
 
 
 async def keep_looking(looks: Sequence[Look], clock: Clock, progress: Progress, stopping: asyncio.Event) -> None:
-    """The body of a `LoopComponent`: all looks, every `LOOK_SECONDS`."""
+    """The body of a `LoopComponent`: all looks, every `LOOK_SECONDS`. One that is under way at the end is given up."""
+    looking = asyncio.create_task(_look_again(looks, clock, progress, stopping))
+    told = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({looking, told}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (looking, told):
+            task.cancel()
+        await asyncio.gather(looking, told, return_exceptions=True)
+
+
+async def _look_again(looks: Sequence[Look], clock: Clock, progress: Progress, stopping: asyncio.Event) -> None:
     while not stopping.is_set():
         for look in looks:
             try:
                 await look()
-            except TransientError as error:
+            except MailroomError as error:
                 log.info("a level cannot be looked up for now", error=str(error))
+            except Exception:
+                log.exception("a level cannot be looked up")
         progress.idle()
-        await first_of(clock, LOOK_SECONDS, stopping)
+        await clock.sleep(LOOK_SECONDS)

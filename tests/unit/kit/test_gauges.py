@@ -49,8 +49,25 @@ async def test_a_look_that_fails_stops_neither_the_others_nor_the_next_one() -> 
         looks += 1
         if looks == 3:
             stopping.set()
+        if looks == 2:
+            raise ZeroDivisionError
 
     await keep_looking((parked_open(lot, Metrics()), other), clock, progress, stopping)
     assert looks == 3
     assert progress.report().ready
-    assert clock.slept == [LOOK_SECONDS] * 2
+    assert clock.slept[:2] == [LOOK_SECONDS] * 2
+
+
+async def test_a_look_under_way_does_not_hold_up_the_end() -> None:
+    stopping, begun = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    clock = FakeClock()
+    looking = asyncio.create_task(keep_looking((endless,), clock, Progress(clock), stopping))
+    await begun.wait()
+    stopping.set()
+    async with asyncio.timeout(1):
+        await looking
