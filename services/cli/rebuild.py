@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from services.cli.environment import run
-from services.cli.output import Json, confirm, console, moment, print_json, refuse, say, span, table
+from services.cli.output import Json, confirm, console, moment, print_json, say, table
+from services.cli.rebuild_watch import as_json, get_generation, in_words, watch_to_end
 
 if TYPE_CHECKING:
     from services.events.app import Foundation
@@ -25,10 +25,6 @@ app = typer.Typer(no_args_is_help=True, help="Build a read model anew from the l
 Name = Annotated[Literal["email_log"], typer.Argument(metavar="PROJECTION", help="email_log")]
 Number = Annotated[int, typer.Argument(metavar="GENERATION", min=1)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-LOOK_SECONDS: Final = 0.25
-IDLE_LOOKS: Final = 40
-"""Looks after which a rebuild that nobody has begun, or that stands still, is told to be so."""
 
 
 @app.command("dry-run")
@@ -76,7 +72,7 @@ def start(
             made, json, f"generation {made.number} is asked for; watch it: mailroom rebuild status --follow email_log"
         )
         return
-    _follow(made.number, json)
+    watch_to_end(made.number, json)
 
 
 @app.command("status")
@@ -91,7 +87,7 @@ def status(
         async def which(base: Foundation) -> Generation:
             return await _operator(base).building()
 
-        _follow(run(_with_foundation(which)).number, json)
+        watch_to_end(run(_with_foundation(which)).number, json)
         return
 
     async def look(base: Foundation) -> ProjectionState:
@@ -114,7 +110,7 @@ def status(
             str(each.version),
             moment(each.created_at),
             "" if lag is None else str(lag),
-            (_progress(each) or _note(each)) + _trouble(each),
+            in_words(each),
         )
     out = console()
     out.print(rows)
@@ -148,7 +144,7 @@ def abandon(projection: Name, generation: Number, yes: Yes = False, json: Json =
 
     async def give_up(base: Foundation) -> Generation:
         await _rebuild(base).abandon(generation)
-        return await _get(base, generation)
+        return await get_generation(base, generation)
 
     _tell(run(_with_foundation(give_up)), json, f"generation {generation} is abandoned")
 
@@ -160,7 +156,7 @@ def accept(projection: Name, generation: Number, yes: Yes = False, json: Json = 
 
     async def take(base: Foundation) -> Generation:
         await _rebuild(base).run(generation, accept_differences=True)
-        return await _get(base, generation)
+        return await get_generation(base, generation)
 
     _tell(run(_with_foundation(take)), json, f"generation {generation} is read now; back: mailroom rebuild rollback")
 
@@ -175,124 +171,13 @@ def _verb(verb: Callable[[ProjectionOperator], Awaitable[Generation]], json: boo
 
 def _tell(generation: Generation, json: bool, told: str) -> None:
     if json:
-        print_json(_as_json(generation))
+        print_json(as_json(generation))
     else:
         say(told)
 
 
-def _follow(number: int, json: bool) -> None:
-    """Watch a generation until it is read, or nobody goes on with it; exit status 1 then."""
-    try:
-        ended = run(_with_foundation(lambda base: _watch(base, number, silent=json)))
-    except KeyboardInterrupt:
-        say("\nit goes on in the events service; watch it: mailroom rebuild status --follow email_log")
-        raise
-    if json:
-        print_json(_as_json(ended))
-    elif ended.stage == "active":
-        say(f"generation {number} is read now{_compared(ended)}; back: mailroom rebuild rollback email_log")
-    if ended.stage != "active":
-        if _differs(ended):
-            hint = f"look at them, then: mailroom rebuild accept|abandon email_log {number}"
-            raise refuse(f"generation {number} differs from the live one{_compared(ended)}; {hint}")
-        if _stopped(ended):
-            raise refuse(f"generation {number} stands{_trouble(ended)}; mend it and restart the events service")
-        raise refuse(f"generation {number} ended as {ended.stage}")
-
-
-async def _watch(base: Foundation, number: int, *, silent: bool) -> Generation:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-    )
-    still, before = 0, ""
-    with Progress(*columns, console=console(), disable=silent, expand=True) as bar:
-        task = bar.add_task("asked for", total=None, pace="")
-        while True:
-            found = await _get(base, number)
-            still = still + 1 if repr(found) == before else 0
-            before = repr(found)
-            _show(bar, task, found, waiting=still > IDLE_LOOKS)
-            if found.stage not in _ON_THE_WAY or _stopped(found) or (_differs(found) and still > IDLE_LOOKS):
-                return found
-            await asyncio.sleep(LOOK_SECONDS)
-
-
-_ON_THE_WAY: Final = ("created", "backfilling", "catchingUp", "verified")
-
-
-def _show(bar: Any, task: Any, found: Generation, *, waiting: bool) -> None:
-    progress = found.progress
-    stage = "paused" if found.paused else "asked for" if progress is None else progress.stage
-    if waiting and not found.paused and found.trouble is None:
-        stage = f"{stage}, nobody works on it: does the events service run?"
-    stage += _trouble(found)
-    if progress is None:
-        bar.update(task, description=stage)
-        return
-    pace = f"{progress.rate:,.0f}/s, {span(progress.eta)} left" if progress.rate else ""
-    bar.update(task, description=stage, completed=progress.done, total=max(1, progress.total), pace=pace)
-
-
-def _stopped(generation: Generation) -> bool:
-    """Whether it has failed for good."""
-    return generation.trouble is not None and generation.trouble.again_at is None
-
-
-def _trouble(generation: Generation) -> str:
-    trouble = generation.trouble
-    if trouble is None or generation.stage not in _ON_THE_WAY:
-        return ""
-    again = "an operator must look" if trouble.again_at is None else f"again {moment(trouble.again_at)}"
-    return f", failed {trouble.failures} times, last {moment(trouble.at)}: {trouble.error} ({again})"
-
-
-def _differs(generation: Generation) -> bool:
-    return generation.stage != "active" and bool((generation.report or {}).get("differing"))
-
-
-def _compared(generation: Generation) -> str:
-    report = generation.report
-    if report is None:
-        return ""
-    told = f": {report.get('documents')} documents compared, {report.get('differing')} differ"
-    reshaped = report.get("reshaped")
-    return told + (f", {reshaped} have the new version's shape" if reshaped else "")
-
-
-def _progress(generation: Generation) -> str:
-    progress = generation.progress
-    if progress is None or generation.stage not in _ON_THE_WAY:
-        return ""
-    share = f"{100 * progress.done / progress.total:.0f} %" if progress.total else ""
-    return f"{progress.stage} {share} {progress.rate:,.0f}/s, {span(progress.eta)} left"
-
-
-def _note(generation: Generation) -> str:
-    if generation.grace_until is not None and generation.stage == "grace":
-        return f"kept up to date until {moment(generation.grace_until)}"
-    return _compared(generation).removeprefix(": ")
-
-
-def _as_json(generation: Generation) -> dict[str, Any]:
-    from services.events.entrypoints.http_projections import GenerationView
-
-    return GenerationView.of(generation, None).to_wire()
-
-
 async def _plan(base: Foundation) -> Plan:
     return await _rebuild(base).plan()
-
-
-async def _get(base: Foundation, number: int) -> Generation:
-    found = await base.side.generations.get(number)
-    if found is None:
-        raise refuse(f"there is no generation {number}")
-    return found
 
 
 def _operator(base: Foundation) -> ProjectionOperator:
