@@ -22,6 +22,7 @@ from services.email.domain.decisions import Drafts, ready
 from services.email.domain.message import Message, Open, is_live
 from services.email.domain.outcomes import NotCalled
 from services.email.entrypoints.sender_calls import Caller
+from services.email.entrypoints.sender_content import ContentLoader
 from services.email.entrypoints.sender_plan import IDLE_SECONDS, Planner
 from services.email.entrypoints.sender_record import Recorder
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
@@ -89,8 +90,9 @@ class Sender:
         self._caller = Caller(
             by_name, self._circuits, self._limits, clock, metrics, checkpoints, self._recorder.heard, right_of_way
         )
+        self._loader = ContentLoader(contents, clock, metrics)
         self._planner = Planner(
-            streams, contents, suppressions, by_name, self._circuits, rate, self._places, self._limits,
+            streams, self._loader, suppressions, by_name, self._circuits, rate, self._places, self._limits,
             clock, ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease), right_of_way,
         )  # fmt: skip
         self._fresh: OrderedDict[str, MessageContent] = OrderedDict()
@@ -188,8 +190,15 @@ class Sender:
                 await self._scheduler.give_back([stream.stream_id for stream in streams])
                 await self._pause(1.0, self._stopping)
                 continue
-            self._planner.lanes.add(works)
-            self._wake()
+            urgent = [work for work in works if work.lane == "urgent"]
+            others = [work for work in works if work.lane != "urgent"]
+            self._begin(urgent)
+            await self._loader.read_ahead(others)
+            self._begin(others)
+
+    def _begin(self, works: Sequence[Work]) -> None:
+        self._planner.lanes.add(works)
+        self._wake()
 
     async def _tend(self, streams: Sequence[Stream]) -> list[Work]:
         """Do what is due without a call (time-outs, expiry, our own unused attempts); the rest is work."""

@@ -20,7 +20,7 @@ from services.email.domain.outcomes import NotCalled
 from services.email.domain.routing import Offer, choose
 from services.email.entrypoints.sender_content import ContentLoader
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
-from services.email.ports import Checkpoints, ContentStore, MailProvider, SuppressionList, SuppressionQuery
+from services.email.ports import Checkpoints, MailProvider, SuppressionList, SuppressionQuery
 from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, StepResult, is_race
 from services.kit import metrics as m
@@ -85,7 +85,7 @@ class Planner:
     def __init__(
         self,
         streams: MessageStreams,
-        contents: ContentStore,
+        loader: ContentLoader,
         suppressions: SuppressionList,
         providers: Mapping[str, MailProvider],
         circuits: Mapping[str, Circuit],
@@ -99,8 +99,7 @@ class Planner:
         lease: Callable[[], Lease],
         right_of_way: RightOfWay,
     ) -> None:
-        self._streams, self._suppressions = streams, suppressions
-        self._loader = ContentLoader(contents, clock, metrics)
+        self._streams, self._loader, self._suppressions = streams, loader, suppressions
         self._providers, self._circuits, self._rate = providers, circuits, rate
         self._places, self._limits, self._clock, self._ids = places, limits, clock, ids
         self._metrics, self._checkpoints, self._lease = metrics, checkpoints, lease

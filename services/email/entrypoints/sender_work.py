@@ -50,6 +50,12 @@ class Work:
         ref = self.held.message.request.content
         return None if ref is None else ContentKey(self.held.message_id, ref.ref)
 
+    @property
+    def content_bytes(self) -> int:
+        """How large its content is; 0 where it has none."""
+        ref = self.held.message.request.content
+        return 0 if ref is None else ref.size
+
     def file_keys(self) -> list[ContentKey]:
         """Where the attachments lie that are not in the content itself."""
         files = self.content.attachments if self.content else ()

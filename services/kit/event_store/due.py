@@ -43,7 +43,7 @@ class Shares:
         lanes: in the order of their importance.
     """
 
-    slots: int = 64
+    slots: int = 96
     kept_for_first: int = 8
     floor: int = 2
     lanes: tuple[str, ...] = tuple(LANES)
@@ -51,6 +51,13 @@ class Shares:
     def __post_init__(self) -> None:
         if self.slots < self.kept_for_first + self.floor * (len(self.lanes) - 1) or self.kept_for_first < 1:
             raise ValueError("too few slots: every lane needs one it can count on")
+
+    @property
+    def worth(self) -> int:
+        """So many free slots are worth a look in the store for more of the lanes that have their floors: streams taken
+        one by one as slots fall free would cost several queries each.
+        """
+        return self.slots // 4
 
     def room(self, lane: str, in_work: Mapping[str, int]) -> int:
         """How many more streams of this lane may be taken into work now."""
@@ -144,7 +151,7 @@ class DueScheduler:
     def finish(self, stream_id: str) -> None:
         """The stream is no longer in work: its lease was dropped by an append, or is about to be given back."""
         if self._in_work.pop(stream_id, None) is not None:
-            if self._backlog:
+            if self._shares.lanes[0] in self._backlog or (self._backlog and self._is_worth_it()):
                 self._next_poll = self._clock.monotonic()
             self._news.set()
 
@@ -219,11 +226,11 @@ class DueScheduler:
         shares, taken = self._shares, list[Stream]()
         first, *others = shares.lanes
         try:
-            await self._lease_into(taken, [(first, shares.room(first, self.in_work))], limit)
             floors = [(lane, need) for lane, need in shares.unmet_floors(self.in_work).items() if need]
-            empty = await self._lease_into(taken, floors, limit)
-            room = shares.shared_room(self.in_work) - sum(shares.unmet_floors(self.in_work).values())
-            await self._lease_into(taken, [(lane, room) for lane in others if lane not in empty], limit, room)
+            empty = await self._lease_into(taken, [(first, shares.room(first, self.in_work)), *floors], limit)
+            if self._is_worth_it():
+                room = shares.shared_room(self.in_work) - sum(shares.unmet_floors(self.in_work).values())
+                await self._lease_into(taken, [(lane, room) for lane in others if lane not in empty], limit, room)
         except TransientError as error:
             log.warning("due streams cannot be read", error=str(error))
             self._pause = SLOWEST_POLL
@@ -231,6 +238,10 @@ class DueScheduler:
             self._pause = FASTEST_POLL if taken else min(SLOWEST_POLL, self._pause * 2)
         self._next_poll = self._clock.monotonic() + (0.0 if self._backlog and taken else self._pause)
         return taken
+
+    def _is_worth_it(self) -> bool:
+        in_work = self.in_work
+        return self._shares.shared_room(in_work) >= self._shares.worth or not any(in_work.values())
 
     async def _lease_into(
         self, taken: list[Stream], rooms: Sequence[tuple[str, int]], limit: int, total: int | None = None

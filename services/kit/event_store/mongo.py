@@ -41,7 +41,7 @@ class MongoEventStore:
         self._metrics = metrics
         self._time = ServerTime(collection, self._clock)
         self._last_until = 0
-        self._was_idle = False
+        self._idle_lanes: frozenset[str] = frozenset()
 
     async def prepare(self) -> None:
         """Create the indexes that are missing. May be called by every process at each start."""
@@ -164,21 +164,21 @@ class MongoEventStore:
             }
 
     async def _due(self, lanes: Sequence[tuple[str, int]], free: Document, total: int) -> list[str]:
-        """Ids of streams that seem due. Where the last look found nothing, one query asks for all lanes first."""
+        """Ids of streams that seem due. Lanes in which the last look found nothing share one query first."""
         asked = {lane: limit for lane, limit in lanes if limit > 0}
         if not asked or total <= 0:
             return []
-        if self._was_idle and len(asked) > 1:
-            anything = await self._collection.find_one({"lane": {"$in": list(asked)}, **free}, {"_id": 1})
-            if anything is None:
-                return []
+        idle = [lane for lane in asked if lane in self._idle_lanes]
+        if len(idle) > 1 and await self._collection.find_one({"lane": {"$in": idle}, **free}, {"_id": 1}) is None:
+            asked = {lane: limit for lane, limit in asked.items() if lane not in idle}
         found: list[str] = []
         for lane, limit in asked.items():
             room = min(limit, total - len(found))
             if room > 0:
                 due = self._collection.find({"lane": lane, **free}, {"_id": 1}).sort("dueAt", 1).limit(room)
-                found += [document["_id"] for document in await due.to_list(None)]
-        self._was_idle = not found
+                names = [document["_id"] for document in await due.to_list(None)]
+                found += names
+                self._idle_lanes = self._idle_lanes - {lane} if names else self._idle_lanes | {lane}
         return found
 
     async def _find(self, query: Document, sort: tuple[str, int] | None = None) -> list[Stream]:
