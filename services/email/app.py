@@ -57,7 +57,7 @@ from services.kit.health import Health, Progress
 from services.kit.http import create_app
 from services.kit.idempotency import MongoIdempotencyKeys
 from services.kit.kafka.codec import encode
-from services.kit.kafka.consumer_loop import ConsumerLoop
+from services.kit.kafka.consumer_loop import ConsumerLoop, Limits
 from services.kit.kafka.publisher import KafkaPublisher
 from services.kit.kafka.records import BatchHandler, Outcome, Record
 from services.kit.lifecycle import Process, Stage
@@ -250,16 +250,25 @@ class Email:
                 right_of_way=self.right_of_way,
             )
             for lane, topic in LANES.items():
-                self._consume(f"email-intake-{lane}", topic.name, intake, INTAKE_BATCH)
+                limits = Limits(fetch_wait=0.02) if lane == "urgent" else None
+                self._consume(f"email-intake-{lane}", topic.name, intake, INTAKE_BATCH, limits)
         if self.has("translator"):
             formats = {"ses": SesNotifications()}
             translator = Translator(
                 formats, self.publisher, StreamLookup(self.streams), TranslatorCounts(self.metrics, "ses")
             )
-            self._consume("email-translator", EMAIL_NOTIFICATIONS.name, self._politely(translator), SETTLER_BATCH)
+            self._consume(
+                "email-translator",
+                EMAIL_NOTIFICATIONS.name,
+                self._politely(translator),
+                SETTLER_BATCH,
+                Limits(fetch_wait=0.05),
+            )
         if self.has("settler"):
             settler = Settler(self.streams, self.recipients, self.prices, self.clock, self.metrics, NoCheckpoints())
-            self._consume("email-settler", EMAIL_EVENTS.name, self._politely(settler), SETTLER_BATCH)
+            # Nobody waits for what it does, and four batches a second cost far less than one for each event.
+            limits = Limits(fetch_wait=0.25, fetch_bytes=1 << 18)
+            self._consume("email-settler", EMAIL_EVENTS.name, self._politely(settler), SETTLER_BATCH, limits)
         self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
         if self.has("translator"):
             self.components["uncorrelated"] = LoopComponent(
@@ -279,7 +288,7 @@ class Email:
         self._uncorrelated.idle()
         await self.retries.auto_retry("uncorrelated", "email-translator", stopping)
 
-    def _consume(self, group: str, topic: str, handler: BatchHandler, batch: int) -> None:
+    def _consume(self, group: str, topic: str, handler: BatchHandler, batch: int, limits: Limits | None = None) -> None:
         self.handlers[group] = handler
         loop = ConsumerLoop(
             self.settings.kafka_bootstrap,
@@ -290,6 +299,7 @@ class Email:
             batch=batch,
             clock=self.clock,
             metrics=self.metrics,
+            limits=limits,
         )
         self.components[group] = Part(loop.start, loop.stop, lambda: loop_report(loop.health()))
 
@@ -304,6 +314,7 @@ class Email:
             self.clock,
             IngestCounts(self.metrics),
             visibility_seconds=self.settings.queue_visibility_seconds,
+            right_of_way=self.right_of_way,
         )
         self.components["ingest"] = Part(ingest.start, ingest.stop, lambda: ingest_report(ingest.health()))
 

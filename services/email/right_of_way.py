@@ -23,6 +23,12 @@ RECENT = 2.0
 """Seconds after an urgent mail in which others go in small steps, since the next one may come at any moment."""
 
 
+LONGEST_REST = 0.5
+
+REST = 2.0
+"""Seconds of rest for each second of work of those that nobody waits for, while urgent mail keeps coming."""
+
+
 class RightOfWay:
     """Who has it: messages, by id. In memory, for one process; a claim that nobody ends runs out by itself."""
 
@@ -60,3 +66,10 @@ class RightOfWay:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_WAIT):
                 await self._free.wait()
+
+    async def rest(self, worked: float) -> None:
+        """After a piece of work that nobody waits for and that took so many seconds: leave the machine to others for a
+        while, if urgent mail has come lately. Intake would else fill the store with a campaign as fast as it can.
+        """
+        if self._clock.monotonic() < self._small_until:
+            await self._clock.sleep(min(worked * REST, LONGEST_REST))

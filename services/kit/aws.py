@@ -99,8 +99,12 @@ def ses_client(
 def sqs_client(
     account: AwsAccount, *, long_poll: float = 20.0, connections: int = 20
 ) -> AbstractAsyncContextManager[Any]:
-    """SQS: three attempts; waits 10 s longer for a reply than a long poll of `long_poll` seconds lasts."""
+    """SQS: three attempts; waits 10 s longer for a reply than a long poll of `long_poll` seconds lasts. Named and
+    unchecked as SES's client is: two calls for every few notifications are half of what ingest costs.
+    """
     config = AioConfig(
+        user_agent=USER_AGENT,
+        parameter_validation=False,
         connect_timeout=CONNECT_SECONDS,
         read_timeout=long_poll + 10.0,
         max_pool_connections=connections,

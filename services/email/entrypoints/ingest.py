@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from pydantic_core import from_json
 
 from contracts.topics import EMAIL_NOTIFICATIONS
+from services.email.right_of_way import RightOfWay
 from services.kit.aws import foreign_errors
 from services.kit.clock import Clock
 from services.kit.errors import MailroomError, PermanentError
@@ -68,10 +69,12 @@ class Ingest:
         pollers: int = 4,
         wait_seconds: int = 10,
         visibility_seconds: int = 60,
+        right_of_way: RightOfWay | None = None,
     ) -> None:
         """`visibility_seconds`: how long a received message is hidden. Longer than a publish may take, so that it is
-        rarely received twice.
+        rarely received twice. `right_of_way`: of the sender in the same process.
         """
+        self._right_of_way = right_of_way or RightOfWay(clock)
         self._sqs, self._queue_url, self._publisher = sqs, queue_url, publisher
         self._clock, self._metrics = clock, metrics
         self._pollers, self._wait_seconds, self._visibility_seconds = pollers, wait_seconds, visibility_seconds
@@ -119,6 +122,7 @@ class Ingest:
                 self._trouble = "waiting for Kafka: receiving now would only wear messages out"
                 await self._clock.sleep(IDLE_WHILE_UNHEALTHY)
                 continue
+            await self._right_of_way.step_aside()
             try:
                 messages = await self._receive()
                 if len(messages) >= CROWD:

@@ -122,8 +122,11 @@ class Intake:
                 begin = 0
                 while begin < len(turn):
                     size = len(turn) if urgent else self._right_of_way.at_once(len(turn), SMALL_BATCH)
+                    began = self._clock.monotonic()
                     await self._handle(turn[begin : begin + size])
                     begin += size
+                    if not urgent:
+                        await self._right_of_way.rest(self._clock.monotonic() - began)
                 waiting |= {job.envelope.subject for job in turn if isinstance(job.outcome, Retry)}
         except TransientError as error:
             for job in jobs:

@@ -107,7 +107,10 @@ class Sender:
         return self._scheduler.lease(lane)
 
     def give(self, held: Held, content: MessageContent, lane: str) -> None:
-        """Take a message that was appended under `lease(lane)`."""
+        """Take a message that was appended under `lease(lane)`. Urgent mail does not wait until others were taken."""
+        if lane == "urgent" and self._scheduler.begin(held.stream, lane):
+            self._begin([Work(held, lane, content)])
+            return
         self._fresh[held.message_id] = content
         while len(self._fresh) > FRESH_KEPT:
             self._fresh.popitem(last=False)

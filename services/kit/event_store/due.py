@@ -126,6 +126,16 @@ class DueScheduler:
         self._queues[lane].append(stream)
         self._news.set()
 
+    def begin(self, stream: Stream, lane: str) -> bool:
+        """`offer`, and take it in the same moment: whether there is a slot and nobody of its lane before it. If not,
+        nothing has happened: offer it.
+        """
+        if self._closed.is_set() or self._queues[lane] or self._shares.room(lane, self.in_work) <= 0:
+            return False
+        self._promised[lane] -= 1
+        self._begin(stream, lane)
+        return True
+
     def forfeit(self, lane: str) -> None:
         """The append that `lease(lane)` was for did not succeed (or nobody knows: the lease then runs out)."""
         self._promised[lane] -= 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
+from services.kit.clock import Clock
 from services.kit.kafka.assignment import Assignment
 from services.kit.kafka.records import Partition
 from services.kit.logs import get_logger
@@ -14,14 +15,28 @@ log = get_logger(__name__)
 
 
 class Committer:
-    """Commits for one consumer of `group`; each commit takes `seconds` at most."""
+    """Commits for one consumer of `group`; each commit takes `seconds` at most, and comes `spacing` seconds after the
+    one before: what a crash hands out again is what was handled in that time.
+    """
 
-    def __init__(self, consumer: AIOKafkaConsumer, group: str, seconds: float) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, group: str, clock: Clock, seconds: float, spacing: float) -> None:
         self._consumer = consumer
         self._group = group
+        self._clock = clock
         self._seconds = seconds
+        self._spacing = spacing
+        self._next = clock.monotonic()
         self.trouble = ""
         """Why the last commit failed; "" = it did not."""
+
+    def due_in(self, assignment: Assignment) -> float | None:
+        """Seconds until `commit_if_due` has something to do; None where there is nothing to commit."""
+        return max(0.0, self._next - self._clock.monotonic()) if assignment.uncommitted() else None
+
+    async def commit_if_due(self, assignment: Assignment) -> None:
+        """`commit`, unless the last one was a moment ago."""
+        if self._clock.monotonic() >= self._next:
+            await self.commit(assignment)
 
     async def commit(self, assignment: Assignment) -> None:
         """Commit what is handled and not committed, of partitions that are still ours: one that was lost would make
@@ -36,6 +51,7 @@ class Committer:
         }
         if not offsets or assignment.over.is_set():
             return
+        self._next = self._clock.monotonic() + self._spacing
         commit = asyncio.ensure_future(self._consumer.commit(offsets))
         over = asyncio.ensure_future(assignment.over.wait())
         try:

@@ -48,7 +48,9 @@ class Limits:
         start: joining the group.
         drain: how long a rebalance waits for the batch in work; below `rebalance` or members are thrown out.
         rebalance, session, heartbeat, poll: the group protocol's times.
-        commit: one commit.
+        commit: one commit; `commit_spacing`: from one to the next.
+        fetch_wait: how long the broker holds a fetch that finds less than `fetch_bytes` in all. While one is held, what
+            comes to a partition that was read since it began is not seen: the client has one for each broker.
         stuck: without assignment, or with records to read and none read, until a new consumer is made.
     """
 
@@ -61,6 +63,9 @@ class Limits:
     heartbeat: float = 2.0
     poll: float = 300.0
     commit: float = 5.0
+    commit_spacing: float = 0.2
+    fetch_wait: float = 0.1
+    fetch_bytes: int = 1
     stuck: float = 90.0
 
 
@@ -99,12 +104,14 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
+            fetch_max_wait_ms=int(limits.fetch_wait * 1000),
+            fetch_min_bytes=limits.fetch_bytes,
             session_timeout_ms=int(limits.session * 1000),
             heartbeat_interval_ms=int(limits.heartbeat * 1000),
             rebalance_timeout_ms=int(limits.rebalance * 1000),
             max_poll_interval_ms=int(limits.poll * 1000),
         )
-        self.committer = Committer(self._consumer, group, limits.commit)
+        self.committer = Committer(self._consumer, group, clock, limits.commit, limits.commit_spacing)
         self._reader = Reader(self._consumer, group, clock, metrics)
         self.silence = Silence(self._consumer, clock)
 
@@ -116,7 +123,7 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         if assignment is not None:
             assignment.abort.set()
             try:
-                await bounded(assignment.idle.wait(), self._limits.drain)
+                await bounded(self._last_commit(assignment), self._limits.drain)
             except TimeoutError:
                 log.warning("a batch is still in work while its partitions are taken", group=self._group)
             finally:
@@ -133,6 +140,10 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             assignment.abort.set()
         self.assignment = assignment
         log.info("partitions assigned", group=self._group, partitions=len(assignment.partitions))
+
+    async def _last_commit(self, assignment: Assignment) -> None:
+        await assignment.idle.wait()
+        await self.committer.commit(assignment)
 
     # --- the loop's side ---
 
@@ -218,7 +229,7 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def _turn(self, assignment: Assignment) -> None:
         self._pause_and_resume(assignment)
-        await self.committer.commit(assignment)
+        await self.committer.commit_if_due(assignment)
         closed = self._breaker.state == "closed"
         limit = self._limits.batch if closed else min(self._limits.batch, HALF_OPEN_LIMIT)
         try:
@@ -251,10 +262,14 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                 self._consumer.resume(topic_partition)
 
     def _wait(self, assignment: Assignment) -> float:
+        waits = [self._limits.wait]
         resume = assignment.next_resume()
-        if resume is None:
-            return self._limits.wait
-        return min(self._limits.wait, max(0.01, resume - self._clock.monotonic()))
+        if resume is not None:
+            waits.append(max(0.01, resume - self._clock.monotonic()))
+        commit = self.committer.due_in(assignment)
+        if commit is not None:
+            waits.append(max(0.01, commit))
+        return min(waits)
 
     async def _handle(self, assignment: Assignment, fetched: Fetched) -> None:
         fresh = {partition: assignment.states[partition].fresh(records) for partition, records in fetched.items()}
@@ -278,7 +293,7 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                 self._count(partition, mine)
                 if not state.settle(fresh[partition], records[-1].offset, mine, now):
                     self._consumer.seek(TopicPartition(*partition), state.next)
-            await self.committer.commit(assignment)
+            await self.committer.commit_if_due(assignment)
         finally:
             assignment.idle.set()
 

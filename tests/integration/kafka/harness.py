@@ -173,6 +173,18 @@ class Cluster:
         committed, ends = await self.committed(group), await self.ends(topic)
         return all(committed.get(partition, 0) >= end for partition, end in ends.items())
 
+    async def await_position(self, group: str, partition: TopicPartition, offset: int) -> None:
+        """Wait until the group has committed this offset of a partition; AssertionError unless it does soon, or goes
+        past it.
+        """
+        for _ in range(100):
+            found = (await self.committed(group)).get(partition, 0)
+            assert found <= offset, f"{found} is committed, past {offset}"
+            if found == offset:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{found} is committed, not {offset}")
+
     async def await_committed(self, group: str, topic: str, seconds: float = 10.0) -> None:
         """Wait until the group has committed up to the end."""
         for _ in range(int(seconds / 0.05)):

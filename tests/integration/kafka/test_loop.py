@@ -5,7 +5,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aiokafka import TopicPartition
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from services.kit.breaker import Breaker
@@ -31,6 +32,31 @@ async def test_a_new_group_begins_at_the_beginning_and_goes_on_where_it_stood(cl
         await until(lambda: ledger.handled == 600)
     assert set(ledger.counts.values()) == {1}, "nothing twice without a reason"
     assert ledger.keys_in_order()
+
+
+async def test_commits_keep_their_distance_and_none_is_missing_at_the_end(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, group, ledger, commits = await cluster.topic(1), new_group(), Ledger(), 0
+    await cluster.fill(topic, 400)
+    plain = AIOKafkaConsumer.commit
+
+    async def counted(self: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+        nonlocal commits
+        commits += 1
+        await plain(self, offsets)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", counted)
+    limits = replace(SHORT, commit_spacing=60.0)
+    async with running(new_loop(cluster, group, [topic], ledger.handler, batch=10, limits=limits)):
+        await until(lambda: ledger.handled == 400)
+        assert commits == 1, "forty batches, and one commit so far"
+        assert not await cluster.all_committed(group, topic)
+    assert await cluster.all_committed(group, topic), "whoever stops commits what it has handled"
+    async with running(new_loop(cluster, group, [topic], ledger.handler, limits=replace(SHORT, commit_spacing=0.2))):
+        await cluster.fill(topic, 1, start=400)
+        await cluster.await_committed(group, topic)  # with nothing else to do, too
+    assert set(ledger.counts.values()) == {1}
 
 
 async def test_a_storm_of_retries_skips_nothing_repeats_nothing_and_keeps_the_order(cluster: Cluster) -> None:

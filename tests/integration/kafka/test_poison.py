@@ -101,7 +101,7 @@ async def test_an_unreadable_batch_blocks_only_its_partition_until_an_operator_s
         await cluster.put(topic, 0, b"30")
         await cluster.put(topic, 2, b"30")
         await until(lambda: ledger.handled == 96, what="others flow while one is blocked")
-        assert (await cluster.committed(group))[TopicPartition(topic, 1)] == 34
+        await cluster.await_position(group, TopicPartition(topic, 1), 34)
         with pytest.raises(ValueError, match="not blocked"):
             loop.skip(topic, 0, 99)
         with pytest.raises(ValueError, match="not assigned"):
@@ -129,6 +129,7 @@ async def test_what_an_operator_parked_is_stepped_over_to_the_end_of_its_batch(
         await until(partial(blocked, loop))
         assert ledger.handled == 3
         await until(lambda: loop.health().partitions[0].position == 3)
+        await cluster.await_position(group, TopicPartition(topic, 0), 3)
         assert await standing(cluster.bootstrap, group, where) == 3
         batch = await fetch_batch(cluster.bootstrap, where, 3)
         assert (batch.first, batch.last) == (1, 5)
@@ -164,5 +165,5 @@ async def test_a_blocked_partition_stays_blocked_for_the_next_member_too(
         loop = new_loop(cluster, group, [topic], ledger.handler)
         async with running(loop):
             await until(partial(blocked, loop))
-        assert (await cluster.committed(group))[TopicPartition(topic, 0)] == 1
+        await cluster.await_position(group, TopicPartition(topic, 0), 1)
     assert set(ledger.counts) == {(topic, 0, 0)}
