@@ -87,9 +87,10 @@ def correlate(notification: Json) -> Correlation | None:
     tags = mail.get("tags")
     if isinstance(tags, dict) and (message_id := _first(tags.get(MESSAGE_TAG))):
         return Correlation(message_id, _first(tags.get(ATTEMPT_TAG)))
+    listed = mail.get("headers")
     headers = {
         str(header.get("name", "")).lower(): header.get("value")
-        for header in mail.get("headers") or ()
+        for header in (listed if isinstance(listed, list) else ())
         if isinstance(header, dict)
     }
     if message_id := _first(headers.get(MESSAGE_HEADER.lower())):

@@ -290,6 +290,13 @@ def test_explain_prints_cloudevents_or_the_reason() -> None:
     assert "topic" in (explain_ses(json.dumps(hello).encode(), OURS).why_none or "")
 
 
+@pytest.mark.parametrize("headers", [-5, True, "x", {"name": "x"}, [1, None, {"name": 1, "value": []}]])
+def test_what_is_no_list_of_headers_names_no_message(headers: object) -> None:
+    value = example("Delivery", tags=None)
+    value["mail"]["headers"] = headers
+    assert correlate(value) is None
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
