@@ -298,11 +298,11 @@ async def test_a_callers_correlation_and_trace_go_through_to_the_log(callers: Ca
     assert answer.headers["X-Correlation-Id"] == given["X-Correlation-Id"]
     message_id = data(answer, 202)["messageId"]
 
-    async def clicked() -> bool:
+    async def clicked_and_settled() -> bool:
         found = await callers.get(f"/api/email/{message_id}")
-        return "click" in [event["type"] for event in found.json().get("data", {}).get("events", [])]
+        return {"click", "settle"} <= {event["type"] for event in found.json().get("data", {}).get("events", [])}
 
-    await until(clicked)
+    await until(clicked_and_settled)
     events = await callers.events(message_id)
     kinds = {event["type"]: EVENTS[event["type"]].kind for event in events}
     assert kinds.keys() >= {"email.requested", "email.sendAttempted", "email.attemptSettled", "email.clicked"}
