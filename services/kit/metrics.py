@@ -132,7 +132,7 @@ PROJECTION_LAG = Gauge(
     "mailroom_projection_lag_records", "End minus the active generation's checkpoint", ("projection", "partition")
 )
 PROJECTION_DELAY_SECONDS = Histogram(
-    "mailroom_projection_delay_seconds", "From Kafka's timestamp to the checkpoint", ("projection",), buckets=_LONG
+    "mailroom_projection_delay_seconds", "From Kafka's timestamp to the document", ("projection",), buckets=_LONG
 )
 PROJECTION_BATCH_SECONDS = Histogram("mailroom_projection_batch_seconds", "One batch", ("projection", "step"))
 GUARD_FAILURES = Counter("mailroom_guard_failures_total", "Documents somebody else wrote first", ("projection",))

@@ -50,26 +50,14 @@ class ContentLoader:
         """Give those whose content is small (at most `AHEAD_BYTES`) their content, so that their turn need not wait for
         it. What cannot be had now is `load`'s business.
         """
-        asking = {
-            key: work
-            for work in works
-            if work.content is None and (key := work.content_key) is not None and work.content_bytes <= AHEAD_BYTES
-        }
-        if not asking:
-            return
+        small = [work for work in works if work.content is None and work.content_bytes <= AHEAD_BYTES]
         with suppress(MailroomError):
-            for key, raw in (await self._get(list(asking))).items():
-                if isinstance(raw, bytes):
-                    asking[key].content = _read(raw)
+            await self._read(small)
 
     async def load(self, works: Sequence[Work]) -> Unready:
         """Give each its mail, but for those that it returns. Raises TransientError when nothing at all can be read."""
         building = [work for work in works if work.mail is None]
-        found = await self._get([work.content_key for work in building if work.content is None])
-        for work in building:
-            raw = None if work.content_key is None else found.get(work.content_key)
-            if isinstance(raw, bytes):
-                work.content = _read(raw)
+        found = await self._read([work for work in building if work.content is None])
         files = await self._get([key for work in building for key in work.file_keys()])
         errors = {
             key.message_id: error for key, error in {**found, **files}.items() if isinstance(error, TransientError)
@@ -86,6 +74,15 @@ class ContentLoader:
         if errors:
             self._note(list(errors.values()), unready)
         return unready
+
+    async def _read(self, works: Sequence[Work]) -> Mapping[ContentKey, bytes | TransientError]:
+        """Fill in `content` where it can be had now; what the store gave."""
+        found = await self._get([work.content_key for work in works])
+        for work in works:
+            raw = None if work.content_key is None else found.get(work.content_key)
+            if isinstance(raw, bytes):
+                work.content = _content(raw)
+        return found
 
     async def _get(self, keys: Sequence[ContentKey | None]) -> Mapping[ContentKey, bytes | TransientError]:
         wanted = [key for key in keys if key is not None]
@@ -106,7 +103,7 @@ class ContentLoader:
             )
 
 
-def _read(raw: bytes) -> MessageContent | None:
+def _content(raw: bytes) -> MessageContent | None:
     try:
         return MessageContent.from_bytes(raw)
     except PermanentError:

@@ -10,8 +10,8 @@ inside the batch. So a batch is stepped over to its end, and parked whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
@@ -132,27 +132,26 @@ def ordered_offset(parked: ParkedRecord | None) -> int | None:
     return int(given) if given is not None and given.isdigit() else None
 
 
-@asynccontextmanager
-async def _consumer(bootstrap: str) -> AsyncIterator[Any]:
+def _consumer(bootstrap: str) -> AbstractAsyncContextManager[Any]:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="none", client_id="mailroom-skip"
     )
-    try:
-        await asyncio.wait_for(consumer.start(), _SECONDS)
-        yield consumer
-    except (KafkaError, OSError, TimeoutError) as failure:
-        raise Unavailable("Kafka", f"{bootstrap} does not answer: {failure!r}") from failure
-    finally:
-        await asyncio.wait_for(consumer.stop(), _SECONDS)
+    return _connected(bootstrap, consumer, consumer.start, consumer.stop)
+
+
+def _client(bootstrap: str) -> AbstractAsyncContextManager[Any]:
+    client = AIOKafkaClient(bootstrap_servers=bootstrap, client_id="mailroom-skip")
+    return _connected(bootstrap, client, client.bootstrap, client.close)
 
 
 @asynccontextmanager
-async def _client(bootstrap: str) -> AsyncIterator[Any]:
-    client = AIOKafkaClient(bootstrap_servers=bootstrap, client_id="mailroom-skip")
+async def _connected(
+    bootstrap: str, client: Any, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Any]:
     try:
-        await asyncio.wait_for(client.bootstrap(), _SECONDS)
+        await asyncio.wait_for(start(), _SECONDS)
         yield client
     except (KafkaError, OSError, TimeoutError) as failure:
         raise Unavailable("Kafka", f"{bootstrap} does not answer: {failure!r}") from failure
     finally:
-        await client.close()
+        await asyncio.wait_for(stop(), _SECONDS)

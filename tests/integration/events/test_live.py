@@ -15,7 +15,7 @@ from services.events.composing import ReadingSide
 from services.events.generations import ensure_first
 from tests.integration.events.conftest import Write
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected, whole_log
-from tests.integration.events.mails import mails
+from tests.integration.events.mails import Entry, mails
 
 
 async def first_generation(side: ReadingSide) -> int:
@@ -38,6 +38,15 @@ async def projecting(side: ReadingSide, generation: int, processes: int = 1) -> 
         for projector in projectors:
             projector.stop()
         await asyncio.gather(*tasks)
+
+
+async def live_generation(side: ReadingSide, write: Write, events: list[Entry]) -> int:
+    """The first generation, which has these events; nobody projects it any more."""
+    await write(events)
+    generation = await first_generation(side)
+    async with projecting(side, generation):
+        await wait_until_projected(side, generation)
+    return generation
 
 
 async def test_the_read_model_is_the_pure_fold_of_the_log(side: ReadingSide, write: Write) -> None:

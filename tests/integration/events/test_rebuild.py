@@ -18,7 +18,7 @@ from services.kit.errors import PermanentError, RefusedHere
 from tests.integration.events.conftest import Write
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
 from tests.integration.events.mails import mails
-from tests.integration.events.test_live import first_generation, projecting
+from tests.integration.events.test_live import first_generation, live_generation, projecting
 
 
 @pytest.fixture
@@ -94,10 +94,7 @@ async def test_a_rebuild_equals_live_and_takes_its_place(
 async def test_workers_and_coordinator_killed_in_the_middle(
     side: ReadingSide, write: Write, workers: BackfillProcesses
 ) -> None:
-    await write(mails(400, busy_opens=600))
-    first = await first_generation(side)
-    async with projecting(side, first):
-        await wait_until_projected(side, first)
+    await live_generation(side, write, mails(400, busy_opens=600))
     generation = await side.rebuild(workers).create()
     running = asyncio.create_task(side.rebuild(workers).run(generation.number))
     leases = side.leases(generation.number)
@@ -115,10 +112,7 @@ async def test_workers_and_coordinator_killed_in_the_middle(
 
 
 async def test_one_coordinator_at_a_time(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
-    await write(mails(20))
-    first = await first_generation(side)
-    async with projecting(side, first):
-        await wait_until_projected(side, first)
+    await live_generation(side, write, mails(20))
     generation = await side.rebuild(workers).create()
     outcomes = await asyncio.gather(
         *(side.rebuild(workers).run(generation.number) for _ in range(2)), return_exceptions=True
@@ -129,10 +123,7 @@ async def test_one_coordinator_at_a_time(side: ReadingSide, write: Write, worker
 async def test_a_generation_that_differs_is_not_swapped_in_unless_accepted(
     side: ReadingSide, write: Write, workers: BackfillProcesses
 ) -> None:
-    await write(mails(50))
-    first = await first_generation(side)
-    async with projecting(side, first):
-        await wait_until_projected(side, first)
+    first = await live_generation(side, write, mails(50))
     live = side.database[f"email_log__g{first}"]
     await live.update_one({"_id": "mail-1-00007"}, {"$set": {"subject": "somebody tampered with it"}})
     await live.delete_one({"_id": "mail-1-00009"})
@@ -173,10 +164,7 @@ async def test_a_new_version_may_reshape_every_document(
 
 
 async def test_a_paused_rebuild_rests_and_goes_on(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
-    await write(mails(100))
-    first = await first_generation(side)
-    async with projecting(side, first):
-        await wait_until_projected(side, first)
+    await live_generation(side, write, mails(100))
     rebuild = side.rebuild(workers)
     generation = await rebuild.create()
     await side.generations.pause(generation.number, paused=True)
@@ -215,10 +203,7 @@ async def test_a_log_without_its_head_is_refused(side: ReadingSide, write: Write
     from aiokafka import TopicPartition
     from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-    await write(mails(50))
-    first = await first_generation(side)
-    async with projecting(side, first):
-        await wait_until_projected(side, first)
+    await live_generation(side, write, mails(50))
     admin = AIOKafkaAdminClient(bootstrap_servers=side.bootstrap)
     await admin.start()
     await admin.delete_records({TopicPartition(side.projection.topic, 2): RecordsToDelete(before_offset=3)})

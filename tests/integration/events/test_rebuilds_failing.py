@@ -10,9 +10,9 @@ from services.events.rebuild import Workers
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.testing import FakeClock
 from tests.integration.events.conftest import Write
-from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
+from tests.integration.events.judge import assert_equal_to_the_log
 from tests.integration.events.mails import mails
-from tests.integration.events.test_live import first_generation, projecting
+from tests.integration.events.test_live import live_generation
 from tests.integration.events.test_rebuild import workers
 
 __all__ = ["workers"]  # a fixture
@@ -43,10 +43,7 @@ async def found_of(side: ReadingSide, number: int) -> Generation:
 async def test_an_unexpected_error_is_kept_and_put_off_ever_longer_until_it_is_mended(
     side: ReadingSide, write: Write, workers: BackfillProcesses
 ) -> None:
-    await write(mails(20))
-    first = await first_generation(side)
-    async with projecting(side, first):
-        await wait_until_projected(side, first)
+    first = await live_generation(side, write, mails(20))
     number = (await side.rebuild(workers).create()).number
     broken, clock = FailingWorkers(ZeroDivisionError("for jane@example.com")), FakeClock()
     work: Workers = broken
@@ -77,10 +74,7 @@ async def test_an_unexpected_error_is_kept_and_put_off_ever_longer_until_it_is_m
 async def test_what_an_operator_must_look_at_is_not_tried_again_by_this_process(
     side: ReadingSide, write: Write, workers: BackfillProcesses
 ) -> None:
-    await write(mails(20))
-    first = await first_generation(side)
-    async with projecting(side, first):
-        await wait_until_projected(side, first)
+    await live_generation(side, write, mails(20))
     number = (await side.rebuild(workers).create()).number
     dying = FailingWorkers(PermanentError("workersDie", "again and again"))
     clock = FakeClock()
@@ -99,10 +93,7 @@ async def test_what_an_operator_must_look_at_is_not_tried_again_by_this_process(
 
 
 async def test_what_is_away_is_waited_for(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
-    await write(mails(5))
-    first = await first_generation(side)
-    async with projecting(side, first):
-        await wait_until_projected(side, first)
+    await live_generation(side, write, mails(5))
     number = (await side.rebuild(workers).create()).number
     away = FailingWorkers(Unavailable("Kafka", "away"))
     await RebuildsFound(side.generations, lambda: side.rebuild(away), FakeClock()).turn()
