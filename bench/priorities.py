@@ -22,6 +22,9 @@ from tests.e2e.evidence import Observer
 from tests.e2e.live import live
 from tests.e2e.traffic import Traffic, traffic
 
+NO_SLOW_COMPILER = ("-XX:TieredStopAtLevel=1",)
+"""A broker that has run for days compiles nothing; one that was started a minute ago takes a third of a core for it."""
+
 ACCEPTANCE_LIMIT = 2.0
 """How many times the idle system's p99 the p99 beside a campaign may be, besides two token intervals."""
 
@@ -68,10 +71,12 @@ def run(quick: bool) -> Result:
     if quick:
         plans = ((200.0, 1_000, 20, 0.1), (14.0, 100, 5, 1.0))
     found: list[tuple[Urgency, dict[str, Usage]]] = []
-    with ground(list(PARTS)) as stack:
+    with ground(list(PARTS), java=NO_SLOW_COMPILER) as stack:
         for rate, campaign, urgent, every in plans:
             with Meter(roots(stack, "simulator", "kafka", "mongo", "aws", "events")) as meter:
-                urgency = asyncio.run(measure(stack, rate=rate, campaign=campaign, urgent=urgent, every=every))
+                urgency = asyncio.run(
+                    measure(stack, rate=rate, campaign=campaign, urgent=urgent, every=every, warm_up=int(5 * rate))
+                )
             if urgency.campaign_done >= campaign:
                 raise BenchFailed(f"the campaign of {campaign} at {rate:g}/s was over before the urgent mail was")
             found.append((urgency, dict(meter.usage)))
@@ -97,19 +102,32 @@ def _table(found: Urgency) -> Table:
     return Table(title, header, [row("idle", found.idle), row("beside the campaign", found.beside)])
 
 
-async def measure(stack: Stack, *, rate: float, campaign: int, urgent: int, every: float, seed: int = 1) -> Urgency:
-    """Send `urgent` mails `every` so many seconds, idle and then beside a campaign; leaves when these are accepted."""
+async def measure(
+    stack: Stack, *, rate: float, campaign: int, urgent: int, every: float, warm_up: int = 5, seed: int = 1
+) -> Urgency:
+    """Send `urgent` mails `every` so many seconds, idle and then beside a campaign; leaves when these are accepted.
+
+    `warm_up`: other mails sent before.
+    """
     async with (
         live(stack, rate=rate) as observer,
         traffic(stack, seed, behaviours=("success",), http_share=0.0) as load,
     ):
-        for _ in range(5):  # connections and caches are warm before anything counts
-            await _accepted(observer, await observer.simulator.position(), {await load.by_kafka(_urgent(load))})
+        await _warm_up(observer, load, warm_up)
         idle, _, _ = await _paced(observer, load, urgent, every)
         lows = await _launch(observer, load, campaign)
         beside, overtaken_by, done = await _paced(observer, load, urgent, every, lows)
         await observer.settled_deliveries(load.ids, 60 + campaign / rate)
         return Urgency(rate, campaign, done, idle, beside, overtaken_by)
+
+
+async def _warm_up(observer: Observer, load: Traffic, count: int) -> None:
+    """Connections, caches and Kafka's compiled code are as they are after a while, before anything counts."""
+    mails = [load.mail(priority="normal", recipients=1) for _ in range(count)]
+    await _accepted(observer, 0, set(await asyncio.gather(*(load.by_kafka(mail) for mail in mails))))
+    await observer.settled_deliveries(load.ids, 60)
+    for _ in range(5):
+        await _accepted(observer, await observer.simulator.position(), {await load.by_kafka(_urgent(load))})
 
 
 async def _launch(observer: Observer, load: Traffic, count: int) -> set[str]:

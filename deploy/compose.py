@@ -128,15 +128,16 @@ def _our_health(port: int, path: str) -> dict[str, Any]:
 
 
 def _process(process: Process) -> dict[str, Any]:
-    port = {"email": EMAIL_PORT, "events": EVENTS_PORT}[process.name]
+    port = {"MAILROOM_EMAIL_PORT": EMAIL_PORT, "MAILROOM_EVENTS_PORT": EVENTS_PORT}[process.port_setting]
     return {
         **_image(),
         "command": ["python", "-m", *process.module],
-        "environment": _environment(process.variables),
+        "environment": {**_environment(process.variables), **dict(process.own)},
         "depends_on": _after(process.needs),
         "healthcheck": _our_health(port, process.live_path),
         "stop_grace_period": f"{process.stop_seconds}s",
         "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
+        "cpu_shares": process.cpu_shares,
         **_hardened(process.memory, process.cpus),
     }
 
@@ -222,6 +223,7 @@ def _aws() -> dict[str, Any]:
         },
         "healthcheck": _health(["CMD", "python", "-c", ask]),
         "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
+        "cpu_shares": processes.IN_THE_BACKGROUND,
         **_hardened("1g", "1.0"),
     }
 

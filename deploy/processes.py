@@ -96,6 +96,11 @@ EMAIL_VARIABLES = frozenset(
 EVENTS_VARIABLES = frozenset({*PLATFORM_VARIABLES, "MAILROOM_EVENTS_DATABASE", "MAILROOM_EVENTS_PORT"})
 
 
+FIRST = 1024
+IN_THE_BACKGROUND = 128
+"""CPU weight of what nobody waits for by the millisecond: a campaign then takes what urgent mail leaves over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """One long-running process of ours.
@@ -103,7 +108,8 @@ class Process:
     `module` is run as `python -m …`; `variables` is all of `service_environment` that it gets; `needs` names what
     must be ready before it starts; `port_setting` is the port it listens on; `ready_path` answers 200 once it can do
     its work, `live_path` as long as it should not be restarted. `stop_seconds` is how long it may take to drain after
-    SIGTERM.
+    SIGTERM. `own` are values of variables that differ from process to process. `cpu_shares` is its
+    weight when more CPU is wanted than there is; urgent mail, Kafka and MongoDB have Docker's default of 1024.
     """
 
     name: str
@@ -116,6 +122,8 @@ class Process:
     stop_seconds: int = 25
     memory: str = "768m"
     cpus: str = "1.0"
+    own: tuple[tuple[str, str], ...] = ()
+    cpu_shares: int = IN_THE_BACKGROUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +139,8 @@ class Job:
 SIMULATOR = "simulator"
 BACKING = ("kafka", "mongo", "aws")
 GATEWAY = "gateway"
+EMAIL_URGENT = "email-urgent"
+"""Takes in and sends urgent mail alone: a campaign in `email` then has neither its event loop nor its core."""
 
 PROCESSES = (
     Process(
@@ -139,6 +149,16 @@ PROCESSES = (
         variables=EMAIL_VARIABLES,
         port_setting="MAILROOM_EMAIL_PORT",
         needs=("mongo", "topics", "resources", SIMULATOR),
+        own=(("MAILROOM_EMAIL_LANES", "high,normal,low"),),
+    ),
+    Process(
+        name=EMAIL_URGENT,
+        module=("services.email", "lanes"),
+        variables=EMAIL_VARIABLES,
+        port_setting="MAILROOM_EMAIL_PORT",
+        needs=("mongo", "topics", "resources", SIMULATOR),
+        own=(("MAILROOM_EMAIL_LANES", "urgent"),),
+        cpu_shares=FIRST,
     ),
     Process(
         name="events",

@@ -6,6 +6,7 @@ in the meantime is never signalled.
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from deploy.local.site import HOST
 
+USUAL_SHARES = 1024
 LARGEST_LOG = 20_000_000
 _ENDED = "ZX"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -76,8 +78,18 @@ class Child:
         return 0
 
 
-def start(record: Path, log: Path, command: Sequence[str], env: Mapping[str, str], folder: Path) -> Child:
-    """Start `command` in a session of its own, its output appended to `log`, and write its record."""
+def start(
+    record: Path,
+    log: Path,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    folder: Path,
+    cpu_shares: int = USUAL_SHARES,
+) -> Child:
+    """Start `command` in a session of its own, its output appended to `log`, and write its record.
+
+    `cpu_shares`: its weight when more CPU is wanted than there is; 1024 is the usual one, and less yields to others.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     record.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LARGEST_LOG:
@@ -92,12 +104,25 @@ def start(record: Path, log: Path, command: Sequence[str], env: Mapping[str, str
             cwd=folder,
             start_new_session=True,
         )
+    _yield_to_others(process.pid, cpu_shares)
     _started[process.pid] = process
     child = Child(process.pid, _stat(process.pid) or 0, _boot_id())
     part = record.with_suffix(".part")
     part.write_text(json.dumps(asdict(child)))
     part.replace(record)
     return child
+
+
+def _yield_to_others(pid: int, cpu_shares: int) -> None:
+    """Weight as niceness, each step of which is a quarter (sched(7)). Where Linux groups processes by session, as it
+    does on most desktops, the niceness of the group counts and that of the process does not.
+    """
+    nice = min(19, round(math.log(USUAL_SHARES / cpu_shares, 1.25)))
+    if nice > 0:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PGRP, pid, nice)
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 def find(record: Path) -> Child | None:

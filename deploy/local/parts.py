@@ -46,6 +46,7 @@ class Part:
     run: Callable[[Site, Mapping[str, str]], str | None] | None = None
     ready_seconds: float = 120
     stop_seconds: float = 10
+    cpu_shares: int = processes.FIRST
 
 
 def plain_environment() -> dict[str, str]:
@@ -135,9 +136,8 @@ def _only(env: Mapping[str, str], variables: frozenset[str]) -> dict[str, str]:
 
 def _service(process: Process) -> Part:
     def launch(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
-        return Launch(
-            [sys.executable, "-m", *process.module], {**_only(env, process.variables), "PYTHONUNBUFFERED": "1"}
-        )
+        own = {**dict(process.own), process.port_setting: str(site.ports[process.name]), "PYTHONUNBUFFERED": "1"}
+        return Launch([sys.executable, "-m", *process.module], {**_only(env, process.variables), **own})
 
     return Part(
         name=process.name,
@@ -146,6 +146,7 @@ def _service(process: Process) -> Part:
         launch=launch,
         ready=lambda site: http_ok(site, process.name, process.ready_path),
         stop_seconds=process.stop_seconds,
+        cpu_shares=process.cpu_shares,
     )
 
 
@@ -192,7 +193,13 @@ PARTS: dict[str, Part] = {
     for part in (
         Part("kafka", ports=("kafka", "kafka_controller"), launch=_kafka, ready=kafka.answers, stop_seconds=20),
         Part("mongo", ports=("mongo",), launch=_mongo, ready=mongo.answers, stop_seconds=20),
-        Part("aws", ports=("aws",), launch=_aws, ready=lambda site: http_ok(site, "aws", "/_ministack/health")),
+        Part(
+            "aws",
+            ports=("aws",),
+            launch=_aws,
+            ready=lambda site: http_ok(site, "aws", "/_ministack/health"),
+            cpu_shares=processes.IN_THE_BACKGROUND,
+        ),
         *(Part(job.name, needs=job.needs, run=_JOB_RUNS.get(job.name) or _command_job(job)) for job in processes.JOBS),
         Part(
             processes.SIMULATOR,

@@ -21,6 +21,7 @@ DEFAULT_PORTS = {
     "mongo": 8105,
     "kafka": 8106,
     "kafka_controller": 8107,
+    "email-urgent": 8108,
 }
 
 
@@ -30,7 +31,7 @@ class StackError(Exception):
 
 def port_setting(name: str) -> str:
     """The environment variable that sets a port, e.g. `MAILROOM_KAFKA_PORT`."""
-    return f"MAILROOM_{name.upper()}_PORT"
+    return f"MAILROOM_{name.upper().replace('-', '_')}_PORT"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ from deploy.local import children
 from deploy.local.children import Child
 from deploy.local.parts import PARTS, Part, plain_environment, read_outputs
 from deploy.local.site import HOST, ROOT, Site, StackError, port_setting, remember_ports
-from deploy.processes import AwsResources, Secrets, service_environment
+from deploy.processes import PROCESSES, AwsResources, Secrets, service_environment
 
 PORT_SECONDS = 5.0
 """How long a port that is in use is waited for: one that a stopped part has just left may be held a moment longer."""
-STOP_FIRST = ("gateway", "email", "events")
+STOP_FIRST = ("gateway", *(process.name for process in PROCESSES))
 _COMPLAINT = re.compile(r'\b(ERROR|FATAL|CRITICAL|Traceback|Exception)\b|"s":"[EF]"|"level":\s*"(error|critical)"')
 _NO_RESOURCES = AwsResources("", "", "", "", "")
 
@@ -93,11 +93,11 @@ class Stack:
             with ThreadPoolExecutor(max_workers=len(wave) or 1) as pool:
                 list(pool.map(self._stop_one, wave))
 
-    def restart(self, name: str) -> None:
-        """Stop a part and start it again; jobs that prepare it are done again."""
-        self.stop([name])
-        jobs = [job for job, part in PARTS.items() if part.run and name in part.needs]
-        self.start([name, *jobs], with_needs=False)
+    def restart(self, *names: str) -> None:
+        """Stop parts and start them again; jobs that prepare them are done again."""
+        self.stop(names)
+        jobs = [job for job, part in PARTS.items() if part.run and not set(names).isdisjoint(part.needs)]
+        self.start([*names, *jobs], with_needs=False)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal a part's process, by default kill -9, and for a kill wait until it is gone."""
@@ -199,7 +199,7 @@ class Stack:
         if child is None:
             launch = part.launch(self.site, env, self._progress)
             record, log = self.site.run_dir / f"{part.name}.json", self.site.log_file(part.name)
-            child = children.start(record, log, launch.command, launch.env, ROOT)
+            child = children.start(record, log, launch.command, launch.env, ROOT, part.cpu_shares)
         deadline = time.monotonic() + part.ready_seconds
         while True:
             try:

@@ -1,9 +1,11 @@
 """The one composition root of the email service: settings in, a running process out. Everything can be overridden.
 
-    python -m services.email all | http | intake | sender | ingest | translator | settler | relay
+    python -m services.email all | lanes | http | intake | sender | ingest | translator | settler | relay
 
-Each role is a part of the data's way; `all` is every part in one process, where fresh mail goes from the intake to the
-sender without a look at the store. Every process answers /healthz, /readyz and /metrics on its port.
+Each role is a part of the data's way; `lanes` is intake and sender in one process, where fresh mail goes from one to
+the other without a look at the store, and `all` is every part. `MAILROOM_EMAIL_LANES` says which lanes a process takes
+in and sends: urgent mail can have a process of its own, so that a campaign does not share its event loop. Every process
+answers /healthz, /readyz and /metrics on its port.
 """
 
 from __future__ import annotations
@@ -71,8 +73,11 @@ from services.kit.retry import retrying
 from services.kit.server import HttpServer
 from services.kit.tracing import Tracing
 
-Role = Literal["all", "http", "intake", "sender", "ingest", "translator", "settler", "relay"]
+Role = Literal["all", "lanes", "http", "intake", "sender", "ingest", "translator", "settler", "relay"]
 ROLES: tuple[str, ...] = get_args(Role)
+SENDING = frozenset({"intake", "sender"})
+"""What the role `lanes` is made of."""
+
 VERSION = "1.0.0"
 
 START_SECONDS = 30.0
@@ -105,7 +110,7 @@ class Email:
 
     def has(self, *roles: str) -> bool:
         """Whether this process plays one of these."""
-        return self.role == "all" or self.role in roles
+        return self.role == "all" or self.role in roles or (self.role == "lanes" and not SENDING.isdisjoint(roles))
 
     async def run(self) -> int:
         """Assemble, run until a signal comes or a part dies; the exit status."""
@@ -227,6 +232,7 @@ class Email:
             self.ids,
             self.metrics,
             NoCheckpoints(),
+            lanes=settings.lanes,
             owner=f"{socket.gethostname()}:{os.getpid()}:{self.ids.new()}",
             right_of_way=self.right_of_way,
         )
@@ -249,9 +255,9 @@ class Email:
                 sender=self.sender,
                 right_of_way=self.right_of_way,
             )
-            for lane, topic in LANES.items():
+            for lane in self.settings.lanes:
                 limits = Limits(fetch_wait=0.02) if lane == "urgent" else None
-                self._consume(f"email-intake-{lane}", topic.name, intake, INTAKE_BATCH, limits)
+                self._consume(f"email-intake-{lane}", LANES[lane].name, intake, INTAKE_BATCH, limits)
         if self.has("translator"):
             formats = {"ses": SesNotifications()}
             translator = Translator(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from contracts.topics import LANES
 from services.email.domain.message import Policy
 from services.email.domain.request import SenderIdentity
 from services.kit.aws import AwsAccount
@@ -19,6 +20,12 @@ class EmailSettings(KitSettings):
     http_port: int = Field(8080, alias="MAILROOM_EMAIL_PORT", ge=0, le=65535, description="the port to listen on")
     database: str = Field(
         "mailroom_email", alias="MAILROOM_EMAIL_DATABASE", min_length=1, description="its MongoDB database"
+    )
+
+    lanes: Words = Field(
+        tuple(LANES),
+        alias="MAILROOM_EMAIL_LANES",
+        description="the lanes this process takes in and sends, separated by commas; some process must take each",
     )
 
     region: str = Field(alias="AWS_REGION", min_length=1, description="the AWS region, for instance eu-central-1")
@@ -92,6 +99,13 @@ class EmailSettings(KitSettings):
     def _is_sender(cls, value: str) -> str:
         SenderIdentity.of(value, None, ())
         return value
+
+    @field_validator("lanes")
+    @classmethod
+    def _are_lanes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not set(value) <= set(LANES):
+            raise ValueError(f"one or more of {', '.join(LANES)}")
+        return tuple(lane for lane in LANES if lane in value)
 
     @field_validator("sender_addresses")
     @classmethod

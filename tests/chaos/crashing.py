@@ -109,6 +109,9 @@ EMAIL = (
 )
 """Of the email service, along the data's way."""
 
+OF_A_LANE = EMAIL[2:12]
+"""Of a process that only takes in and sends."""
+
 PROJECTOR = (
     Effect("lease taken", "services.events.adapters.mongo_leases:MongoLeases.acquire"),
     Effect("rows written", "services.events.adapters.mongo_read_models:MongoReadModels.write_rows", rare=True),

@@ -17,7 +17,7 @@ from deploy.local import children
 from deploy.local.parts import PARTS, plain_environment
 from deploy.local.site import ROOT
 from deploy.local.stack import Stack
-from tests.chaos.crashing import EMAIL, NTH, POINT, PROJECTOR, effect_of, points
+from tests.chaos.crashing import EMAIL, NTH, OF_A_LANE, POINT, PROJECTOR, effect_of, points
 from tests.e2e.evidence import Observer
 from tests.integration.kafka.harness import Cluster
 
@@ -26,6 +26,11 @@ PATIENCE = 8.0
 
 STARTING = 60.0
 """Seconds that a process may take until it serves; it may die before."""
+
+EFFECTS = {"email": EMAIL, "email-urgent": OF_A_LANE, "events": PROJECTOR}
+"""What each part does to the world outside."""
+
+URGENT_INTAKE = "email-intake-urgent"
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Killer:
 
     def __post_init__(self) -> None:
         self._random = random.Random(f"{self.seed} {self.part}")
-        self._points = points(EMAIL if self.part == "email" else PROJECTOR)
+        self._points = points(EFFECTS[self.part])
         self._random.shuffle(self._points)
 
     async def kill(self, times: int) -> None:
@@ -99,10 +104,11 @@ class Killer:
         async with asyncio.timeout(20):  # its last threads may keep the port for a moment
             while not children.port_is_free(self.stack.site.ports[self.part]):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
-        if self.part == "email":
+        if self.part != "events":
             cluster = Cluster(self.stack.env()["MAILROOM_KAFKA_BOOTSTRAP"])
             for group in await self.observer.groups():
-                await cluster.expel(group)
+                if (group == URGENT_INTAKE) == (self.part == "email-urgent"):
+                    await cluster.expel(group)
         else:
             past: list[dict[str, Any]] = [{"$set": {"until": {"$subtract": ["$$NOW", 1]}}}]
             await self.observer.events["leases"].update_many({}, past)
@@ -120,6 +126,6 @@ class Killer:
 def never_fatal(killers: Sequence[Killer]) -> list[str]:
     """Points that no process died at, of the parts that these killers killed."""
     parts = {killer.part for killer in killers}
-    wanted = [*(points(EMAIL) if "email" in parts else ()), *(points(PROJECTOR) if "events" in parts else ())]
+    wanted = [point for part in ("email", "events") if part in parts for point in points(EFFECTS[part])]
     met: Counter[str] = sum((killer.fatal for killer in killers), Counter())
     return [point for point in wanted if not met[point]]

@@ -31,12 +31,15 @@ DISORDER = (
 """Notifications as they really come. No fault of sends: these would hide an attempt that a kill left unknown."""
 
 
-async def survive(stack: Stack, observer: Observer, seed: int, *, email: int, events: int, per_second: float) -> None:
-    """So many kills of each service under this load, then judged."""
+async def survive(
+    stack: Stack, observer: Observer, seed: int, *, email: int, urgent: int, events: int, per_second: float
+) -> None:
+    """So many kills of each process under this load, then judged."""
     began = time.monotonic()
     since = await observer.now()
     await observer.simulator.faults(*DISORDER, seed=seed)
-    killers = [Killer(stack, observer, "email", seed), Killer(stack, observer, "events", seed)]
+    times = {"email": email, "email-urgent": urgent, "events": events}
+    killers = [Killer(stack, observer, part, seed) for part in times]
     enough = asyncio.Event()
     async with traffic(stack, seed) as load:
         async with asyncio.TaskGroup() as group:
@@ -44,8 +47,8 @@ async def survive(stack: Stack, observer: Observer, seed: int, *, email: int, ev
             group.create_task(load.watched_by(observer.simulator, enough))
             group.create_task(load.busy_message(enough, facts=540, per_second=12))
             async with asyncio.TaskGroup() as killing:
-                killing.create_task(killers[0].kill(email))
-                killing.create_task(killers[1].kill(events))
+                for killer in killers:
+                    killing.create_task(killer.kill(times[killer.part]))
             enough.set()
         killed = time.monotonic() - began
         evidence = await observer.settled(since, load.ids, 120)
@@ -55,12 +58,12 @@ async def survive(stack: Stack, observer: Observer, seed: int, *, email: int, ev
         f"{killed:.0f} s of kills, {time.monotonic() - began - killed:.0f} s until all was settled"
     )
     print("\n".join(killer.report() for killer in killers))
-    assert_fair(evidence, load.expected(kills=killers[0].kills))
+    assert_fair(evidence, load.expected(kills=email + urgent))
 
 
 async def test_a_few_kills_lose_and_double_nothing(stack: Stack) -> None:
     async with live(stack) as observer:
-        await survive(stack, observer, int(SEED or 1), email=6, events=3, per_second=15)
+        await survive(stack, observer, int(SEED or 1), email=6, urgent=2, events=3, per_second=15)
 
 
 @pytest.mark.chaos
@@ -68,4 +71,4 @@ async def test_a_few_kills_lose_and_double_nothing(stack: Stack) -> None:
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else [101, 102, 103, 104])
 async def test_many_kills_lose_and_double_nothing(stack: Stack, seed: int) -> None:
     async with live(stack) as observer:
-        await survive(stack, observer, seed, email=34, events=18, per_second=20)
+        await survive(stack, observer, seed, email=34, urgent=8, events=18, per_second=20)

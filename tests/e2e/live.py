@@ -14,6 +14,9 @@ from tests.e2e.evidence import Observer, observing
 PLENTY = 500.0
 """Recipients a second that the account may send, so that the account is not what a test measures."""
 
+EMAIL = ("email", "email-urgent")
+"""The parts that are processes of the email service."""
+
 
 @asynccontextmanager
 async def live(
@@ -31,7 +34,7 @@ async def live(
             before = await observer.simulator.settings()
             await observer.simulator.settings(maxSendRate=rate, stepMs=20)
             if extra or before["maxSendRate"] != rate:  # the service asks for its quota at its start
-                await asyncio.to_thread(stack.restart, "email")
+                await asyncio.to_thread(stack.restart, *EMAIL)
             try:
                 yield observer
             finally:
@@ -41,7 +44,7 @@ async def live(
         if extra:
             for name in extra:
                 stack.extra.pop(name, None)
-            await asyncio.to_thread(stack.restart, "email")
+            await asyncio.to_thread(stack.restart, *EMAIL)
 
 
 async def alive(stack: Stack, name: str) -> bool:

@@ -19,7 +19,7 @@ from deploy.local.simulator.faults import Fault
 from deploy.local.stack import Stack
 from tests.e2e.evidence import Observer
 from tests.e2e.judge import LIMIT_OPEN, Decisions, Evidence, assert_fair, unknowns
-from tests.e2e.live import always_alive, live
+from tests.e2e.live import EMAIL, always_alive, live
 from tests.e2e.sqs_fault_proxy import sqs_fault_proxy
 from tests.e2e.traffic import Traffic, traffic
 
@@ -41,7 +41,7 @@ async def survive(observer: Observer, outage: Outage, seed: int, *, may_be_unkno
     async with traffic(observer.stack, seed) as load:
         async with asyncio.TaskGroup() as group:
             group.create_task(load.flow(PER_SECOND, enough))
-            group.create_task(always_alive(observer.stack, enough, "email", "events"))
+            group.create_task(always_alive(observer.stack, enough, *EMAIL, "events"))
             await asyncio.sleep(BOTH_SIDES)
             await outage(load)
             await asyncio.sleep(BOTH_SIDES)
@@ -69,7 +69,7 @@ async def test_while_kafka_is_away_nobody_is_ready_and_everybody_lives(stack: St
 
         async def told(page: str, status: int, seconds: float) -> None:
             async with asyncio.timeout(seconds):
-                for name in ("email", "events"):
+                for name in (*EMAIL, "events"):
                     while (await client.get(f"{stack.site.url(name)}/{page}")).status_code != status:  # noqa: ASYNC110
                         await asyncio.sleep(0.2)
 
@@ -139,7 +139,7 @@ async def test_ses_refusing_connections(stack: Stack, seconds: int) -> None:
             await asyncio.sleep(seconds + 1)
 
         # A connection that is cut while a request is on it leaves that request's outcome unknown.
-        evidence = await survive(observer, outage, seed=15, may_be_unknown=LIMIT_OPEN)
+        evidence = await survive(observer, outage, seed=15, may_be_unknown=len(EMAIL) * LIMIT_OPEN)
         assert any(b'"connectionFailed"' in (entry.value or b"") for entry in evidence.log), "nobody noticed"
 
 
@@ -148,7 +148,7 @@ async def test_draining_under_load_leaves_nothing_unknown(stack: Stack) -> None:
         await observer.simulator.faults(Fault(kind="slowAnswer", ms=800, probability=0.5), seed=16)
 
         async def stopped() -> None:
-            for name in ("email", "events", "email"):
+            for name in (*EMAIL, "events", "email"):
                 child = stack.child(name)
                 assert child is not None
                 assert await asyncio.to_thread(child.stop, 20), f"{name} did not drain within 20 s"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from bench.priorities import measure
 from deploy.local.stack import Stack
+from services.email.domain.correlation import MESSAGE_TAG
+from tests.e2e.evidence import Observer
+from tests.e2e.live import live
+from tests.e2e.traffic import traffic
 
 
 async def test_urgent_mail_passes_a_campaign(stack: Stack) -> None:
@@ -17,6 +23,29 @@ async def test_urgent_mail_passes_a_campaign(stack: Stack) -> None:
     assert max(found.overtaken_by) <= 32 + 40 * 0.2
 
 
+async def test_each_lane_has_its_process(stack: Stack) -> None:
+    """Urgent mail waits for its own process and for no other; the other lanes do not need it."""
+    async with live(stack) as observer, traffic(stack, 21, behaviours=("success",), http_share=0.0) as load:
+        for away, goes, waits in (("email-urgent", "low", "urgent"), ("email", "urgent", "low")):
+            await asyncio.to_thread(stack.stop, [away])
+            since = await observer.simulator.position()
+            waiting = await load.by_kafka(load.mail(priority=waits, recipients=1))
+            going = await load.by_kafka(load.mail(priority=goes, recipients=1))
+            await _accepted(observer, since, going)
+            seen = {entry["tags"][MESSAGE_TAG] for entry in await observer.simulator.acceptances(since)}
+            assert waiting not in seen
+            await asyncio.to_thread(stack.start, [away], with_needs=False)
+            await _accepted(observer, since, waiting)
+
+
+async def _accepted(observer: Observer, since: int, message_id: str) -> None:
+    async with asyncio.timeout(30):
+        while not any(  # noqa: ASYNC110 - in another process
+            entry["tags"][MESSAGE_TAG] == message_id for entry in await observer.simulator.acceptances(since)
+        ):
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
@@ -26,7 +55,7 @@ async def test_urgent_mail_passes_a_campaign(stack: Stack) -> None:
 async def test_urgent_mail_is_as_fast_beside_a_campaign(
     stack: Stack, rate: float, campaign: int, urgent: int, every: float
 ) -> None:
-    found = await measure(stack, rate=rate, campaign=campaign, urgent=urgent, every=every)
+    found = await measure(stack, rate=rate, campaign=campaign, urgent=urgent, every=every, warm_up=int(5 * rate))
     print(f"\n{found}")
     assert found.campaign_done < found.campaign, "the campaign was over before the urgent mail was"
     assert found.holds or rate < 200, str(found)

@@ -75,7 +75,9 @@ def test_compose_and_local_stack_run_the_same_processes_with_the_same_settings(t
     local = Stack(throwaway_site(tmp_path, os.environ)).env()
     for each in (*processes.PROCESSES, *processes.JOBS):
         assert services[each.name]["command"] == ["python", "-m", *each.module]
-        assert set(services[each.name]["environment"]) == each.variables
+        own = dict(each.own) if isinstance(each, processes.Process) else {}
+        assert services[each.name]["environment"].items() >= own.items()
+        assert set(services[each.name]["environment"]) - set(own) == each.variables
         assert each.variables <= set(local)
         assert set(services[each.name]["depends_on"]) == set(each.needs)
 
@@ -90,6 +92,8 @@ def test_every_variable_has_a_reader_and_no_other_process_gets_it(tmp_path: Path
         assert launch is not None
         given = launch(stack.site, whole, print).env
         assert set(given) & set(whole) == process.variables | {"MAILROOM_LOG_LEVEL"}
+        assert given.items() >= dict(process.own).items()
+        assert given[process.port_setting] == str(stack.site.ports[process.name])
 
 
 def test_compose_holds_no_secret() -> None:

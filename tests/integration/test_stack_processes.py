@@ -44,6 +44,24 @@ def test_a_killed_process_counts_as_gone_at_once(tmp_path: Path) -> None:
     assert children.find(tmp_path / "it.json") is None
 
 
+@pytest.mark.parametrize(("shares", "nice"), [(1024, 0), (4096, 0), (128, 9), (1, 19)])
+def test_what_has_few_shares_yields_to_others(tmp_path: Path, shares: int, nice: int) -> None:
+    program = "import os, time; print('on', os.nice(0), flush=True); time.sleep(60)"
+    log, ours = tmp_path / "it.log", os.nice(0)
+    child = children.start(
+        tmp_path / "it.json", log, [sys.executable, "-c", program], dict(os.environ), tmp_path, shares
+    )
+    try:
+        while "on" not in log.read_text():
+            assert child.alive(), log.read_text()
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == max(ours, nice)
+        group = Path(f"/proc/{child.pid}/autogroup")
+        if group.exists() and nice:
+            assert group.read_text().split()[-1] == str(nice)
+    finally:
+        child.stop(5)
+
+
 @pytest.mark.parametrize("field", ["started", "boot"])
 def test_another_program_under_a_recorded_pid_is_left_alone(tmp_path: Path, field: str) -> None:
     child = start(tmp_path, OBEDIENT)

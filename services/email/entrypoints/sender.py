@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from contracts.topics import LANES
 from services.email.domain.circuit import Circuit
 from services.email.domain.commands import Expire, RecordOutcome, TimeOut
 from services.email.domain.content import MessageContent
@@ -32,7 +33,7 @@ from services.email.streams import Held, MessageStreams, Step, hold
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
 from services.kit.errors import PermanentError, TransientError
-from services.kit.event_store.due import DueScheduler
+from services.kit.event_store.due import DueScheduler, Shares
 from services.kit.event_store.port import Lease, Stream
 from services.kit.health import Progress, Report
 from services.kit.logs import get_logger
@@ -67,10 +68,11 @@ class Sender:
         checkpoints: Checkpoints,
         *,
         owner: str,
+        lanes: Sequence[str] = tuple(LANES),
         limits: Limits | None = None,
         right_of_way: RightOfWay | None = None,
     ) -> None:
-        """`owner`: unique to this process's life."""
+        """`owner`: unique to this process's life. `lanes`: what it sends, the most urgent first."""
         self._streams, self._contents, self._clock, self._metrics = streams, contents, clock, metrics
         self._owner = owner
         self._wakes = (asyncio.Event(), asyncio.Event())  # of urgent mail's turns, and of all other's
@@ -80,7 +82,12 @@ class Sender:
         right_of_way = right_of_way or RightOfWay(clock)
         self._progress = Progress(clock)
         self._scheduler = DueScheduler(
-            streams.store, owner=owner, clock=clock, lease_for=self._limits.lease, metrics=metrics
+            streams.store,
+            owner=owner,
+            clock=clock,
+            shares=Shares(lanes=tuple(lanes)),
+            lease_for=self._limits.lease,
+            metrics=metrics,
         )
         self._urgent_progress = Progress(clock)
         self._places = Places(self._limits.concurrency, freed=self._wake)

@@ -37,6 +37,17 @@ def test_everything_that_is_missing_or_wrong_is_told_at_once() -> None:
     assert len(caught.value.problems) == 4
 
 
+@pytest.mark.parametrize("bad", ["urgent,fast", ","])
+def test_lanes_that_do_not_exist_are_refused(bad: str) -> None:
+    with pytest.raises(SettingsError, match=r"MAILROOM_EMAIL_LANES.*urgent, high, normal, low"):
+        load(EmailSettings, GOOD | {"MAILROOM_EMAIL_LANES": bad})
+
+
+def test_lanes_come_in_the_order_of_their_urgency() -> None:
+    assert load(EmailSettings, GOOD).lanes == ("urgent", "high", "normal", "low")
+    assert load(EmailSettings, GOOD | {"MAILROOM_EMAIL_LANES": "low, urgent"}).lanes == ("urgent", "low")
+
+
 def test_what_they_become() -> None:
     settings = load(EmailSettings, GOOD | {"MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES": "5"})
     assert settings.identity.verified == {"crm@example.com", "sales@example.com", "news@example.com"}
