@@ -97,6 +97,9 @@ EVENTS_VARIABLES = frozenset({*PLATFORM_VARIABLES, "MAILROOM_EVENTS_DATABASE", "
 
 
 FIRST = 1024
+SECOND = 512
+"""CPU weight of what people look at."""
+
 IN_THE_BACKGROUND = 128
 """CPU weight of what nobody waits for by the millisecond: a campaign then takes what urgent mail leaves over."""
 
@@ -166,6 +169,7 @@ PROCESSES = (
         variables=EVENTS_VARIABLES,
         port_setting="MAILROOM_EVENTS_PORT",
         needs=("mongo", "topics"),
+        cpu_shares=SECOND,
     ),
 )
 
