@@ -202,7 +202,7 @@ def _mongo() -> dict[str, Any]:
         "user": "999:999",
         # mongosh of the health check keeps its history at home.
         "environment": {"HOME": "/tmp"},  # noqa: S108 - in its own container
-        "command": ["mongod", "--replSet", "rs0", "--bind_ip_all", "--wiredTigerCacheSizeGB", "1"],
+        "command": ["mongod", *processes.MONGO_OPTIONS, "--bind_ip_all", "--wiredTigerCacheSizeGB=1"],
         "healthcheck": _health(["CMD", "mongosh", "--quiet", "--norc", "--eval", script], start="40s"),
         "stop_grace_period": "30s",
         "volumes": ["mongo-data:/data/db"],

@@ -201,6 +201,12 @@ KAFKA_SETTINGS = {
 }
 
 
+MONGO_OPTIONS = (
+    "--replSet=rs0",
+    "--slowms=3600000",  # its log tells slow commands with all their values: addresses, subjects
+)
+
+
 def emulator_environment(host: str, bind: str, port: int) -> dict[str, str]:
     """Environment of the AWS emulator: with AUTH it enforces signatures and policies as AWS does."""
     return {

@@ -9,6 +9,7 @@ from pymongo.errors import OperationFailure
 from deploy.local import provision
 from deploy.local.provision import Progress
 from deploy.local.site import HOST, Site
+from deploy.processes import MONGO_OPTIONS
 
 _NOT_YET_INITIALIZED = 94
 _ALREADY_INITIALIZED = 23
@@ -20,7 +21,7 @@ def command(site: Site, progress: Progress) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     return [
         str(provision.mongod(site.cache_dir, progress)),
-        "--replSet=rs0",
+        *MONGO_OPTIONS,
         f"--bind_ip={HOST}",
         f"--port={site.ports['mongo']}",
         f"--dbpath={folder}",

@@ -24,14 +24,15 @@ from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, LANES
 from deploy.local.demo.cases import Run
 from deploy.local.demo.doors import HttpDoor, KafkaDoor
 from deploy.local.endpoints import aws_endpoints
+from deploy.local.parts import PARTS
 from deploy.local.simulator.faults import Fault
 from deploy.local.stack import Stack
 from tests.e2e.callers import OPERATOR, Callers, calling, until
 from tests.e2e.test_http_suppressions import ONE_CLICK, way_out
 from tests.e2e.traffic import command
 
-OURS = ("email", "events", "gateway", "simulator", "topics")
-"""Whose logs are searched: every process that this repository starts and configures."""
+SEARCHED = tuple(PARTS)
+"""Whose logs are searched: every process of the stack, ours and those that it stands on."""
 
 ADDRESS = re.compile(r"[A-Za-z0-9._%+-]+(?:@|%40|\\u0040)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{8,}")
@@ -95,7 +96,7 @@ def leaks(stack: Stack, marks: set[str]) -> list[str]:
     secrets = {env[name] for name in ("FILE_ENCRYPTION_KEY", "WEBHOOK_SECRET", "MAILROOM_JWT_SECRET")}
     assert all(len(secret) > 20 for secret in secrets)
     found = []
-    for part in OURS:
+    for part in SEARCHED:
         for line in TIMESTAMP.sub("", stack.logs(part)).splitlines():
             told = [mark for mark in marks if mark in line]
             told += ["a secret of the environment" for secret in secrets if secret in line]
@@ -109,7 +110,7 @@ def test_the_search_finds_what_it_is_for(stack: Stack) -> None:
         assert ADDRESS.search(line)
     assert not ADDRESS.search("to a…@inbox.example#1a2b")
     assert TOKEN.search("Bearer eyJhbGciOiJIUzI1NiJ9.e30.x")
-    for part in ("email", "events"):
+    for part in ("email", "email-urgent", "events"):
         assert '"event":"started"' in stack.logs(part)
 
 
