@@ -27,6 +27,10 @@ RUN_SECONDS = 600
 def main(names: Sequence[str]) -> int:
     """Try the named mutations (`3` names all of invariant 3), or all of them."""
     chosen = [each for each in MUTATIONS if not names or {each.name, str(each.invariant)} & set(names)]
+    unknown = set(names) - {each.name for each in MUTATIONS} - {str(each.invariant) for each in MUTATIONS}
+    if unknown:
+        print(f"no mutation is called {', '.join(sorted(unknown))}: 3k is one, and 3 all of invariant 3")
+        return 2
     with tempfile.TemporaryDirectory(prefix="mailroom-mutants-") as folder:
         copy = Path(folder) / "checkout"
         _copy_to(copy)
