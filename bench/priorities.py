@@ -124,10 +124,10 @@ async def measure(
 async def _warm_up(observer: Observer, load: Traffic, count: int) -> None:
     """Connections, caches and Kafka's compiled code are as they are after a while, before anything counts."""
     mails = [load.mail(priority="normal", recipients=1) for _ in range(count)]
-    await _accepted(observer, 0, set(await asyncio.gather(*(load.by_kafka(mail) for mail in mails))))
+    await accepted(observer, 0, set(await asyncio.gather(*(load.by_kafka(mail) for mail in mails))))
     await observer.settled_deliveries(load.ids, 60)
     for _ in range(5):
-        await _accepted(observer, await observer.simulator.position(), {await load.by_kafka(_urgent(load))})
+        await accepted(observer, await observer.simulator.position(), {await load.by_kafka(_urgent(load))})
 
 
 async def _launch(observer: Observer, load: Traffic, count: int) -> set[str]:
@@ -150,7 +150,7 @@ async def _paced(
     for _ in range(count):
         sent.add(await load.by_kafka(_urgent(load)))
         await asyncio.sleep(every)
-    found = await _accepted(observer, since, sent)
+    found = await accepted(observer, since, sent)
     times = {message_id: at - load.published_at[message_id] for message_id, at in found.items()}
     lows_at = await _times(observer, 0, lows or set())
     overtaken = tuple(
@@ -164,8 +164,8 @@ def _urgent(load: Traffic) -> dict[str, Any]:
     return load.mail(priority="urgent", recipients=1)
 
 
-async def _accepted(observer: Observer, since: int, ids: set[str]) -> dict[str, float]:
-    """When each of these was accepted, once all are."""
+async def accepted(observer: Observer, since: int, ids: set[str]) -> dict[str, float]:
+    """When each of these mails was accepted, as seconds of the epoch, once all are. TimeoutError after a minute."""
     async with asyncio.timeout(60):
         while len(found := await _times(observer, since, ids)) < len(ids):  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.05)

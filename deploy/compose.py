@@ -128,13 +128,13 @@ def _our_health(port: int, path: str) -> dict[str, Any]:
 
 
 def _process(process: Process) -> dict[str, Any]:
-    port = {"MAILROOM_EMAIL_PORT": EMAIL_PORT, "MAILROOM_EVENTS_PORT": EVENTS_PORT}[process.port_setting]
+    environment = {**_environment(process.variables), **dict(process.own)}
     return {
         **_image(),
         "command": ["python", "-m", *process.module],
-        "environment": {**_environment(process.variables), **dict(process.own)},
+        "environment": environment,
         "depends_on": _after(process.needs),
-        "healthcheck": _our_health(port, process.live_path),
+        "healthcheck": _our_health(int(environment[process.port_setting]), process.live_path),
         "stop_grace_period": f"{process.stop_seconds}s",
         "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
         "cpu_shares": process.cpu_shares,

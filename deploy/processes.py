@@ -97,6 +97,8 @@ EVENTS_VARIABLES = frozenset({*PLATFORM_VARIABLES, "MAILROOM_EVENTS_DATABASE", "
 
 
 FIRST = 1024
+"""CPU weight of urgent mail and of what it needs: Docker's default."""
+
 SECOND = 512
 """CPU weight of what people look at."""
 
@@ -111,8 +113,8 @@ class Process:
     `module` is run as `python -m …`; `variables` is all of `service_environment` that it gets; `needs` names what
     must be ready before it starts; `port_setting` is the port it listens on; `ready_path` answers 200 once it can do
     its work, `live_path` as long as it should not be restarted. `stop_seconds` is how long it may take to drain after
-    SIGTERM. `own` are values of variables that differ from process to process. `cpu_shares` is its
-    weight when more CPU is wanted than there is; urgent mail, Kafka and MongoDB have Docker's default of 1024.
+    SIGTERM. `own` are values of variables that differ from process to process. `cpu_shares` is its weight when more
+    CPU is wanted than there is.
     """
 
     name: str

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.local.site import HOST
+from deploy.processes import FIRST
 
-USUAL_SHARES = 1024
 LARGEST_LOG = 20_000_000
 _ENDED = "ZX"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -84,7 +84,7 @@ def start(
     command: Sequence[str],
     env: Mapping[str, str],
     folder: Path,
-    cpu_shares: int = USUAL_SHARES,
+    cpu_shares: int = FIRST,
 ) -> Child:
     """Start `command` in a session of its own, its output appended to `log`, and write its record.
 
@@ -117,7 +117,7 @@ def _yield_to_others(pid: int, cpu_shares: int) -> None:
     """Weight as niceness, each step of which is a quarter (sched(7)). Where Linux groups processes by session, as it
     does on most desktops, the niceness of the group counts and that of the process does not.
     """
-    nice = min(19, round(math.log(USUAL_SHARES / cpu_shares, 1.25)))
+    nice = min(19, round(math.log(FIRST / cpu_shares, 1.25)))
     if nice > 0:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PGRP, pid, nice)

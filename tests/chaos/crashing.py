@@ -84,9 +84,7 @@ _PUBLISH = "services.kit.kafka.publisher:KafkaPublisher.publish"
 _COMMIT = "aiokafka:AIOKafkaConsumer.commit"
 _LANES = tuple(topic.name for topic in LANES.values())
 
-EMAIL = (
-    Effect("HTTP: key reserved", "services.kit.idempotency:MongoIdempotencyKeys.reserve", rare=True),
-    Effect("HTTP: command published", _PUBLISH, _publishes(_LANES), rare=True),
+OF_A_LANE = (
     Effect("content stored", "services.email.adapters.content:MongoContentStore.put_many", _some),
     Effect("requested appended", f"{_STORE}.append_many", _appends("email.requested")),
     Effect("commands committed", _COMMIT, _commits(*_LANES)),
@@ -97,6 +95,13 @@ EMAIL = (
     Effect("unknown appended", f"{_STORE}.append_many", _appends("email.sendOutcomeUnknown"), rare=True),
     Effect("decisions published", _PUBLISH, _publishes((EMAIL_EVENTS.name,), b'"streamversion":')),
     Effect("decisions marked", f"{_STORE}.mark_published", _some),
+)
+"""Of a process that only takes in and sends."""
+
+EMAIL = (
+    Effect("HTTP: key reserved", "services.kit.idempotency:MongoIdempotencyKeys.reserve", rare=True),
+    Effect("HTTP: command published", _PUBLISH, _publishes(_LANES), rare=True),
+    *OF_A_LANE,
     Effect("SQS received", "services.email.entrypoints.ingest:Ingest._forward", _some),
     Effect("raw published", _PUBLISH, _publishes((EMAIL_NOTIFICATIONS.name,))),
     Effect("SQS deleted", "services.email.entrypoints.ingest:Ingest._delete", _some),
@@ -108,9 +113,6 @@ EMAIL = (
     Effect("facts committed", _COMMIT, _commits(EMAIL_EVENTS.name)),
 )
 """Of the email service, along the data's way."""
-
-OF_A_LANE = EMAIL[2:12]
-"""Of a process that only takes in and sends."""
 
 PROJECTOR = (
     Effect("lease taken", "services.events.adapters.mongo_leases:MongoLeases.acquire"),

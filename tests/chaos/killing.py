@@ -98,7 +98,7 @@ class Killer:
         python, flag, *module = launch.command
         command = [python, flag, "tests.chaos.crashing", *module]
         record, log = site.run_dir / f"{self.part}.json", site.log_file(self.part)
-        return children.start(record, log, command, {**launch.env, **env}, ROOT)
+        return children.start(record, log, command, {**launch.env, **env}, ROOT, part.cpu_shares)
 
     async def _bury(self) -> None:
         async with asyncio.timeout(20):  # its last threads may keep the port for a moment

@@ -6,10 +6,9 @@ import asyncio
 
 import pytest
 
-from bench.priorities import measure
+from bench.priorities import accepted, measure
 from deploy.local.stack import Stack
 from services.email.domain.correlation import MESSAGE_TAG
-from tests.e2e.evidence import Observer
 from tests.e2e.live import live
 from tests.e2e.traffic import traffic
 
@@ -31,19 +30,11 @@ async def test_each_lane_has_its_process(stack: Stack) -> None:
             since = await observer.simulator.position()
             waiting = await load.by_kafka(load.mail(priority=waits, recipients=1))
             going = await load.by_kafka(load.mail(priority=goes, recipients=1))
-            await _accepted(observer, since, going)
+            await accepted(observer, since, {going})
             seen = {entry["tags"][MESSAGE_TAG] for entry in await observer.simulator.acceptances(since)}
             assert waiting not in seen
             await asyncio.to_thread(stack.start, [away], with_needs=False)
-            await _accepted(observer, since, waiting)
-
-
-async def _accepted(observer: Observer, since: int, message_id: str) -> None:
-    async with asyncio.timeout(30):
-        while not any(  # noqa: ASYNC110 - in another process
-            entry["tags"][MESSAGE_TAG] == message_id for entry in await observer.simulator.acceptances(since)
-        ):
-            await asyncio.sleep(0.05)
+            await accepted(observer, since, {waiting})
 
 
 @pytest.mark.chaos
