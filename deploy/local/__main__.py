@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from deploy.local import provision
-from deploy.local.parts import PARTS
+from deploy.local.parts import NAME_WIDTH, PARTS
 from deploy.local.site import DEFAULT_PORTS, HOST, ROOT, Site, StackError, port_setting, site_from_environment
 from deploy.local.stack import Stack
 from deploy.processes import AwsResources, Secrets, service_environment
@@ -100,13 +100,13 @@ def status(stack: Stack, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=2))
     else:
-        print(f"{'PART':<10} {'STATE':<10} {'ADDRESS':<16} {'PID':>8} {'MEMORY':>8}")
+        print(f"{'PART':<{NAME_WIDTH}} {'STATE':<10} {'ADDRESS':<16} {'PID':>8} {'MEMORY':>8}")
         for row in rows:
             memory = f"{row['memory_mb']} MB" if row["memory_mb"] else ""
             address = f"{HOST}:{row['port']}"
-            print(f"{row['part']:<10} {row['state']:<10} {address:<16} {row['pid'] or '':>8} {memory:>8}")
+            print(f"{row['part']:<{NAME_WIDTH}} {row['state']:<10} {address:<16} {row['pid'] or '':>8} {memory:>8}")
             if row["problem"]:
-                print(f"{'':<10} {row['problem']}")
+                print(f"{'':<{NAME_WIDTH}} {row['problem']}")
         print(f"\nstate and logs: {stack.site.state_dir}")
     return 0 if all(row["state"] == "ready" for row in rows) else 1
 

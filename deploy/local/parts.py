@@ -216,3 +216,6 @@ PARTS: dict[str, Part] = {
         ),
     )
 }
+
+NAME_WIDTH = max(map(len, PARTS))
+"""Letters of the longest name, for what is printed in columns."""

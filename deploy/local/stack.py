@@ -28,7 +28,7 @@ from typing import Any
 
 from deploy.local import children
 from deploy.local.children import Child
-from deploy.local.parts import PARTS, Part, plain_environment, read_outputs
+from deploy.local.parts import NAME_WIDTH, PARTS, Part, plain_environment, read_outputs
 from deploy.local.site import HOST, ROOT, Site, StackError, port_setting, remember_ports
 from deploy.processes import PROCESSES, AwsResources, Secrets, service_environment
 
@@ -184,13 +184,13 @@ class Stack:
             if restarted:
                 self._stop_one(restarted)
                 self._launch(PARTS[restarted], env)
-            self._progress(f"{part.name:<10} done in {time.monotonic() - began:.1f} s")
+            self._progress(f"{part.name:<{NAME_WIDTH}} done in {time.monotonic() - began:.1f} s")
         elif self.problem(part.name) is None:
-            self._progress(f"{part.name:<10} runs already")
+            self._progress(f"{part.name:<{NAME_WIDTH}} runs already")
         else:
             self._launch(part, env)
             where = ", ".join(str(self.site.ports[port]) for port in part.ports[:1])
-            self._progress(f"{part.name:<10} ready in {time.monotonic() - began:.1f} s ({HOST}:{where})")
+            self._progress(f"{part.name:<{NAME_WIDTH}} ready in {time.monotonic() - began:.1f} s ({HOST}:{where})")
 
     def _launch(self, part: Part, env: Mapping[str, str]) -> None:
         if part.launch is None or part.ready is None:
@@ -246,7 +246,7 @@ class Stack:
         by_itself = child.stop(PARTS[name].stop_seconds)
         (self.site.run_dir / f"{name}.json").unlink(missing_ok=True)
         how = "stopped" if by_itself else f"KILLED after {PARTS[name].stop_seconds:.0f} s"
-        self._progress(f"{name:<10} {how} in {time.monotonic() - began:.1f} s")
+        self._progress(f"{name:<{NAME_WIDTH}} {how} in {time.monotonic() - began:.1f} s")
 
 
 class _NeedFailed(StackError):

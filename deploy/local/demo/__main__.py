@@ -176,7 +176,7 @@ class Demo:
         self._title("Rebuilding email_log from the log: it must change nothing")
         before = await self._documents()  # now, with no lag left: a status may stand before the last event about it
         code, _ = await self._cli("rebuild", "start", "email_log", show=True)
-        self._must(code == 0, f"the rebuild ended with {code}")
+        self._must(code == 0, f"`mailroom rebuild start email_log` ended with {code}, for the reason told above")
         after = await self._documents()
         for case in self.cases:
             name = case.message_id
