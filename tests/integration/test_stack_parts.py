@@ -12,7 +12,7 @@ import pytest
 
 from deploy import compose
 from deploy.local.endpoints import AwsEndpoints
-from deploy.local.site import ROOT, StackError, throwaway_site
+from deploy.local.site import ROOT, StackError, port_setting, throwaway_site
 from deploy.local.stack import Stack
 
 
@@ -86,7 +86,7 @@ def test_the_resources_are_named_as_compose_expects_and_can_be_deployed_again(
 
 
 def test_the_command_starts_reports_and_stops_a_stack_and_can_be_run_again(tmp_path: Path) -> None:
-    ports = {f"MAILROOM_{name.upper()}_PORT": str(port) for name, port in throwaway_site(tmp_path, {}).ports.items()}
+    ports = {port_setting(name): str(port) for name, port in throwaway_site(tmp_path, {}).ports.items()}
     env = {**os.environ, **ports, "MAILROOM_STATE_DIR": str(tmp_path)}
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -97,18 +97,18 @@ def test_the_command_starts_reports_and_stops_a_stack_and_can_be_run_again(tmp_p
         return next(str(row["state"]) for row in json.loads(command("status", "--json").stdout) if row["part"] == name)
 
     try:
-        assert "mongo      ready in" in command("up", "mongo").stdout
-        assert "mongo      runs already" in command("up", "mongo").stdout
+        assert "mongo        ready in" in command("up", "mongo").stdout
+        assert "mongo        runs already" in command("up", "mongo").stdout
         assert (state("mongo"), state("kafka")) == ("ready", "down")
         assert command("status").returncode == 1
         assert "Waiting for connections" in command("logs", "mongo", "-n", "1000").stdout
         assert command("kill", "mongo").returncode == 0
         assert state("mongo") == "down"
         assert command("kill", "mongo").stderr.strip() == "mailroom: mongo is not running."
-        assert "mongo      ready in" in command("restart", "mongo").stdout
+        assert "mongo        ready in" in command("restart", "mongo").stdout
     finally:
         stopped = command("down")
-    assert "mongo      stopped in" in stopped.stdout
+    assert "mongo        stopped in" in stopped.stdout
     assert "Nothing was running." in command("down").stdout
 
 
