@@ -16,7 +16,7 @@ from deploy.local import children
 from deploy.local.endpoints import AwsEndpoints, aws_endpoints
 from deploy.local.parts import PARTS
 from deploy.local.site import throwaway_site
-from deploy.local.stack import Stack
+from deploy.local.stack import OURS, Stack
 
 _PREFIX = "mailroom-test-"
 
@@ -77,7 +77,7 @@ def stack(test_stack: Stack) -> Stack:
 @pytest.fixture
 def no_services(test_stack: Stack) -> None:
     """Our services are down: what a test puts on the queue or the topics is nobody's but its own."""
-    test_stack.stop(["gateway", "email", "events"])
+    test_stack.stop(OURS)
 
 
 @pytest.fixture(autouse=True)

@@ -30,11 +30,12 @@ from deploy.local import children
 from deploy.local.children import Child
 from deploy.local.parts import NAME_WIDTH, PARTS, Part, plain_environment, read_outputs
 from deploy.local.site import HOST, ROOT, Site, StackError, port_setting, remember_ports
-from deploy.processes import PROCESSES, AwsResources, Secrets, service_environment
+from deploy.processes import GATEWAY, PROCESSES, AwsResources, Secrets, service_environment
 
 PORT_SECONDS = 5.0
 """How long a port that is in use is waited for: one that a stopped part has just left may be held a moment longer."""
-STOP_FIRST = ("gateway", *(process.name for process in PROCESSES))
+OURS = (GATEWAY, *(process.name for process in PROCESSES))
+"""What serves, and is stopped before all that it stands on."""
 _COMPLAINT = re.compile(r'\b(ERROR|FATAL|CRITICAL|Traceback|Exception)\b|"s":"[EF]"|"level":\s*"(error|critical)"')
 _NO_RESOURCES = AwsResources("", "", "", "", "")
 
@@ -87,8 +88,8 @@ class Stack:
         """Stop the named parts (default: all): ours first, then what they use. SIGKILL for what does not go."""
         chosen = list(PARTS) if names is None else _known(names)
         for wave in (
-            [name for name in chosen if name in STOP_FIRST],
-            [name for name in chosen if name not in STOP_FIRST],
+            [name for name in chosen if name in OURS],
+            [name for name in chosen if name not in OURS],
         ):
             with ThreadPoolExecutor(max_workers=len(wave) or 1) as pool:
                 list(pool.map(self._stop_one, wave))

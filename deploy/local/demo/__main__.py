@@ -25,7 +25,8 @@ from deploy.local.demo.cases import COMPLAINT, DELIVERED, INVALID, INVALID_FIELD
 from deploy.local.demo.doors import HttpDoor, KafkaDoor
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.site import ROOT, StackError, site_from_environment
-from deploy.local.stack import Stack
+from deploy.local.stack import OURS, Stack
+from deploy.processes import SIMULATOR
 from services.email.domain.correlation import MESSAGE_TAG
 from services.kit.auth import mint_token
 
@@ -291,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     stack = Stack(site_from_environment(os.environ))
     console = Console(width=None if sys.stdout.isatty() else 120)
-    if not stack.ready(["gateway", "email", "events", "simulator"]):
+    if not stack.ready([*OURS, SIMULATOR]):
         console.print("The stack is not up: run `make up` first, or `make demo`, which does.", style="red")
         return 1
     try:

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer
 from contracts.topics import LANES
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.client import SimulatorClient
-from deploy.local.stack import Stack
+from deploy.local.stack import OURS, Stack
 from services.email.app import Email, Role
 from services.email.domain.message import Message
 from services.email.settings import EmailSettings
@@ -98,7 +98,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0)
 @pytest.fixture(scope="module")
 def settings(test_stack: Stack, kafka_bootstrap: str, mongo_url: str, aws: AwsEndpoints) -> EmailSettings:
     # The whole stack's services, where earlier tests have started them, would share groups, topics and the queue.
-    test_stack.stop(["gateway", "email", "events"])
+    test_stack.stop(OURS)
     return load(
         EmailSettings,
         {
