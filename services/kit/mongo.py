@@ -1,8 +1,7 @@
 """The MongoDB client with the guarantees that all of Mailroom counts on, and its errors in our tree.
 
-Every read and write is `majority` and from the primary: what was acknowledged survives a fail-over, and what
-was
-read was acknowledged. Nothing but adapters sees motor or PyMongo.
+Every read and write is `majority` and from the primary: what was acknowledged survives a fail-over, and what was
+read was acknowledged. Nothing but adapters sees PyMongo.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -27,9 +28,9 @@ from pymongo.errors import (
 from services.kit.errors import Unavailable
 
 Document = dict[str, Any]
-Client = AsyncIOMotorClient[Document]
-Database = AsyncIOMotorDatabase[Document]
-Collection = AsyncIOMotorCollection[Document]
+Client = AsyncMongoClient[Document]
+Database = AsyncDatabase[Document]
+Collection = AsyncCollection[Document]
 
 SERVER_SELECTION_SECONDS = 3.0
 """How long an operation waits for a primary before it fails as Unavailable."""
@@ -89,7 +90,7 @@ def connect(
     Datetimes come back aware and in UTC, to the millisecond, which is all that BSON dates hold.
     """
     milliseconds = int(operation * 1000)
-    return AsyncIOMotorClient(
+    return AsyncMongoClient(
         url,
         appname=name,
         w="majority",
