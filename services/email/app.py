@@ -256,8 +256,7 @@ class Email:
                 right_of_way=self.right_of_way,
             )
             for lane in self.settings.lanes:
-                limits = Limits(fetch_wait=0.02) if lane == "urgent" else None
-                self._consume(f"email-intake-{lane}", LANES[lane].name, intake, INTAKE_BATCH, limits)
+                self._consume(f"email-intake-{lane}", LANES[lane].name, intake, INTAKE_BATCH)
         if self.has("translator"):
             formats = {"ses": SesNotifications()}
             translator = Translator(
@@ -268,7 +267,7 @@ class Email:
                 EMAIL_NOTIFICATIONS.name,
                 self._politely(translator),
                 SETTLER_BATCH,
-                Limits(fetch_wait=0.05),
+                Limits(fetch_wait=0.1),
             )
         if self.has("settler"):
             settler = Settler(self.streams, self.recipients, self.prices, self.clock, self.metrics, NoCheckpoints())

@@ -49,8 +49,9 @@ class Limits:
         drain: how long a rebalance waits for the batch in work; below `rebalance` or members are thrown out.
         rebalance, session, heartbeat, poll: the group protocol's times.
         commit: one commit; `commit_spacing`: from one to the next.
-        fetch_wait: how long the broker holds a fetch that finds less than `fetch_bytes` in all. While one is held, what
-            comes to a partition that was read since it began is not seen: the client has one for each broker.
+        fetch_wait: how long the broker holds a fetch that finds less than `fetch_bytes` in all. A loop that is back for
+            more within 0.1 s misses nothing by it. Where it takes longer the client fetches what lies in other
+            partitions meanwhile, and the next record of those in work waits for that fetch to end.
         stuck: without assignment, or with records to read and none read, until a new consumer is made.
     """
 
@@ -64,7 +65,7 @@ class Limits:
     poll: float = 300.0
     commit: float = 5.0
     commit_spacing: float = 0.2
-    fetch_wait: float = 0.1
+    fetch_wait: float = 0.25
     fetch_bytes: int = 1
     stuck: float = 90.0
 
