@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import reduce
+from operator import add
 from typing import Any
 
 from bench.ground import ground, roots
@@ -24,6 +26,9 @@ from tests.e2e.traffic import Traffic, traffic
 
 NO_SLOW_COMPILER = ("-XX:TieredStopAtLevel=1",)
 """A broker that has run for days compiles nothing; one that was started a minute ago takes a third of a core for it."""
+
+ROUNDS = 3
+"""Idle and beside a campaign in turns, all taken together."""
 
 ACCEPTANCE_LIMIT = 2.0
 """How many times the idle system's p99 the p99 beside a campaign may be, besides two token intervals."""
@@ -47,6 +52,17 @@ class Urgency:
     beside: tuple[float, ...]
     overtaken_by: tuple[int, ...]
 
+    def __add__(self, other: Urgency) -> Urgency:
+        """Both as one: a p99 of 150 mails is their second slowest, which says more of luck than of the system."""
+        return Urgency(
+            self.rate,
+            self.campaign + other.campaign,
+            self.campaign_done + other.campaign_done,
+            self.idle + other.idle,
+            self.beside + other.beside,
+            self.overtaken_by + other.overtaken_by,
+        )
+
     @property
     def limit(self) -> float:
         """What the p99 beside the campaign may be: seconds."""
@@ -67,19 +83,33 @@ class Urgency:
 def run(quick: bool) -> Result:
     """The figures at 200 recipients a second, which the aim is about, and at SES's 14 for a new account."""
     found_on = machine()
-    plans = ((200.0, 5_000, 150, 0.1), (14.0, 700, 40, 1.0))
+    plans = ((200.0, 5_000, 150, 0.1, ROUNDS), (14.0, 700, 40, 1.0, 1))
     if quick:
-        plans = ((200.0, 1_000, 20, 0.1), (14.0, 100, 5, 1.0))
+        plans = ((200.0, 1_000, 20, 0.1, 1), (14.0, 100, 5, 1.0, 1))
     found: list[tuple[Urgency, dict[str, Usage]]] = []
     with ground(list(PARTS), java=NO_SLOW_COMPILER) as stack:
-        for rate, campaign, urgent, every in plans:
+        for rate, campaign, urgent, every, rounds in plans:
+            turns: list[Urgency] = []
             with Meter(roots(stack, "simulator", "kafka", "mongo", "aws", "events")) as meter:
-                urgency = asyncio.run(
-                    measure(stack, rate=rate, campaign=campaign, urgent=urgent, every=every, warm_up=int(5 * rate))
-                )
-            if urgency.campaign_done >= campaign:
+                for turn in range(rounds):
+                    warm_up = int((1 if turn else 5) * rate)
+                    turns.append(
+                        asyncio.run(
+                            measure(
+                                stack,
+                                rate=rate,
+                                campaign=campaign,
+                                urgent=urgent,
+                                every=every,
+                                warm_up=warm_up,
+                                seed=turn,
+                            )
+                        )
+                    )
+                    print(f"  at {rate:g}/s, {turn + 1} of {rounds}:\n{turns[-1]}", flush=True)
+            if any(each.campaign_done >= campaign for each in turns):
                 raise BenchFailed(f"the campaign of {campaign} at {rate:g}/s was over before the urgent mail was")
-            found.append((urgency, dict(meter.usage)))
+            found.append((reduce(add, turns), dict(meter.usage)))
     fast = found[0][0]
     p99 = 1000 * percentile(fast.beside, 99)
     aim = Aim("urgent p99 beside a campaign at 200/s", p99, 1000 * fast.limit, " ms", at_most=True)
@@ -97,7 +127,7 @@ def _table(found: Urgency) -> Table:
     def row(name: str, times: Sequence[float]) -> list[str | float | int]:
         return [name, len(times), *(round(1000 * percentile(times, each), 1) for each in (50, 99)), 1000 * max(times)]
 
-    title = f"Urgent mail beside a campaign of {found.campaign} on low, at {found.rate:g} recipients/s"
+    title = f"Urgent mail beside campaigns of {found.campaign} in all on low, at {found.rate:g} recipients/s"
     header = ("", "mails", "p50 ms", "p99 ms", "max ms")
     return Table(title, header, [row("idle", found.idle), row("beside the campaign", found.beside)])
 
