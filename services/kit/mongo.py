@@ -57,14 +57,12 @@ _TRANSIENT_CODES = frozenset(
         13436,  # NotPrimaryOrSecondary
     }
 )
-"""Server codes after which the same operation may succeed (MongoDB's specification of retryable reads and
-writes,
-and time limits).
+"""Server codes after which the same operation may succeed (MongoDB's specification of retryable reads and writes, and
+time limits).
 """
 
 BulkItem = Literal["done", "duplicate", "failed", "unknown"]
-"""What became of one operation of an unordered bulk: acknowledged by a majority; E11000, so its guard or
-unique key
+"""What became of one operation of an unordered bulk: acknowledged by a majority; E11000, so its guard or unique key
 refused it; refused otherwise, nothing written; written or not, nobody knows (`is_transient` says why).
 """
 
@@ -77,8 +75,8 @@ def connect(
     operation: float = 20.0,
     pool: int = 50,
 ) -> Client:
-    """A client for `url`; it connects at first use, so this neither waits nor fails for a server that is
-    away.
+    """A client for `url`; it connects at first use, so this neither waits nor fails for a server that is away. It
+    belongs to the event loop that it is first used in.
 
     Args:
         url: `mongodb://…`. Concerns in it are overruled: they are not a matter of taste here.
@@ -130,12 +128,10 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_unsent(error: BaseException) -> bool:
-    """Whether it is certain that a *single* write never reached a server, so that nothing can have been
-    written.
+    """Whether it is certain that a *single* write never reached a server, so that nothing can have been written.
 
-    PyMongo raises this one before anything goes out; when its own retry of a write cannot find a server it
-    raises
-    the first attempt's error instead. A full connection pool gives no such certainty, as it may meet the
+    PyMongo raises this one before anything goes out; when its own retry of a write cannot find a server it raises the
+    first attempt's error instead. A full connection pool gives no such certainty, as it may meet the
     retry.
     """
     return isinstance(error, ServerSelectionTimeoutError)
@@ -148,8 +144,7 @@ def is_duplicate(error: BaseException) -> bool:
 
 @contextmanager
 def foreign_errors() -> Iterator[None]:
-    """Turn what may work later into Unavailable; everything else passes, since only its caller knows what it
-    means.
+    """Turn what may work later into Unavailable; everything else passes, since only its caller knows what it means.
 
     Not for a write whose unknown outcome matters: there, catch PyMongoError and ask `is_unsent` and
     `is_transient`.
