@@ -218,8 +218,10 @@ class Judge:
     async def watching(self) -> AsyncIterator["Judge"]:
         """Look every 50 ms, and once more at the end. A broker that is away is no verdict."""
 
+        over = asyncio.Event()
+
         async def watch() -> None:
-            while True:
+            while not over.is_set():  # aiokafka's admin client swallows a cancellation now and then: one of 250, seen
                 with suppress(OSError, KafkaError):
                     await self.look()
                 await asyncio.sleep(0.05)
@@ -229,6 +231,7 @@ class Judge:
             yield self
             assert not task.done(), task.exception()
         finally:
+            over.set()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self.look()
