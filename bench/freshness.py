@@ -18,7 +18,8 @@ from typing import Any
 import aioboto3
 import aiohttp
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from pymongo import AsyncMongoClient, MongoClient
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import MongoClient
 
 from bench import mails
 from bench.acceptances import Acceptances
@@ -149,7 +150,7 @@ def _bare(name: str, stack: Stack, things: int, what: tuple[str, str], put: Put)
     MongoClient(url)[DATABASE].drop_collection(COLLECTION)
 
     async def measure() -> Sight:
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url)
+        client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(url)
 
         async def look(document: str) -> set[Any]:
             found = await client[DATABASE][COLLECTION].find_one({"_id": document})

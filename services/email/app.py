@@ -124,7 +124,7 @@ class Email:
         """Connect and build; what is opened is closed with `stack`. Raises SettingsError, Unavailable."""
         settings = self.settings
         client = mongo.connect(settings.mongo_url.get_secret_value())
-        stack.push_async_callback(client.close)
+        stack.callback(client.close)
         self.database = client[settings.database]
         self.ring = settings.key_ring()
         self.health.depends_on("MongoDB", partial(mongo.ping, client))

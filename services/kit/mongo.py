@@ -1,7 +1,8 @@
 """The MongoDB client with the guarantees that all of Mailroom counts on, and its errors in our tree.
 
-Every read and write is `majority` and from the primary: what was acknowledged survives a fail-over, and what was
-read was acknowledged. Nothing but adapters sees PyMongo.
+Every read and write is `majority` and from the primary: what was acknowledged survives a fail-over, and what
+was
+read was acknowledged. Nothing but adapters sees motor or PyMongo.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,9 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.database import AsyncDatabase
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -28,9 +27,9 @@ from pymongo.errors import (
 from services.kit.errors import Unavailable
 
 Document = dict[str, Any]
-Client = AsyncMongoClient[Document]
-Database = AsyncDatabase[Document]
-Collection = AsyncCollection[Document]
+Client = AsyncIOMotorClient[Document]
+Database = AsyncIOMotorDatabase[Document]
+Collection = AsyncIOMotorCollection[Document]
 
 SERVER_SELECTION_SECONDS = 3.0
 """How long an operation waits for a primary before it fails as Unavailable."""
@@ -57,12 +56,14 @@ _TRANSIENT_CODES = frozenset(
         13436,  # NotPrimaryOrSecondary
     }
 )
-"""Server codes after which the same operation may succeed (MongoDB's specification of retryable reads and writes, and
-time limits).
+"""Server codes after which the same operation may succeed (MongoDB's specification of retryable reads and
+writes,
+and time limits).
 """
 
 BulkItem = Literal["done", "duplicate", "failed", "unknown"]
-"""What became of one operation of an unordered bulk: acknowledged by a majority; E11000, so its guard or unique key
+"""What became of one operation of an unordered bulk: acknowledged by a majority; E11000, so its guard or
+unique key
 refused it; refused otherwise, nothing written; written or not, nobody knows (`is_transient` says why).
 """
 
@@ -75,8 +76,8 @@ def connect(
     operation: float = 20.0,
     pool: int = 50,
 ) -> Client:
-    """A client for `url`; it connects at first use, so this neither waits nor fails for a server that is away. It
-    belongs to the event loop that it is first used in.
+    """A client for `url`; it connects at first use, so this neither waits nor fails for a server that is
+    away.
 
     Args:
         url: `mongodb://…`. Concerns in it are overruled: they are not a matter of taste here.
@@ -88,7 +89,7 @@ def connect(
     Datetimes come back aware and in UTC, to the millisecond, which is all that BSON dates hold.
     """
     milliseconds = int(operation * 1000)
-    return AsyncMongoClient(
+    return AsyncIOMotorClient(
         url,
         appname=name,
         w="majority",
@@ -128,10 +129,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_unsent(error: BaseException) -> bool:
-    """Whether it is certain that a *single* write never reached a server, so that nothing can have been written.
+    """Whether it is certain that a *single* write never reached a server, so that nothing can have been
+    written.
 
-    PyMongo raises this one before anything goes out; when its own retry of a write cannot find a server it raises the
-    first attempt's error instead. A full connection pool gives no such certainty, as it may meet the
+    PyMongo raises this one before anything goes out; when its own retry of a write cannot find a server it
+    raises
+    the first attempt's error instead. A full connection pool gives no such certainty, as it may meet the
     retry.
     """
     return isinstance(error, ServerSelectionTimeoutError)
@@ -144,7 +147,8 @@ def is_duplicate(error: BaseException) -> bool:
 
 @contextmanager
 def foreign_errors() -> Iterator[None]:
-    """Turn what may work later into Unavailable; everything else passes, since only its caller knows what it means.
+    """Turn what may work later into Unavailable; everything else passes, since only its caller knows what it
+    means.
 
     Not for a write whose unknown outcome matters: there, catch PyMongoError and ask `is_unsent` and
     `is_transient`.

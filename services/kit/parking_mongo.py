@@ -157,7 +157,7 @@ class MongoParkingLot:
             {"$group": {"_id": {"consumer": "$consumer", "kind": "$kind"}, "count": {"$sum": 1}}},
         ]
         with foreign_errors():
-            rows = await (await self._collection.aggregate(pipeline)).to_list(None)
+            rows = await self._collection.aggregate(pipeline).to_list(None)
         return {(row["_id"]["consumer"], row["_id"]["kind"]): row["count"] for row in rows}
 
     async def _update(self, parked_id: str, change: Document) -> bool:

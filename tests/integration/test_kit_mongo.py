@@ -19,7 +19,7 @@ NEW, OLD = "n" * 32, "o" * 32
 async def client(mongo_url: str) -> AsyncIterator[Client]:
     client = connect(mongo_url)
     yield client
-    await client.close()
+    client.close()
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ async def test_concerns_cannot_be_weakened_by_the_url(mongo_url: str) -> None:
     assert client.read_concern.level == "majority"
     assert client.read_preference.mongos_mode == "primary"
     await ping(client)
-    await client.close()
+    client.close()
 
 
 async def test_nobody_there_is_unavailable_in_good_time() -> None:
     client = connect("mongodb://127.0.0.1:1", server_selection=0.2)
     with pytest.raises(Unavailable, match="is it running"):
         await ping(client)
-    await client.close()
+    client.close()
 
 
 async def test_guarded_upserts_tell_by_index_which_lost(database: Database) -> None:

@@ -33,7 +33,7 @@ async def lot(request: pytest.FixtureRequest) -> AsyncIterator[ParkingLot]:
         yield mongo
     finally:
         await client.drop_database(name)
-        await client.close()
+        client.close()
 
 
 def parked(

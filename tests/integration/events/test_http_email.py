@@ -39,7 +39,7 @@ async def mails(mongo_url: str) -> AsyncIterator[Mails]:
         yield mails
     finally:
         await client.drop_database(name)
-        await client.close()
+        client.close()
 
 
 class Api:
