@@ -1,5 +1,7 @@
 """What only the real MongoDB can show: concerns, errors by index, the canary."""
 
+import asyncio
+import random
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -65,6 +67,30 @@ async def test_times_come_back_aware(database: Database) -> None:
     found = await database["times"].find_one({"_id": 1})
     assert found is not None
     assert found["at"].utcoffset().total_seconds() == 0
+
+
+async def test_a_cancelled_operation_ends_its_task(database: Database) -> None:
+    """Lease keepers and time limits count on it. PyMongo's asynchronous client lets one of 70 go on (ADR 0005)."""
+    counters, chance = database["counters"], random.Random(3)
+
+    async def work() -> None:
+        while True:
+            await counters.update_one({"_id": 1}, {"$inc": {"n": 1}}, upsert=True)
+            await counters.find_one({"_id": 1})
+
+    went_on = 0
+    for _ in range(200):
+        tasks = [asyncio.create_task(work()) for _ in range(3)]
+        await asyncio.sleep(chance.uniform(0, 0.02))
+        for task in tasks:
+            task.cancel()
+        _, pending = await asyncio.wait(tasks, timeout=1)
+        went_on += len(pending)
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=1)
+    assert went_on == 0
 
 
 async def test_the_first_start_leaves_the_canary_and_the_next_find_it(database: Database) -> None:
