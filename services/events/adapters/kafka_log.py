@@ -18,6 +18,7 @@ from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 from services.events.ports import LogRecord
 from services.kit.clock import SystemClock
 from services.kit.errors import PermanentError, Unavailable
+from services.kit.kafka.bounded import bounded
 from services.kit.kafka.silence import Silence
 from services.kit.logs import get_logger
 
@@ -70,10 +71,10 @@ class KafkaLog:
     async def start(self) -> None:
         consumer = AIOKafkaConsumer(**self._options)
         try:
-            await asyncio.wait_for(consumer.start(), _CALL_SECONDS)
+            await bounded(consumer.start(), _CALL_SECONDS)
         except (KafkaError, TimeoutError, OSError) as error:
             with suppress(Exception):
-                await asyncio.wait_for(consumer.stop(), 2)
+                await bounded(consumer.stop(), 2)
             raise Unavailable("Kafka", f"cannot connect: {type(error).__name__}") from error
         self._consumer = consumer
         self._silence = Silence(consumer, SystemClock())
@@ -82,18 +83,14 @@ class KafkaLog:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             with suppress(Exception):
-                await asyncio.wait_for(consumer.stop(), 5)
+                await bounded(consumer.stop(), 5)
 
     async def bounds(self) -> dict[int, tuple[int, int]]:
         consumer = self._connected()
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
-                partitions = await self._partitions()
-                first = await consumer.beginning_offsets(partitions)
-                last = await consumer.end_offsets(partitions)
+            return await bounded(self._bounds(consumer), _CALL_SECONDS)
         except (KafkaError, TimeoutError) as error:
             raise Unavailable("Kafka", f"cannot tell the bounds of {self._topic}: {type(error).__name__}") from error
-        return {each.partition: (first[each], last[each]) for each in partitions}
 
     def assign(self, positions: Mapping[int, int]) -> None:
         consumer, before = self._connected(), self._positions
@@ -155,7 +152,7 @@ class KafkaLog:
             return
         offsets = {TopicPartition(self._topic, each): at for each, at in positions.items()}
         with suppress(Exception):
-            await asyncio.wait_for(self._consumer.commit(offsets), 2)
+            await bounded(self._consumer.commit(offsets), 2)
 
     def _far_behind(self, consumer: AIOKafkaConsumer) -> TopicPartition | None:
         """The next partition in turn that is far behind."""
@@ -234,6 +231,12 @@ class KafkaLog:
 
     def _readable(self) -> list[TopicPartition]:
         return [each for each in self._positions if each.partition not in self._blocked and each not in self._suspects]
+
+    async def _bounds(self, consumer: AIOKafkaConsumer) -> dict[int, tuple[int, int]]:
+        partitions = await self._partitions()
+        first = await consumer.beginning_offsets(partitions)
+        last = await consumer.end_offsets(partitions)
+        return {each.partition: (first[each], last[each]) for each in partitions}
 
     async def _partitions(self) -> list[TopicPartition]:
         if not self._all:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
+from services.kit.cancellation import cancellation_kept
 from services.kit.errors import MailroomError
 
 T = TypeVar("T")
@@ -18,8 +19,9 @@ async def bounded(awaitable: Awaitable[T], seconds: float) -> T:
     came out of `awaitable` without anyone cancelling this task.
     """
     try:
-        async with asyncio.timeout(seconds):
-            return await awaitable
+        with cancellation_kept():
+            async with asyncio.timeout(seconds):
+                return await awaitable
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
