@@ -18,8 +18,7 @@ from typing import Any
 import aioboto3
 import aiohttp
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import MongoClient
+from pymongo import AsyncMongoClient, MongoClient
 
 from bench import mails
 from bench.acceptances import Acceptances
@@ -150,7 +149,7 @@ def _bare(name: str, stack: Stack, things: int, what: tuple[str, str], put: Put)
     MongoClient(url)[DATABASE].drop_collection(COLLECTION)
 
     async def measure() -> Sight:
-        client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(url)
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url)
 
         async def look(document: str) -> set[Any]:
             found = await client[DATABASE][COLLECTION].find_one({"_id": document})

@@ -11,7 +11,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
 
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
 
 from bench.results import BenchFailed
 
@@ -26,8 +27,8 @@ class Sight:
     """Waits for events to show in documents of one collection. An async context manager."""
 
     def __init__(self, mongo_url: str, database: str, collection: str, look: Look) -> None:
-        self._client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
-        self._collection: AsyncIOMotorCollection[dict[str, Any]] = self._client[database][collection]
+        self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongo_url)
+        self._collection: AsyncCollection[dict[str, Any]] = self._client[database][collection]
         self._look = look
         self._awaited: dict[str, dict[datetime, float]] = {}
         self._looking: dict[str, bool] = {}
@@ -49,7 +50,7 @@ class Sight:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        self._client.close()
+        await self._client.close()
 
     def expect(self, document: str, event: datetime) -> None:
         """From now on, wait for the document to show an event of that time."""
@@ -67,7 +68,7 @@ class Sight:
             raise BenchFailed(f"{unseen} events never showed; {len(self.seconds)} did")
 
     async def _watch(self, opened: asyncio.Event) -> None:
-        async with self._collection.watch(_PIPELINE) as changes:
+        async with await self._collection.watch(_PIPELINE) as changes:
             await changes.try_next()
             opened.set()
             async for change in changes:

@@ -14,21 +14,21 @@ from typing import Any
 import aioboto3
 import uvloop
 from aiokafka import AIOKafkaConsumer
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
-from pymongo import UpdateOne, WriteConcern
+from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
 
 DATABASE, COLLECTION = "bench", "seen"
 Seen = tuple[str, str]
 """A message's id and the time of an event of it."""
 
 
-def documents(mongo_url: str) -> AsyncIOMotorCollection[dict[str, Any]]:
+def documents(mongo_url: str) -> AsyncCollection[dict[str, Any]]:
     """Where they are upserted, acknowledged by a majority."""
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongo_url)
     return client[DATABASE].get_collection(COLLECTION, write_concern=WriteConcern("majority"))
 
 
-async def upsert(collection: AsyncIOMotorCollection[dict[str, Any]], seen: Iterable[Seen]) -> None:
+async def upsert(collection: AsyncCollection[dict[str, Any]], seen: Iterable[Seen]) -> None:
     """One bulk."""
     await collection.bulk_write(
         [UpdateOne({"_id": message}, {"$push": {"events": {"timestamp": at}}}, upsert=True) for message, at in seen],

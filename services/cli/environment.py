@@ -62,7 +62,7 @@ async def mongo() -> AsyncIterator[Client]:
         await ping(client)
         yield client
     finally:
-        client.close()
+        await client.close()
 
 
 @asynccontextmanager

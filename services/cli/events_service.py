@@ -23,4 +23,4 @@ async def events_service() -> AsyncIterator[Foundation]:
         await ping(base.client)
         yield base
     finally:
-        base.client.close()
+        await base.client.close()

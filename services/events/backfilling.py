@@ -36,7 +36,7 @@ async def run_backfill(generation: int, processes: int, settings: EventsSettings
     finally:
         watching.cancel()
         sweeping.cancel()
-        base.client.close()
+        await base.client.close()
     return 0
 
 

@@ -36,10 +36,6 @@ EXIT_DIED = 1
 EXIT_SETTINGS = 78  # EX_CONFIG of sysexits.h
 EXIT_NOT_DRAINED = 75  # EX_TEMPFAIL of sysexits.h
 
-THREAD_TURN_SECONDS = 0.0005
-"""How long a thread waits for its turn while the event loop is busy. MongoDB's driver works in threads and takes
-several turns an answer, each of which would cost Python's usual 5 ms."""
-
 GC_THRESHOLDS = (5_000, 20, 25)
 """Of Python's collector: batches of mails make and drop thousands of objects, hardly any of them in cycles."""
 
@@ -192,9 +188,8 @@ def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 def main(application: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     """Run `application` to its end and exit with its status; problems with settings are listed on standard error.
 
-    It runs on uvloop, with threads that do not wait for a busy event loop.
+    It runs on uvloop.
     """
-    sys.setswitchinterval(THREAD_TURN_SECONDS)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(application())

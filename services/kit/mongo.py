@@ -1,8 +1,7 @@
 """The MongoDB client with the guarantees that all of Mailroom counts on, and its errors in our tree.
 
-Every read and write is `majority` and from the primary: what was acknowledged survives a fail-over, and what
-was
-read was acknowledged. Nothing but adapters sees motor or PyMongo.
+Every read and write is `majority` and from the primary: what was acknowledged survives a fail-over, and what was
+read was acknowledged. Nothing but adapters sees PyMongo.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -24,15 +25,19 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from services.kit.cancellation import cancellation_kept
 from services.kit.errors import Unavailable
 
 Document = dict[str, Any]
-Client = AsyncIOMotorClient[Document]
-Database = AsyncIOMotorDatabase[Document]
-Collection = AsyncIOMotorCollection[Document]
+Client = AsyncMongoClient[Document]
+Database = AsyncDatabase[Document]
+Collection = AsyncCollection[Document]
 
 SERVER_SELECTION_SECONDS = 3.0
 """How long an operation waits for a primary before it fails as Unavailable."""
+
+PATIENCE_SECONDS = 20.0
+"""How long an operation in the background, which has few connections, waits for one."""
 
 DUPLICATE_KEY = 11000
 
@@ -56,14 +61,12 @@ _TRANSIENT_CODES = frozenset(
         13436,  # NotPrimaryOrSecondary
     }
 )
-"""Server codes after which the same operation may succeed (MongoDB's specification of retryable reads and
-writes,
-and time limits).
+"""Server codes after which the same operation may succeed (MongoDB's specification of retryable reads and writes, and
+time limits).
 """
 
 BulkItem = Literal["done", "duplicate", "failed", "unknown"]
-"""What became of one operation of an unordered bulk: acknowledged by a majority; E11000, so its guard or
-unique key
+"""What became of one operation of an unordered bulk: acknowledged by a majority; E11000, so its guard or unique key
 refused it; refused otherwise, nothing written; written or not, nobody knows (`is_transient` says why).
 """
 
@@ -75,21 +78,23 @@ def connect(
     server_selection: float = SERVER_SELECTION_SECONDS,
     operation: float = 20.0,
     pool: int = 50,
+    queue: float = SERVER_SELECTION_SECONDS,
 ) -> Client:
-    """A client for `url`; it connects at first use, so this neither waits nor fails for a server that is
-    away.
+    """A client for `url`; it connects at first use, so this neither waits nor fails for a server that is away. It
+    belongs to the event loop that it is first used in.
 
     Args:
         url: `mongodb://…`. Concerns in it are overruled: they are not a matter of taste here.
         name: shown in the server's log and `currentOp`.
         server_selection: seconds to look for a primary (see `SERVER_SELECTION_SECONDS`).
         operation: seconds that one reply may take on the socket, and a write may wait for its majority.
-        pool: connections at most.
+        pool: connections at most. Few of them keep bulks from taking a small server for themselves.
+        queue: seconds to wait for a free one.
 
     Datetimes come back aware and in UTC, to the millisecond, which is all that BSON dates hold.
     """
     milliseconds = int(operation * 1000)
-    return AsyncIOMotorClient(
+    return AsyncMongoClient(
         url,
         appname=name,
         w="majority",
@@ -102,7 +107,7 @@ def connect(
         serverSelectionTimeoutMS=int(server_selection * 1000),
         connectTimeoutMS=int(server_selection * 1000),
         socketTimeoutMS=milliseconds + 2000,
-        waitQueueTimeoutMS=int(server_selection * 1000),
+        waitQueueTimeoutMS=int(queue * 1000),
         maxPoolSize=pool,
         tz_aware=True,
         uuidRepresentation="standard",
@@ -129,12 +134,10 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_unsent(error: BaseException) -> bool:
-    """Whether it is certain that a *single* write never reached a server, so that nothing can have been
-    written.
+    """Whether it is certain that a *single* write never reached a server, so that nothing can have been written.
 
-    PyMongo raises this one before anything goes out; when its own retry of a write cannot find a server it
-    raises
-    the first attempt's error instead. A full connection pool gives no such certainty, as it may meet the
+    PyMongo raises this one before anything goes out; when its own retry of a write cannot find a server it raises the
+    first attempt's error instead. A full connection pool gives no such certainty, as it may meet the
     retry.
     """
     return isinstance(error, ServerSelectionTimeoutError)
@@ -147,14 +150,14 @@ def is_duplicate(error: BaseException) -> bool:
 
 @contextmanager
 def foreign_errors() -> Iterator[None]:
-    """Turn what may work later into Unavailable; everything else passes, since only its caller knows what it
-    means.
+    """Turn what may work later into Unavailable; everything else passes, since only its caller knows what it means.
 
     Not for a write whose unknown outcome matters: there, catch PyMongoError and ask `is_unsent` and
-    `is_transient`.
+    `is_transient`, and await within `cancellation_kept`, as is done here.
     """
     try:
-        yield
+        with cancellation_kept():
+            yield
     except PyMongoError as error:
         if is_transient(error):
             raise Unavailable("MongoDB", f"{type(error).__name__}: {_reason(error)}") from error

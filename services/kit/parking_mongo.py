@@ -9,6 +9,7 @@ from bson import Binary
 from pymongo import DESCENDING, UpdateOne
 from pymongo.errors import PyMongoError
 
+from services.kit.cancellation import cancellation_kept
 from services.kit.crypto import Cipher
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.mongo import Collection, Database, Document, classify_bulk, foreign_errors
@@ -66,7 +67,8 @@ class MongoParkingLot:
             operations.append(UpdateOne({"_id": parked.id, "status": "retried"}, _reopening(parked)))
         error: PyMongoError | None = None
         try:
-            await self._collection.bulk_write(operations, ordered=False)
+            with cancellation_kept():
+                await self._collection.bulk_write(operations, ordered=False)
         except PyMongoError as failure:
             error = failure
         outcome = classify_bulk(error, len(operations))
@@ -157,7 +159,7 @@ class MongoParkingLot:
             {"$group": {"_id": {"consumer": "$consumer", "kind": "$kind"}, "count": {"$sum": 1}}},
         ]
         with foreign_errors():
-            rows = await self._collection.aggregate(pipeline).to_list(None)
+            rows = await (await self._collection.aggregate(pipeline)).to_list(None)
         return {(row["_id"]["consumer"], row["_id"]["kind"]): row["count"] for row in rows}
 
     async def _update(self, parked_id: str, change: Document) -> bool:

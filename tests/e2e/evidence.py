@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 
 from contracts.topics import EMAIL_EVENTS, LANES, RECIPIENTS_EVENTS, TOPICS
 from deploy.local.endpoints import AwsEndpoints, aws_endpoints
@@ -46,7 +46,7 @@ class Observer:
         env = stack.env()
         self.stack, self.simulator = stack, simulator
         self._bootstrap = env["MAILROOM_KAFKA_BOOTSTRAP"]
-        self._client: AsyncIOMotorClient[Json] = AsyncIOMotorClient(env["MAILROOM_MONGO_URL"], tz_aware=True)
+        self._client: AsyncMongoClient[Json] = AsyncMongoClient(env["MAILROOM_MONGO_URL"], tz_aware=True)
         self.email = self._client[env["MAILROOM_EMAIL_DATABASE"]]
         self.events = self._client[env["MAILROOM_EVENTS_DATABASE"]]
         self._ended: set[str] = set()
@@ -59,8 +59,8 @@ class Observer:
             aws_secret_access_key=self._aws.secret_access_key,
         )
 
-    def close(self) -> None:
-        self._client.close()
+    async def close(self) -> None:
+        await self._client.close()
         self._sqs.close()
 
     # --- before and after a run ---
@@ -258,7 +258,7 @@ async def observing(stack: Stack) -> AsyncIterator[Observer]:
         try:
             yield observer
         finally:
-            observer.close()
+            await observer.close()
 
 
 async def _ends(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> dict[TopicPartition, int]:

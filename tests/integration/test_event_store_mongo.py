@@ -47,7 +47,7 @@ def append_to(stream: Stream, count: int = 1, index: StreamIndex | None = None, 
 async def client(mongo_url: str) -> AsyncIterator[Client]:
     client = connect(mongo_url)
     yield client
-    client.close()
+    await client.close()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def behind(proxy: LossyProxy, streams: Collection) -> AsyncIterator[MongoE
     """A store that reaches the same collection through the proxy."""
     client = connect(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", server_selection=1.5)
     yield MongoEventStore(client[streams.database.name][streams.name])
-    await asyncio.to_thread(client.close)  # it waits for its monitor, which waits for the proxy in our loop
+    await client.close()
 
 
 async def ids_of(streams: Collection) -> dict[str, list[str]]:

@@ -121,8 +121,8 @@ READING: tuple[Mutation, ...] = (
         "5c",
         "the events outside a busy document are not in its history",
         MODELS,
-        "            if stored.has_rows:\n                for row in",
-        "            if False:\n                for row in",
+        "            if stored.has_rows:\n                async for row in",
+        "            if False:\n                async for row in",
         ("tests/ports/test_read_models.py::test_every_event_of_a_busy_document_has_its_origin",),
     ),
     Mutation(

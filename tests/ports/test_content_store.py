@@ -70,7 +70,7 @@ async def place(mongo_url: str, test_stack: Stack) -> AsyncIterator[Place]:
         await store.prepare()
         yield Place(store, client[name], s3, name, clock)
     await client.drop_database(name)
-    client.close()
+    await client.close()
 
 
 def new(data: bytes, message_id: str = MESSAGE, **fields: Any) -> NewContent:

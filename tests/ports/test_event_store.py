@@ -90,7 +90,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     await store.prepare()
     yield Place(store, None)
     await client.drop_database(name)
-    client.close()
+    await client.close()
 
 
 class TestAppending:

@@ -28,7 +28,7 @@ async def database(mongo_url: str) -> AsyncIterator[Database]:
     name = f"test_{uuid4().hex}"
     yield client[name]
     await client.drop_database(name)
-    client.close()
+    await client.close()
 
 
 @pytest.fixture(params=["memory", "mongo"])
@@ -105,7 +105,7 @@ async def test_mongo_away_is_unavailable() -> None:
     client = connect("mongodb://127.0.0.1:1", server_selection=0.2)
     with pytest.raises(Unavailable, match="MongoDB"):
         await MongoIdempotencyKeys(client["x"], SystemClock()).reserve("u1", "r", "k", "h", "m")
-    client.close()
+    await client.close()
 
 
 def test_the_hash_goes_by_content() -> None:

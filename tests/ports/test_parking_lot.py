@@ -33,7 +33,7 @@ async def lot(request: pytest.FixtureRequest) -> AsyncIterator[ParkingLot]:
         yield mongo
     finally:
         await client.drop_database(name)
-        client.close()
+        await client.close()
 
 
 def parked(

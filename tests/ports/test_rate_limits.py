@@ -45,7 +45,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     name = f"rate_{uuid4().hex}"
     yield Place(MongoRateLimits(client[name]["rates"]), None)
     await client.drop_database(name)
-    client.close()
+    await client.close()
 
 
 async def test_nothing_is_granted_on_a_guess(place: Place) -> None:

@@ -28,7 +28,7 @@ async def models(request: pytest.FixtureRequest) -> AsyncIterator[ReadModels]:
         yield MongoReadModels(client[name], "email_log", 1)
     finally:
         await client.drop_database(name)
-        client.close()
+        await client.close()
 
 
 def story() -> list[KnownEvent]:
@@ -122,4 +122,4 @@ async def test_every_event_of_a_busy_document_has_its_origin(mongo_url: str) -> 
         }
     finally:
         await client.drop_database(name)
-        client.close()
+        await client.close()

@@ -18,7 +18,7 @@ from services.cli.app import app
 from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, example
 
 SECRET = "s" * 40
-HEAVY = ("aiokafka", "fastapi", "faststream", "motor", "pymongo", "pydantic", "jinja2", "aioboto3", "rich", "jwt")
+HEAVY = ("aiokafka", "fastapi", "faststream", "pymongo", "pydantic", "jinja2", "aioboto3", "rich", "jwt")
 
 
 @pytest.fixture(autouse=True)

@@ -6,21 +6,17 @@ those that differ in bytes are decoded and judged, at positions that both genera
 
 from __future__ import annotations
 
-import asyncio
 import struct
-from collections.abc import Callable, Iterator
-from heapq import merge
-from itertools import groupby
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, cast
 
 from pydantic_core import from_json
-from pymongo.collection import Collection as SyncCollection
 
 from services.events.adapters.mongo_documents import BOOKKEEPING, Document, values_of
 from services.events.adapters.mongo_read_models import FACTS, collection_name
 from services.events.ports import LeaseStore, Verdict
 from services.kit.clock import Clock
-from services.kit.mongo import Database, foreign_errors
+from services.kit.mongo import Collection, Database, foreign_errors
 
 EXAMPLES: Final = 20
 ROUNDS: Final = 50
@@ -36,7 +32,7 @@ class MongoComparison:
     """A `Comparison`."""
 
     def __init__(self, database: Database, projection: str, leases: Callable[[int], LeaseStore], clock: Clock) -> None:
-        self._database = database.delegate
+        self._database = database
         self._projection = projection
         self._leases = leases
         self._clock = clock
@@ -44,7 +40,7 @@ class MongoComparison:
     async def compare(self, old: int, new: int, *, same_version: bool) -> Verdict:
         one, other = self._documents(old), self._documents(new)
         with foreign_errors():
-            documents, suspects, busy = await asyncio.to_thread(_scan, one, other)
+            documents, suspects, busy = await _scan(one, other)
         differing: list[str] = []
         reshaped = 0
         for aggregate in [*suspects, *(each for each in busy if each not in suspects)]:
@@ -58,8 +54,8 @@ class MongoComparison:
         for _ in range(ROUNDS):
             reached = [await self._reached(old), await self._reached(new)]  # before the documents are read
             with foreign_errors():
-                one = await asyncio.to_thread(self._known, old, aggregate)
-                other = await asyncio.to_thread(self._known, new, aggregate)
+                one = await self._known(old, aggregate)
+                other = await self._known(new, aggregate)
             if one[1] == other[1]:
                 if one[0] == other[0]:
                     return "equal"
@@ -72,9 +68,9 @@ class MongoComparison:
     async def _reached(self, generation: int) -> dict[int, int]:
         return {each.partition: each.next for each in await self._leases(generation).view()}
 
-    def _known(self, generation: int, aggregate: str) -> tuple[Document | None, Origins]:
+    async def _known(self, generation: int, aggregate: str) -> tuple[Document | None, Origins]:
         """(body, event id → its origin, and 1 where it lies outside) of an aggregate, rows included."""
-        document = self._documents(generation).find_one({"_id": aggregate})
+        document = await self._documents(generation).find_one({"_id": aggregate})
         if document is None:
             return None, {}
         body = {name: value for name, value in document.items() if name not in BOOKKEEPING or name == "_permanent"}
@@ -88,13 +84,12 @@ class MongoComparison:
         if "_overflow" in document:
             name = collection_name(self._projection, generation) + FACTS
             wanted = {"event": 1, "partition": 1, "offset": 1}
-            for row in self._database[name].find({"aggregate": aggregate, "_id": _prefix(aggregate)}, wanted):
+            async for row in self._database[name].find({"aggregate": aggregate, "_id": _prefix(aggregate)}, wanted):
                 origins.setdefault(row["event"], (row["partition"], int(row["offset"]), 1))
         return body, origins
 
-    def _documents(self, generation: int) -> SyncCollection[Document]:
-        documents: SyncCollection[Document] = self._database[collection_name(self._projection, generation)]
-        return documents
+    def _documents(self, generation: int) -> Collection:
+        return self._database[collection_name(self._projection, generation)]
 
 
 def _lies_ahead(mine: Origins, theirs: Origins, reached: dict[int, int]) -> bool:
@@ -104,23 +99,29 @@ def _lies_ahead(mine: Origins, theirs: Origins, reached: dict[int, int]) -> bool
     )
 
 
-def _scan(one: SyncCollection[Document], other: SyncCollection[Document]) -> tuple[int, list[str], list[str]]:
+async def _scan(one: Collection, other: Collection) -> tuple[int, list[str], list[str]]:
     """(documents in all, ids whose bytes differ, ids that have rows), by walking both in the order of ids."""
     suspects: list[str] = []
     count = 0
-    for aggregate, pair in groupby(merge(_documents(one), _documents(other), key=_first), key=_first):
+    ours, theirs = _documents(one), _documents(other)
+    mine, yours = await anext(ours, None), await anext(theirs, None)
+    while mine is not None or yours is not None:
         count += 1
-        contents = [content for _, content in pair]
-        if len(contents) != 2 or contents[0] != contents[1]:
-            suspects.append(aggregate.decode())
-    busy = {each["_id"] for each in one.find({"_overflow": {"$exists": True}}, {"_id": 1})}
+        first = min(each[0] for each in (mine, yours) if each is not None)
+        if mine != yours:
+            suspects.append(first.decode())
+        if mine is not None and mine[0] == first:
+            mine = await anext(ours, None)
+        if yours is not None and yours[0] == first:
+            yours = await anext(theirs, None)
+    busy = [each["_id"] async for each in one.find({"_overflow": {"$exists": True}}, {"_id": 1})]
     return count, suspects, sorted(busy)
 
 
-def _documents(collection: SyncCollection[Document]) -> Iterator[tuple[bytes, bytes]]:
+async def _documents(collection: Collection) -> AsyncIterator[tuple[bytes, bytes]]:
     """(id, all after `_rev`) of each document, in the order of ids."""
     found = collection.find_raw_batches({}, sort=[("_id", 1)], batch_size=1000)
-    for batch in cast("Iterator[bytes]", found):
+    async for batch in cast("AsyncIterator[bytes]", found):
         at = 0
         while at < len(batch):
             (length,) = _LENGTH.unpack_from(batch, at)
@@ -128,10 +129,6 @@ def _documents(collection: SyncCollection[Document]) -> Iterator[tuple[bytes, by
             id_end = at + _ID_AT + id_length
             yield batch[at + _ID_AT : id_end - 1], batch[id_end + _REV_BYTES : at + length]
             at += length
-
-
-def _first(document: tuple[bytes, bytes]) -> bytes:
-    return document[0]
 
 
 def _event_id(raw: bytes) -> str:

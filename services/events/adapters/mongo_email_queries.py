@@ -59,7 +59,8 @@ class MongoEmailDocuments:
         try:
             with foreign_errors():
                 pipeline = [{"$match": query_of(where)}, sums()]
-                rows = await collection.aggregate(pipeline, maxTimeMS=int(SUM_SECONDS * 1000)).to_list(1)
+                found = await collection.aggregate(pipeline, maxTimeMS=int(SUM_SECONDS * 1000))
+                rows = await found.to_list(1)
         except Exception as error:
             cause = error if isinstance(error, PyMongoError) else error.__cause__
             if getattr(cause, "code", None) == _TOO_LONG:

@@ -17,7 +17,7 @@ from services.events.adapters.mongo_leases import LEASES, WORKERS
 from services.events.adapters.mongo_read_models import FACTS, STATISTICS, collection_name
 from services.events.ports import Generation, Pointer, Progress, Stage, Trouble
 from services.events.projections.projection import Projection
-from services.kit.errors import PermanentError
+from services.kit.errors import PermanentError, Unavailable
 from services.kit.mongo import Collection, Database, Document, foreign_errors
 
 _EXISTS: Final = 48  # NamespaceExists
@@ -126,9 +126,11 @@ class MongoGenerations:
     async def _next_number(self) -> int:
         await self._pointer_there(0)
         with foreign_errors():
-            found: Document = await self._pointers.find_one_and_update(
+            found = await self._pointers.find_one_and_update(
                 {"_id": self._name}, {"$inc": {"generation": 1}}, return_document=ReturnDocument.AFTER
             )
+        if found is None:
+            raise Unavailable("MongoDB", f"the pointer of {self._name} went away")
         number: int = found["generation"]
         return number
 

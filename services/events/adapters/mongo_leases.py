@@ -118,7 +118,7 @@ class MongoLeases:
             {"$sort": {"partition": 1}},
         ]
         with foreign_errors():
-            found = await self._leases.aggregate(pipeline).to_list(None)
+            found = await (await self._leases.aggregate(pipeline)).to_list(None)
         return [
             LeaseView(each["partition"], each["owner"], each["epoch"], each["next"], each["begin"], each["held"])
             for each in found

@@ -1,28 +1,26 @@
 """The documents of one generation in MongoDB.
 
-Bulk writes run in a thread over the synchronous client beneath motor, so that the next slice is folded meanwhile. A
-guarded replace is an upsert: where its guard fails it becomes an insert of an `_id` that is there, and E11000 tells by
-index which one lost (a bulk of plain guarded updates reports counts only).
+A guarded replace is an upsert: where its guard fails it becomes an insert of an `_id` that is there, and E11000 tells
+by index which one lost (a bulk of plain guarded updates reports counts only).
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Collection as Bag
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from bson.errors import InvalidDocument
 from pymongo import InsertOne, ReplaceOne, UpdateOne
-from pymongo.collection import Collection as SyncCollection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
 from services.events.adapters.mongo_documents import Document, from_document, from_row, row_id, to_document, to_row
 from services.events.ports import Outcome, Row, Stored, Write
 from services.events.projections.known import KnownEvent, Overflow, Tally
+from services.kit.cancellation import cancellation_kept
 from services.kit.errors import Unavailable
-from services.kit.mongo import DUPLICATE_KEY, Database, classify_bulk, foreign_errors
+from services.kit.mongo import DUPLICATE_KEY, Collection, Database, classify_bulk, foreign_errors
 
-T = TypeVar("T")
 Operation = InsertOne[Document] | ReplaceOne[Document]
 
 _UNWRITABLE: Final = (InvalidDocument, DocumentTooLarge, OverflowError, UnicodeEncodeError)
@@ -63,33 +61,31 @@ class MongoReadModels:
 
     def __init__(self, database: Database, projection: str, generation: int) -> None:
         name = collection_name(projection, generation)
-        sync = database.delegate
-        self._documents: SyncCollection[Document] = sync[name]
-        self._facts: SyncCollection[Document] = sync[name + FACTS]
-        self._statistics: SyncCollection[Document] = sync[name + STATISTICS]
+        self._documents: Collection = database[name]
+        self._facts: Collection = database[name + FACTS]
+        self._statistics: Collection = database[name + STATISTICS]
 
     async def load(self, ids: Sequence[str]) -> dict[str, Stored]:
-        def find() -> dict[str, Stored]:
-            wanted = {"_id": 1, "_rev": 1, "_events": 1, "_overflow": 1}
-            found = self._documents.find({"_id": {"$in": list(ids)}}, wanted, batch_size=len(ids) + 1)
-            return {document["_id"]: from_document(document) for document in found}
-
-        return await _in_thread(find)
+        wanted = {"_id": 1, "_rev": 1, "_events": 1, "_overflow": 1}
+        with foreign_errors():
+            found = await self._documents.find({"_id": {"$in": list(ids)}}, wanted, batch_size=len(ids) + 1).to_list()
+        return {document["_id"]: from_document(document) for document in found}
 
     async def write(self, writes: Sequence[Write]) -> list[Outcome]:
-        return await asyncio.to_thread(_bulk, self._documents, [_write(write) for write in writes])
+        return await _bulk(self._documents, [_write(write) for write in writes])
 
-    async def load_rows(self, aggregate: str, event_ids: Collection[str]) -> dict[str, Row]:
+    async def load_rows(self, aggregate: str, event_ids: Bag[str]) -> dict[str, Row]:
         if not event_ids:
             return {}
         ids = [row_id(aggregate, event_id) for event_id in event_ids]
-        found = await _in_thread(lambda: list(self._facts.find({"_id": {"$in": ids}})))
+        with foreign_errors():
+            found = await self._facts.find({"_id": {"$in": ids}}).to_list()
         return {document["event"]: from_row(document) for document in found}
 
     async def write_rows(self, aggregate: str, rows: Sequence[Row]) -> list[Outcome]:
-        return await asyncio.to_thread(_bulk, self._facts, [_row(aggregate, row) for row in rows])
+        return await _bulk(self._facts, [_row(aggregate, row) for row in rows])
 
-    async def tally_rows(self, aggregate: str, inline: Collection[str], withdrawn: Mapping[str, int]) -> Overflow:
+    async def tally_rows(self, aggregate: str, inline: Bag[str], withdrawn: Mapping[str, int]) -> Overflow:
         pipeline: list[Document] = [
             {"$match": {"_id": _of(aggregate), "aggregate": aggregate, "event": {"$nin": list(inline)}}}
         ]
@@ -106,7 +102,8 @@ class MongoReadModels:
                 }
             }
         )
-        groups = await _in_thread(lambda: list(self._facts.aggregate(pipeline)))
+        with foreign_errors():
+            groups = await (await self._facts.aggregate(pipeline)).to_list()
         return tuple(
             sorted(
                 Tally(key["recipient"], key["type"], key["machine"], int(group["facts"]), group["first"], group["last"])
@@ -118,22 +115,21 @@ class MongoReadModels:
     async def mark_dirty(self, buckets: Iterable[str]) -> None:
         marks = [UpdateOne({"_id": bucket}, {"$inc": {"dirty": 1}}, upsert=True) for bucket in buckets]
         if marks:
-            await _in_thread(lambda: self._statistics.bulk_write(marks, ordered=False))
+            with foreign_errors():
+                await self._statistics.bulk_write(marks, ordered=False)
 
     async def known(self, aggregate: str) -> list[KnownEvent]:
         """Every event known of an aggregate, rows included, unordered; [] when there is none."""
 
-        def find() -> list[KnownEvent]:
-            document = self._documents.find_one({"_id": aggregate}, {"_rev": 1, "_events": 1, "_overflow": 1})
+        with foreign_errors():
+            document = await self._documents.find_one({"_id": aggregate}, {"_rev": 1, "_events": 1, "_overflow": 1})
             if document is None:
                 return []
             stored = from_document(document)
             if stored.has_rows:
-                for row in self._facts.find({"_id": _of(aggregate), "aggregate": aggregate}):
+                async for row in self._facts.find({"_id": _of(aggregate), "aggregate": aggregate}):
                     stored.known.setdefault(row["event"], from_row(row).event)
-            return list(stored.known.values())
-
-        return await _in_thread(find)
+        return list(stored.known.values())
 
 
 def _of(aggregate: str) -> Document:
@@ -155,12 +151,13 @@ def _row(aggregate: str, row: Row) -> Operation:
     return ReplaceOne({"_id": document["_id"], "_rev": row.rev}, document, upsert=True)
 
 
-def _bulk(collection: SyncCollection[Document], operations: Sequence[Operation]) -> list[Outcome]:
+async def _bulk(collection: Collection, operations: Sequence[Operation]) -> list[Outcome]:
     """Run an unordered bulk; outcomes by index. Where one document cannot even be encoded, each goes alone."""
     error: PyMongoError | None = None
     unfit = False
     try:
-        collection.bulk_write(operations, ordered=False)
+        with cancellation_kept():
+            await collection.bulk_write(operations, ordered=False)
     except _UNWRITABLE:
         unfit = True
     except BulkWriteError as failure:
@@ -172,7 +169,7 @@ def _bulk(collection: SyncCollection[Document], operations: Sequence[Operation])
     if unfit and len(operations) == 1:
         return ["failed"]
     if unfit:
-        return [outcome for operation in operations for outcome in _bulk(collection, [operation])]
+        return [outcome for operation in operations for outcome in await _bulk(collection, [operation])]
     found = classify_bulk(error, len(operations))
     if found.where("unknown"):
         raise Unavailable("MongoDB", f"a bulk got no answer from a majority: {found.detail}")
@@ -187,8 +184,3 @@ def _blames_documents(error: PyMongoError | None) -> bool:
         return False
     codes = {failure.get("code") for failure in (error.details or {}).get("writeErrors", ())}
     return codes <= _OF_THE_DOCUMENT | {DUPLICATE_KEY}
-
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    with foreign_errors():
-        return await asyncio.to_thread(call)

@@ -43,7 +43,7 @@ class MongoStatistics:
             if before is None:
                 return False
             mails = {"category": category, "createdAt": {"$gte": since, "$lt": since + timedelta(days=1)}}
-            rows = await self._documents.aggregate([{"$match": mails}, sums(_BY)]).to_list(None)
+            rows = await (await self._documents.aggregate([{"$match": mails}, sums(_BY)])).to_list(None)
             result = await self._buckets.update_one(
                 {"_id": bucket, "$or": [{"clean": {"$lt": before["dirty"]}}, {"clean": None}]},
                 {

@@ -12,6 +12,7 @@ from typing import Any
 from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError, WriteConcernError
 
 from contracts.base import from_micros
+from services.kit.cancellation import cancellation_kept
 from services.kit.clock import Clock
 from services.kit.errors import AppendOutcomeUnknown, ExpectedVersionConflict, PermanentError, Unavailable
 from services.kit.event_store.documents import GUARD_FAILED, append_operation, read_stream
@@ -75,7 +76,8 @@ class BulkAppend:
         """Write the items; returns those whose fate is open. `again`: an earlier write of theirs may still land."""
         operations = [append_operation(item.append, item.wire, self._server_micros) for item in items]
         try:
-            await self._collection.bulk_write(operations, ordered=False)
+            with cancellation_kept():
+                await self._collection.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
             details: Mapping[str, Any] = error.details or {}
             codes = {failure["index"]: failure.get("code") for failure in details.get("writeErrors", ())}

@@ -45,7 +45,7 @@ async def side(kafka_bootstrap: str, mongo_url: str, topic: str) -> AsyncIterato
     projection = replace(EMAIL_LOG, topic=topic)
     yield ReadingSide(projection, kafka_bootstrap, database, MemoryParkingLot(), Metrics(), lease_seconds=3.0)
     await client.drop_database(database.name)
-    client.close()
+    await client.close()
 
 
 @pytest.fixture

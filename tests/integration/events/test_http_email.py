@@ -39,7 +39,7 @@ async def mails(mongo_url: str) -> AsyncIterator[Mails]:
         yield mails
     finally:
         await client.drop_database(name)
-        client.close()
+        await client.close()
 
 
 class Api:

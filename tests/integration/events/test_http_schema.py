@@ -65,7 +65,7 @@ async def _serve(
         await admin.delete_topics([topic])
         await admin.close()
         await base.client.drop_database(base.settings.database)
-        base.client.close()
+        await base.client.close()
 
 
 @pytest.fixture(scope="module")

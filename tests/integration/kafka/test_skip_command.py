@@ -90,4 +90,4 @@ async def test_a_group_steps_over_what_blocks_it_and_over_nothing_else(
         assert parked.detail.startswith("operator:")
     finally:
         await client.drop_database(database.name)
-        client.close()
+        await client.close()

@@ -45,7 +45,7 @@ NEVER: list[PyMongoError] = [
 
 
 @pytest.mark.parametrize("error", AGAIN, ids=lambda error: type(error).__name__)
-def test_what_may_work_later(error: PyMongoError) -> None:
+async def test_what_may_work_later(error: PyMongoError) -> None:
     assert is_transient(error)
     with pytest.raises(Unavailable) as caught, foreign_errors():
         raise error
@@ -53,7 +53,7 @@ def test_what_may_work_later(error: PyMongoError) -> None:
 
 
 @pytest.mark.parametrize("error", NEVER, ids=lambda error: type(error).__name__)
-def test_what_will_not(error: PyMongoError) -> None:
+async def test_what_will_not(error: PyMongoError) -> None:
     assert not is_transient(error)
     with pytest.raises(type(error)), foreign_errors():
         raise error
@@ -68,7 +68,7 @@ def test_only_a_server_never_found_is_certain_to_have_got_nothing() -> None:
     assert [error for error in AGAIN if is_unsent(error)] == [AGAIN[3]]
 
 
-def test_a_value_quoted_by_the_server_is_not_told() -> None:
+async def test_a_value_quoted_by_the_server_is_not_told() -> None:
     error = OperationFailure("dup key: { address: 'alice@example.com' }", 189)
     with pytest.raises(Unavailable) as caught, foreign_errors():
         raise error
