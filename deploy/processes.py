@@ -105,6 +105,11 @@ SECOND = 512
 IN_THE_BACKGROUND = 128
 """CPU weight of what nobody waits for by the millisecond: a campaign then takes what urgent mail leaves over."""
 
+FEW_CONNECTIONS = ("MAILROOM_MONGO_CONNECTIONS", "4")
+"""MongoDB weighs nothing: what a campaign has under way there, urgent mail shares the cores with. Four keep two cores
+busy; urgent mail has as many as it likes.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -154,7 +159,7 @@ PROCESSES = (
         variables=EMAIL_VARIABLES,
         port_setting="MAILROOM_EMAIL_PORT",
         needs=("mongo", "topics", "resources", SIMULATOR),
-        own=(("MAILROOM_EMAIL_LANES", "high,normal,low"),),
+        own=(("MAILROOM_EMAIL_LANES", "high,normal,low"), FEW_CONNECTIONS),
     ),
     Process(
         name=EMAIL_URGENT,
@@ -171,6 +176,7 @@ PROCESSES = (
         variables=EVENTS_VARIABLES,
         port_setting="MAILROOM_EVENTS_PORT",
         needs=("mongo", "topics"),
+        own=(FEW_CONNECTIONS,),
         cpu_shares=SECOND,
     ),
 )

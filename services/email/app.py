@@ -123,11 +123,17 @@ class Email:
     async def assemble(self, stack: AsyncExitStack) -> Process:
         """Connect and build; what is opened is closed with `stack`. Raises SettingsError, Unavailable."""
         settings = self.settings
-        client = mongo.connect(settings.mongo_url.get_secret_value())
-        stack.callback(client.close)
-        self.database = client[settings.database]
+        url = settings.mongo_url.get_secret_value()
+        for_requests = mongo.connect(url, name="mailroom-email")
+        in_background = mongo.connect(
+            url, name="mailroom-email-background", pool=settings.mongo_connections, queue=mongo.PATIENCE_SECONDS
+        )
+        stack.push_async_callback(for_requests.close)
+        stack.push_async_callback(in_background.close)
+        self.for_requests = for_requests[settings.database]
+        self.database = in_background[settings.database]
         self.ring = settings.key_ring()
-        self.health.depends_on("MongoDB", partial(mongo.ping, client))
+        self.health.depends_on("MongoDB", partial(mongo.ping, for_requests))
         self.publisher = KafkaPublisher(
             settings.kafka_bootstrap,
             publishes=(*LANES.values(), EMAIL_NOTIFICATIONS, EMAIL_EVENTS, RECIPIENTS_EVENTS),
@@ -164,13 +170,14 @@ class Email:
         self.store = MongoEventStore(self.database["messages"], clock=self.clock, metrics=self.metrics)
         self.recipient_store = MongoEventStore(self.database["recipients"], clock=self.clock, metrics=self.metrics)
         self.parking = MongoParkingLot(self.database, self.ring)
-        self.idempotency = MongoIdempotencyKeys(self.database, self.clock)
+        self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
         self.recipient_publisher = StreamPublisher(self.recipient_store, self.publisher)
         outbox = Outbox(self.stream_publisher, self.clock, Progress(self.clock))
         recipient_outbox = Outbox(self.recipient_publisher, self.clock, Progress(self.clock))
-        self.streams = MessageStreams(self.store, self.clock, self.ids, self.settings.policy, outbox.put, self.metrics)
+        self.outbox = outbox
+        self.streams = self._message_streams(self.store)
         self.first["publisher"] = Part(
             self.publisher.start, self.publisher.stop, partial(publisher_report, self.publisher)
         )
@@ -185,14 +192,18 @@ class Email:
         await self.idempotency.prepare()
         key = self.settings.address_key
         self.keys = await recipient_keys(self.database, key.get_secret_value() if key else None, self.ring)
-        self.recipients = RecipientStreams(
-            self.recipient_store, self.keys, self.clock, self.ids, self.recipient_outbox.put
-        )
+        self.recipients = self._recipient_streams(self.recipient_store)
+
+    def _message_streams(self, store: MongoEventStore) -> MessageStreams:
+        return MessageStreams(store, self.clock, self.ids, self.settings.policy, self.outbox.put, self.metrics)
+
+    def _recipient_streams(self, store: MongoEventStore) -> RecipientStreams:
+        return RecipientStreams(store, self.keys, self.clock, self.ids, self.recipient_outbox.put)
 
     async def _build_content(self, stack: AsyncExitStack) -> None:
         settings = self.settings
-        s3 = await stack.enter_async_context(aws.s3_client(settings.account))
-        self.contents = MongoContentStore(self.database, s3, settings.bucket, self.ring, self.clock)
+        self.s3 = await stack.enter_async_context(aws.s3_client(settings.account))
+        self.contents = MongoContentStore(self.database, self.s3, settings.bucket, self.ring, self.clock)
         await retrying(self.contents.prepare, clock=self.clock, within=START_SECONDS)
         public = settings.public_url
         site = Site(
@@ -364,12 +375,18 @@ class Email:
         )
 
     def _routers(self) -> list[APIRouter]:
+        """Over a MongoDB client of their own: a request never waits behind bulks."""
         provider_lists = [self.provider] if isinstance(self.provider, SesProvider) else []
+        database = self.for_requests
+        store = MongoEventStore(database["messages"], clock=self.clock, metrics=self.metrics)
+        recipient_store = MongoEventStore(database["recipients"], clock=self.clock, metrics=self.metrics)
+        recipients = self._recipient_streams(recipient_store)
+        unsubscribing = partial(self._unsubscribe, self._message_streams(store), recipients)
         return [
             email_router(
-                contents=self.contents,
+                contents=MongoContentStore(database, self.s3, self.settings.bucket, self.ring, self.clock),
                 publisher=self.publisher,
-                streams=self.store,
+                streams=store,
                 idempotency=self.idempotency,
                 templates=self.templates,
                 clock=self.clock,
@@ -377,21 +394,27 @@ class Email:
                 max_attachment_bytes=self.settings.max_attachment_bytes,
             ),
             suppressions_router(
-                recipients=self.recipients,
+                recipients=recipients,
                 provider_lists=provider_lists,
                 idempotency=self.idempotency,
                 clock=self.clock,
                 ids=self.ids,
             ),
-            unsubscribe_router(self.tokens, self._unsubscribe, product_name=self.settings.product_name),
+            unsubscribe_router(self.tokens, unsubscribing, product_name=self.settings.product_name),
         ]
 
-    async def _unsubscribe(self, claims: UnsubscribeClaims, source: UnsubscribeSource) -> None:
+    async def _unsubscribe(
+        self,
+        streams: MessageStreams,
+        recipients: RecipientStreams,
+        claims: UnsubscribeClaims,
+        source: UnsubscribeSource,
+    ) -> None:
         """The suppression stands first; the fact for the log may come late, since its cause is known then.
 
         Raises what kept it from being recorded: nobody is told that they left a list while they did not.
         """
-        fact = await unsubscribe(self.streams, self.recipients, claims, source, self.clock.now())
+        fact = await unsubscribe(streams, recipients, claims, source, self.clock.now())
         if fact is None:
             raise PermanentError("unknownMessage", "the message of this link is not known here (any more)")
         (error,) = await self.publisher.publish([encode(fact)])

@@ -10,7 +10,7 @@ from typing import Literal
 from services.events.adapters.backfill_processes import BackfillProcesses
 from services.events.entrypoints.projector import Parts, ProjectorService
 from services.events.entrypoints.replayer import RebuildsFound
-from services.events.foundation import Foundation, foundation
+from services.events.foundation import Foundation, foundation, in_background
 from services.events.serving import VERSION, application
 from services.events.settings import EventsSettings
 from services.events.watching import LagGauge
@@ -64,12 +64,13 @@ async def run(part: Part, settings: EventsSettings) -> int:
     """Run a part of the service until told to stop; the exit status."""
     configure(settings.log_level, settings.log_format, service="events", secrets=settings.secret_values())
     base = foundation(settings)
+    background = in_background(base)
     base.metrics.describe_build("events", VERSION)
     await base.parking.ensure_indexes()
     loops: dict[str, Component] = {}
     if part in ("all", "projector"):
-        loops["projector"] = projector_service(base)
-        loops["gauges"] = gauges(base)
+        loops["projector"] = projector_service(background)
+        loops["gauges"] = gauges(background)
     server = HttpServer(
         application(settings, base.side, base.health, serves_api=part in ("all", "http")),
         host=settings.http_host,
@@ -78,7 +79,11 @@ async def run(part: Part, settings: EventsSettings) -> int:
     )
     base.health.depends_on("MongoDB", partial(ping, base.client))
     stages = [
-        Stage("clients", {"mongo": Closing(base.client.close)}, 2),
+        Stage(
+            "clients",
+            {"mongo": Closing(base.client.close), "mongo-background": Closing(background.client.close)},
+            2,
+        ),
         Stage("loops", loops, 8),
         Stage("http", {"http": server}, 4.5),
     ]

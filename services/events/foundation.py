@@ -10,7 +10,7 @@ from services.events.settings import EventsSettings
 from services.kit.clock import SystemClock
 from services.kit.health import Health
 from services.kit.metrics import Metrics
-from services.kit.mongo import Client, connect
+from services.kit.mongo import PATIENCE_SECONDS, Client, connect
 from services.kit.parking_mongo import MongoParkingLot
 
 
@@ -43,3 +43,18 @@ def foundation(settings: EventsSettings) -> Foundation:
         clock=clock,
     )
     return Foundation(settings, client, side, parking, metrics, Health(clock), clock)
+
+
+def in_background(base: Foundation) -> Foundation:
+    """The same over a client of its own with few connections: requests never wait behind bulks."""
+    settings = base.settings
+    client = connect(
+        settings.mongo_url.get_secret_value(),
+        name="mailroom-events-background",
+        pool=settings.mongo_connections,
+        queue=PATIENCE_SECONDS,
+    )
+    database = client[settings.database]
+    parking = MongoParkingLot(database, settings.key_ring())
+    side = replace(base.side, database=database, parking=parking)
+    return replace(base, client=client, side=side, parking=parking)

@@ -73,6 +73,13 @@ class KitSettings(BaseSettings):
         alias="MAILROOM_MONGO_URL",
         description="MongoDB's address, for instance mongodb://127.0.0.1:27017/?replicaSet=rs0",
     )
+    mongo_connections: int = Field(
+        50,
+        alias="MAILROOM_MONGO_CONNECTIONS",
+        ge=2,
+        le=1000,
+        description="MongoDB connections at most for work in the background; requests have others",
+    )
     public_url: Origin = Field(
         alias="MAILROOM_PUBLIC_URL", description="the origin people see, for instance https://mail.example.com"
     )

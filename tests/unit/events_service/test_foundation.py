@@ -1,0 +1,27 @@
+"""Background work and requests have MongoDB clients of their own."""
+
+from services.events.foundation import foundation, in_background
+from services.events.settings import EventsSettings
+from services.kit.settings import load
+
+ENVIRON = {
+    "MAILROOM_KAFKA_BOOTSTRAP": "127.0.0.1:9",
+    "MAILROOM_MONGO_URL": "mongodb://127.0.0.1:9",
+    "MAILROOM_PUBLIC_URL": "http://127.0.0.1:8080",
+    "MAILROOM_JWT_ALGORITHM": "HS256",
+    "MAILROOM_JWT_SECRET": "j" * 40,
+    "FILE_ENCRYPTION_KEY": "k" * 40,
+    "MAILROOM_MONGO_CONNECTIONS": "3",
+}
+
+
+async def test_the_background_has_few_connections_and_requests_have_others() -> None:
+    base = foundation(load(EventsSettings, ENVIRON))
+    background = in_background(base)
+    pools = [each.client.options.pool_options for each in (base, background)]
+    assert [pool.max_pool_size for pool in pools] == [50, 3]
+    assert background.side.database.client is background.client
+    assert base.side.database.client is base.client
+    assert background.side.database.name == base.side.database.name
+    for each in (base, background):
+        await each.client.close()
