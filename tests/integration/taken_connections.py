@@ -15,7 +15,7 @@ BUSY_MS = 20_000
 
 @asynccontextmanager
 async def all_connections_taken(database: Database, connections: int) -> AsyncIterator[Callable[[], bool]]:
-    """Have as many queries under way as the database's client has connections; the value tells whether all still are."""
+    """Have as many queries under way as the database's client has connections; the value says if all still are."""
     collection = database[f"busy_{uuid4().hex[:8]}"]
     await collection.insert_one({"_id": 1})
     tasks = [

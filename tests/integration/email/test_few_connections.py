@@ -12,7 +12,6 @@ from services.kit.kafka.topics_admin import apply
 from tests.integration.email.conftest import Running, plain_clients, process
 from tests.integration.taken_connections import all_connections_taken
 
-
 CONNECTIONS = 2
 
 
