@@ -18,8 +18,10 @@ from contracts.email import commands as email_commands
 from contracts.email import events as email
 from contracts.envelope import CommandEnvelope, Envelope
 from contracts.errors import ContractError
+from contracts.files import commands as files_commands
+from contracts.files import events as files
 from contracts.recipients import events as recipients
-from contracts.topics import EMAIL_EVENTS, RECIPIENTS_EVENTS, Topic
+from contracts.topics import EMAIL_EVENTS, FILES_EVENTS, RECIPIENTS_EVENTS, Topic
 from contracts.upcasters import UPCASTERS, Upcasters, upcast
 
 Kind = Literal["decision", "fact"]
@@ -82,12 +84,30 @@ EVENTS: dict[str, EventType] = _events(
     ("event.retracted", 190, "fact", email.EventRetracted, EMAIL_EVENTS),
     ("recipient.suppressed", 200, "decision", recipients.RecipientSuppressed, RECIPIENTS_EVENTS),
     ("recipient.unsuppressed", 210, "decision", recipients.RecipientUnsuppressed, RECIPIENTS_EVENTS),
+    ("file.uploadRequested", 300, "decision", files.FileUploadRequested, FILES_EVENTS),
+    ("file.objectCreated", 310, "fact", files.FileObjectCreated, FILES_EVENTS),
+    ("file.uploaded", 320, "decision", files.FileUploaded, FILES_EVENTS),
+    ("file.uploadFailed", 330, "decision", files.FileUploadFailed, FILES_EVENTS),
+    ("file.scanned", 340, "fact", files.FileScanned, FILES_EVENTS),
+    ("file.scanSettled", 350, "decision", files.FileScanSettled, FILES_EVENTS),
+    ("file.updated", 360, "decision", files.FileUpdated, FILES_EVENTS),
+    ("file.objectTagged", 370, "fact", files.FileObjectTagged, FILES_EVENTS),
+    ("file.objectMoved", 380, "fact", files.FileObjectMoved, FILES_EVENTS),
+    ("file.downloadIssued", 390, "fact", files.FileDownloadIssued, FILES_EVENTS),
+    ("file.deleteMarkerCreated", 400, "fact", files.FileDeleteMarkerCreated, FILES_EVENTS),
+    ("file.objectExpired", 410, "fact", files.FileObjectExpired, FILES_EVENTS),
+    ("file.objectRemoved", 420, "fact", files.FileObjectRemoved, FILES_EVENTS),
+    ("file.deleted", 430, "decision", files.FileDeleted, FILES_EVENTS),
+    ("file.restored", 440, "decision", files.FileRestored, FILES_EVENTS),
 )
 """Wire name → event type. Ranks leave gaps for types to come."""
 
 COMMANDS: dict[str, CommandType] = {
     "email.send": CommandType("email.send", 1, email_commands.SendEmail),
     "email.cancel": CommandType("email.cancel", 1, email_commands.CancelEmail),
+    "file.delete": CommandType("file.delete", 1, files_commands.DeleteFile),
+    "file.restore": CommandType("file.restore", 1, files_commands.RestoreFile),
+    "file.update": CommandType("file.update", 1, files_commands.UpdateFile),
 }
 
 NAMES: dict[type[EventData], str] = {event.model: name for name, event in EVENTS.items()}

@@ -47,6 +47,9 @@ COMMANDS_LOW = Topic("email.commands.low", 6, 3 * DAY_MS, "messageId")
 EMAIL_NOTIFICATIONS = Topic("email.notifications", 12, 90 * DAY_MS, "transport id, null if none can be read")
 EMAIL_EVENTS = Topic("email.events", 24, "forever", "messageId")
 RECIPIENTS_EVENTS = Topic("recipients.events", 12, "forever", "recipient key")
+FILES_COMMANDS = Topic("files.commands", 6, 3 * DAY_MS, "fileId")
+FILES_NOTIFICATIONS = Topic("files.notifications", 12, 90 * DAY_MS, "transport id, null if none can be read")
+FILES_EVENTS = Topic("files.events", 24, "forever", "fileId")
 
 LANES: dict[str, Topic] = {
     "urgent": COMMANDS_URGENT,
@@ -56,4 +59,12 @@ LANES: dict[str, Topic] = {
 }
 """Priority → the topic of its commands, urgent first."""
 
-TOPICS: tuple[Topic, ...] = (*LANES.values(), EMAIL_NOTIFICATIONS, EMAIL_EVENTS, RECIPIENTS_EVENTS)
+TOPICS: tuple[Topic, ...] = (
+    *LANES.values(),
+    EMAIL_NOTIFICATIONS,
+    EMAIL_EVENTS,
+    RECIPIENTS_EVENTS,
+    FILES_COMMANDS,
+    FILES_NOTIFICATIONS,
+    FILES_EVENTS,
+)

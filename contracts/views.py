@@ -9,6 +9,7 @@ from pydantic import Field
 
 from contracts.base import Model, Money
 from contracts.email.values import AttachmentInfo, Category, ContentRef, Priority
+from contracts.files.values import FileCategory, UploadFailureReason
 
 EmailStatus = Literal["queued", "sent", "delivered", "bounced", "complaint", "failed"]
 LogEventType = Literal[
@@ -85,5 +86,68 @@ class EmailLog(Model):
     custom_data: dict[str, Any] | None = None
     attachments: list[AttachmentInfo] | None = None
     provider: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+FileStatus = Literal["uploading", "completed", "failed", "deleted"]
+ScanStatus = Literal["pending", "clean", "infected", "unsupported", "error"]
+
+
+class FileMetadata(Model):
+    """Who uploaded a file, from where, and what is noted with it."""
+
+    uploaded_by: str
+    ip_address: str | None = None
+    user_agent: str | None = None
+    checksum: str | None = None
+    tags: list[str] = Field(default_factory=list)
+
+
+class S3Info(Model):
+    """Where a file's bytes lie. `versionId` is the verified version, the only one that is ever served."""
+
+    bucket: str
+    region: str
+    etag: str | None = None
+    version_id: str | None = None
+    storage_class: str | None = None
+
+
+class FileAccess(Model):
+    """Links given out: S3 notifies no reads."""
+
+    download_count: int = 0
+    last_accessed: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class FileFailure(Model):
+    """Why an upload came to nothing."""
+
+    reason: UploadFailureReason
+    detail: str | None = None
+
+
+class File(Model):
+    """`file`: one file and what became of it. In MongoDB `_id` = fileId."""
+
+    file_id: str
+    key: str
+    file_name: str
+    original_name: str
+    content_type: str
+    size: int | None = None
+    category: FileCategory
+    status: FileStatus
+    scan_status: ScanStatus
+    is_public: bool
+    user_id: str
+    client_id: str | None = None
+    metadata: FileMetadata
+    s3_info: S3Info
+    access: FileAccess
+    recoverable: bool | None = None
+    failure: FileFailure | None = None
     created_at: datetime
     updated_at: datetime

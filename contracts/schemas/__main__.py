@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts.envelope import CommandEnvelope, Envelope
 from contracts.registry import COMMANDS, EVENTS
-from contracts.views import EmailLog
+from contracts.views import EmailLog, File
 
 HERE = Path(__file__).parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,6 +24,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "envelope.event.json": Envelope.model_json_schema(mode="serialization"),
         "envelope.command.json": CommandEnvelope.model_json_schema(mode="validation"),
         "view.email_log.json": EmailLog.model_json_schema(mode="serialization"),
+        "view.file.json": File.model_json_schema(mode="serialization"),
     }
     for name, event in EVENTS.items():
         found[f"{name}.v{event.version}.json"] = event.model.model_json_schema(mode="serialization")

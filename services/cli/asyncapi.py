@@ -12,18 +12,33 @@ from pydantic import BaseModel, create_model
 import contracts.schemas
 from contracts.envelope import CommandEnvelope, Envelope
 from contracts.registry import COMMANDS, EVENTS
-from contracts.topics import COMMANDS_URGENT, EMAIL_NOTIFICATIONS, LANES, TOPICS, Topic
+from contracts.topics import (
+    COMMANDS_URGENT,
+    EMAIL_NOTIFICATIONS,
+    FILES_COMMANDS,
+    FILES_NOTIFICATIONS,
+    LANES,
+    TOPICS,
+    Topic,
+)
 from services.kit.kafka.broker import build_broker
 
 FILE: Final = Path(contracts.schemas.__file__).parent / "asyncapi.json"
 VERSION: Final = "1.0.0"
+_RAW: Final = (EMAIL_NOTIFICATIONS, FILES_NOTIFICATIONS)
+"""What lies on these is the providers' to shape."""
+_COMMANDS: Final[dict[Topic, list[str]]] = {
+    **{topic: ["email.send"] for topic in LANES.values()},
+    COMMANDS_URGENT: ["email.send", "email.cancel"],
+    FILES_COMMANDS: ["file.delete", "file.restore", "file.update"],
+}
 
 
 def document() -> dict[str, Any]:
     """The document, AsyncAPI 3.0: each topic with its key and what its messages look like."""
     broker = build_broker("kafka.invalid:9092")  # never connected
     for topic in TOPICS:
-        schema = Union[tuple(_messages(topic))] if topic is not EMAIL_NOTIFICATIONS else dict[str, Any]  # noqa: UP007
+        schema = Union[tuple(_messages(topic))] if topic not in _RAW else dict[str, Any]  # noqa: UP007
         broker.publisher(topic.name, title=topic.name, description=_description(topic), schema=schema)
     specification = AsyncAPI(
         broker,
@@ -36,7 +51,7 @@ def document() -> dict[str, Any]:
     made.pop("servers", None)  # an installation's own
     for channel in made["channels"].values():
         channel.pop("servers", None)
-    for topic in LANES.values():
+    for topic in _COMMANDS:
         made["operations"][topic.name]["action"] = "receive"
     return made
 
@@ -47,9 +62,9 @@ def text() -> str:
 
 
 def _messages(topic: Topic) -> list[type[BaseModel]]:
-    if topic in LANES.values():
-        names = ["email.send", "email.cancel"] if topic is COMMANDS_URGENT else ["email.send"]
-        return [_message(name, CommandEnvelope, COMMANDS[name].model, COMMANDS[name].version) for name in names]
+    if topic in _COMMANDS:
+        models = [COMMANDS[name] for name in _COMMANDS[topic]]
+        return [_message(each.name, CommandEnvelope, each.model, each.version) for each in models]
     events = [event for event in EVENTS.values() if event.topic is topic]
     return [_message(event.name, Envelope, event.model, event.version) for event in events]
 

@@ -211,4 +211,7 @@ def test_topics_are_as_published() -> None:
         "email.notifications": 12,
         "email.events": 24,
         "recipients.events": 12,
+        "files.commands": 6,
+        "files.notifications": 12,
+        "files.events": 24,
     }

@@ -1,0 +1,1 @@
+"""The published language of files: commands, decisions and facts."""

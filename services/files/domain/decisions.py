@@ -1,0 +1,320 @@
+"""What a file decides: `decide(state, command, now, policy)` → changes to S3, and drafts of events. Pure and total.
+
+S3 is changed first and the drafts are appended after it: a crash between the two leaves S3 ahead of the stream, and
+the next look (a notification, a repetition, the sweeper) decides on what it finds there. So every change to S3 is one
+that a look would accept as it stands, and deciding again on the changed S3 asks for nothing more.
+
+An expected failure is an event; what cannot be done raises PermanentError: `notFound`, `conflictingRepeat`,
+`notCompleted`, `notDeleted`, `unrecoverable`, `ended`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from contracts.files.events import (
+    FileDeleted,
+    FileRestored,
+    FileScanSettled,
+    FileUpdated,
+    FileUploaded,
+    FileUploadFailed,
+)
+from contracts.files.values import UploadFailureReason
+from services.files.domain.commands import Command, Look, Remove, Request, Restore, Update
+from services.files.domain.file import Absent, File, Policy, State, Verified
+from services.files.domain.kinds import contradiction
+from services.files.domain.seen import Inspected, Seen
+from services.kit.errors import PermanentError
+from services.kit.event_store.port import Draft
+
+Drafts = tuple[Draft, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, in this order, and what then stands.
+
+    Attributes:
+        delete: versions and delete markers to be deleted for good; what is not there any more is fine.
+        mark: put a delete marker on top.
+        abort: the multipart upload to be given up.
+        public: (version, whether anybody may read it): to be tagged so.
+        foreign: how many of `delete` are versions that nobody verified.
+        drafts: to be appended once S3 is as it should be.
+    """
+
+    delete: tuple[str, ...] = ()
+    mark: bool = False
+    abort: str | None = None
+    public: tuple[str, bool] | None = None
+    foreign: int = 0
+    drafts: Drafts = ()
+
+
+NOTHING = Decision()
+
+
+def decide(state: State, command: Command, now: datetime, policy: Policy) -> Decision:
+    """What follows from `command`; NOTHING when there is nothing (more) to do."""
+    if isinstance(command, Request):
+        return _request(state, command)
+    if isinstance(state, Absent):
+        if isinstance(command, Look):
+            return NOTHING
+        raise PermanentError("notFound", "there is no such file")
+    match command:
+        case Look():
+            return _look(state, command, now, policy)
+        case Remove():
+            return _remove(state, command)
+        case Restore():
+            return _restore(state, command)
+        case Update():
+            return _update(state, command)
+
+
+def judge(state: File, found: Inspected, claimed_size: int | None) -> tuple[UploadFailureReason, str] | None:
+    """What is wrong with an uploaded object; None = it is what was asked for."""
+    request = state.request
+    if found.file_id != request_id(state):
+        return ("notOurs", "its metadata does not name this file")
+    if found.size == 0:
+        return ("empty", "the object has no bytes")
+    if found.size > request.max_size_bytes:
+        return ("tooLarge", f"{found.size} bytes; at most {request.max_size_bytes} were agreed")
+    for said, by in ((request.declared_size, "declared"), (claimed_size, "said to be sent")):
+        if said is not None and said != found.size:
+            return ("sizeMismatch", f"{said} bytes were {by}, {found.size} came")
+    if found.content_type != request.content_type:
+        return ("typeMismatch", f"declared {request.content_type}, stored as {found.content_type}")
+    if found.sniffed is not None and (why := contradiction(request.content_type, found.sniffed)) is not None:
+        return ("typeMismatch", why)
+    wanted = request.metadata.checksum
+    if wanted is not None and found.checksum != wanted:
+        return ("checksumMismatch", "the SHA-256 of what came is another one")
+    return None
+
+
+def request_id(state: File) -> str:
+    """The file's id, as its key holds it: `<category>/<yyyy>/<mm>/<fileId>/<nonce>`."""
+    return state.request.key.split("/")[3]
+
+
+# --- the request -------------------------------------------------------------------------------------------------
+
+
+def _request(state: State, command: Request) -> Decision:
+    if isinstance(state, File):
+        if state.request.request_hash != command.request.request_hash:
+            raise PermanentError("conflictingRepeat", "this fileId was requested before with other content")
+        return NOTHING
+    return Decision(drafts=(Draft(command.request, causation=command.causation, actor=command.actor),))
+
+
+# --- looking -----------------------------------------------------------------------------------------------------
+
+
+def _look(state: File, command: Look, now: datetime, policy: Policy) -> Decision:
+    match state.phase:
+        case "uploading":
+            return _look_at_upload(state, command, now, policy)
+        case "completed":
+            return _look_at_completed(state, command)
+        case "deleted":
+            return _look_at_deleted(state, command)
+        case "failed":
+            return _without(command.seen, None)
+
+
+def _look_at_upload(state: File, command: Look, now: datetime, policy: Policy) -> Decision:
+    seen = command.seen
+    found = seen.inspected
+    if found is None:
+        if seen.versions and seen.versions[0].is_marker:
+            return _fail(state, seen, "aborted", "the object was deleted before it was verified", command)
+        if now >= state.request.expires_at + policy.upload_grace:
+            return _fail(state, seen, "expired", None, command)
+        return NOTHING
+    wrong = judge(state, found, command.claimed_size)
+    if wrong is not None:
+        return _fail(state, seen, wrong[0], wrong[1], command)
+    uploaded = FileUploaded(
+        version_id=found.version_id,
+        etag=found.etag,
+        size=found.size,
+        content_type=found.content_type,
+        checksum=found.checksum,
+        by=command.by,
+    )
+    rest = _without(seen, found.version_id)
+    infected = _scan_of(found, command) == "infected"
+    scanned = _scan_drafts(found.version_id, state, command)
+    drafts = (Draft(uploaded, causation=command.cause, actor=command.actor), *scanned)
+    if infected:
+        return _infected(rest, found.version_id, drafts, command)
+    return Decision(
+        delete=rest.delete,
+        foreign=rest.foreign,
+        public=(found.version_id, state.is_public) if found.is_public != state.is_public else None,
+        drafts=drafts,
+    )
+
+
+def _look_at_completed(state: File, command: Look) -> Decision:
+    verified, seen = _verified(state), command.seen
+    rest = _without(seen, verified.version_id)
+    if not seen.has(verified.version_id):
+        return Decision(rest.delete, foreign=rest.foreign, drafts=(_deleted(verified, False, command),))
+    if seen.is_hidden(verified.version_id):
+        return Decision(rest.delete, foreign=rest.foreign, drafts=(_deleted(verified, True, command),))
+    scanned = _scan_drafts(verified.version_id, state, command)
+    if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
+        return _infected(rest, verified.version_id, scanned, command)
+    found = seen.inspected
+    public = found is not None and found.is_public != state.is_public
+    return Decision(
+        rest.delete,
+        foreign=rest.foreign,
+        public=(verified.version_id, state.is_public) if public else None,
+        drafts=scanned,
+    )
+
+
+def _look_at_deleted(state: File, command: Look) -> Decision:
+    seen = command.seen
+    if state.verified is None or not state.recoverable:
+        return _without(seen, None)  # nothing may lie there any more
+    verified = state.verified
+    rest = _without(seen, verified.version_id)
+    if not seen.has(verified.version_id):
+        return Decision(rest.delete, foreign=rest.foreign, drafts=(_deleted(verified, False, command),))
+    scanned = _scan_drafts(verified.version_id, state, command)
+    if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
+        return _infected(rest, verified.version_id, scanned, command)
+    if not seen.is_hidden(verified.version_id):
+        restored = FileRestored(version_id=verified.version_id, by=command.actor)
+        scanned = (*scanned, Draft(restored, causation=command.cause, actor=command.actor))
+    return Decision(rest.delete, foreign=rest.foreign, drafts=scanned)
+
+
+def _without(seen: Seen, keep: str | None) -> Decision:
+    """Every version but `keep` is foreign: on a key of ours only the verified one has a right to be. Markers stay."""
+    foreign = tuple(each.version_id for each in seen.versions if not each.is_marker and each.version_id != keep)
+    return Decision(delete=foreign, foreign=len(foreign))
+
+
+def _fail(state: File, seen: Seen, reason: UploadFailureReason, detail: str | None, command: Look | Remove) -> Decision:
+    cause = command.cause if isinstance(command, Look) else command.causation
+    failed = FileUploadFailed(reason=reason, detail=detail)
+    return Decision(
+        delete=tuple(each.version_id for each in seen.versions),
+        abort=state.request.upload_id,
+        drafts=(Draft(failed, causation=cause, actor=command.actor),),
+    )
+
+
+def _deleted(verified: Verified, recoverable: bool, command: Look) -> Draft:
+    deleted = FileDeleted(
+        version_id=verified.version_id, recoverable=recoverable, reason=command.removal, by=command.actor
+    )
+    return Draft(deleted, causation=command.cause, actor=command.actor)
+
+
+# --- the scan ----------------------------------------------------------------------------------------------------
+
+
+def _scan_of(found: Inspected | None, command: Look) -> str | None:
+    tagged = None if found is None else found.scan
+    return tagged if tagged is not None else command.scan
+
+
+def _scan_drafts(version_id: str, state: File, command: Look) -> Drafts:
+    found = command.seen.inspected
+    if found is None or found.version_id != version_id:
+        return ()
+    result = found.scan if found.scan is not None else command.scan
+    if result is None or result == state.scan or state.scan == "infected":
+        return ()
+    return (Draft(FileScanSettled(version_id=version_id, result=result), causation=command.cause),)
+
+
+def _infected(rest: Decision, version_id: str, drafts: Drafts, command: Look) -> Decision:
+    """It is deleted for good, whoever would like to have it back."""
+    deleted = FileDeleted(version_id=version_id, recoverable=False, reason="infected")
+    return Decision(
+        delete=(*rest.delete, version_id),
+        foreign=rest.foreign,
+        drafts=(*drafts, Draft(deleted, causation=command.cause)),
+    )
+
+
+# --- people ------------------------------------------------------------------------------------------------------
+
+
+def _remove(state: File, command: Remove) -> Decision:
+    match state.phase:
+        case "uploading":
+            return _fail(state, command.seen, "aborted", None, command)
+        case "failed" | "deleted":
+            return NOTHING
+        case "completed":
+            pass
+    verified, seen = _verified(state), command.seen
+    rest = _without(seen, verified.version_id)
+    there = seen.has(verified.version_id)
+    deleted = FileDeleted(
+        version_id=verified.version_id, recoverable=there, reason=command.reason, by=command.actor
+    )  # fmt: skip
+    return Decision(
+        delete=rest.delete,
+        foreign=rest.foreign,
+        mark=there and not seen.is_hidden(verified.version_id),
+        drafts=(Draft(deleted, causation=command.causation, actor=command.actor),),
+    )
+
+
+def _restore(state: File, command: Restore) -> Decision:
+    if state.phase == "completed":
+        return NOTHING
+    if state.phase != "deleted":
+        raise PermanentError("notDeleted", f"the file is {state.phase}: there is nothing to restore")
+    verified, seen = state.verified, command.seen
+    if verified is None or state.removal == "infected" or not seen.has(verified.version_id):
+        raise PermanentError("unrecoverable", "its bytes are gone for good")
+    rest = _without(seen, verified.version_id)
+    markers = tuple(each.version_id for each in seen.newer_than(verified.version_id) if each.is_marker)
+    restored = FileRestored(version_id=verified.version_id, by=command.actor)
+    return Decision(
+        delete=(*rest.delete, *markers),
+        foreign=rest.foreign,
+        drafts=(Draft(restored, causation=command.causation, actor=command.actor),),
+    )
+
+
+def _update(state: File, command: Update) -> Decision:
+    if state.phase in ("failed", "deleted"):
+        raise PermanentError("ended", f"the file is {state.phase}: it cannot be changed")
+    changes = FileUpdated(
+        original_name=_if_new(command.original_name, state.original_name),
+        file_name=_if_new(command.file_name, state.file_name),
+        is_public=None if command.is_public in (None, state.is_public) else command.is_public,
+        tags=None if command.tags in (None, state.tags) else list(command.tags or ()),
+    )
+    if not changes.to_wire():
+        return NOTHING
+    tagged = changes.is_public is not None and state.verified is not None
+    return Decision(
+        public=(state.verified.version_id, bool(changes.is_public)) if tagged and state.verified else None,
+        drafts=(Draft(changes, causation=command.causation, actor=command.actor),),
+    )
+
+
+def _if_new(wanted: str | None, now: str) -> str | None:
+    return None if wanted in (None, now) else wanted
+
+
+def _verified(state: File) -> Verified:
+    assert state.verified is not None  # noqa: S101 - a completed file has one, by `evolve`
+    return state.verified

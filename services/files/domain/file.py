@@ -1,0 +1,164 @@
+"""A file's state, folded from its stream.
+
+    Absent ──uploadRequested──▶ uploading ──uploaded──▶ completed ──deleted──▶ deleted
+                                   │                        ▲                    │
+                                   └──uploadFailed──▶ failed └─────restored──────┘
+
+`verified` is the one version of the object that was looked at and found right. It never changes once it is set, and
+nothing but it is ever served. Pure: no clock, no ids, no I/O. Facts are not in a stream: they only make the service
+look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import reduce
+from typing import Literal, Protocol
+
+from contracts.base import EventData
+from contracts.files.events import (
+    FileDeleted,
+    FileRestored,
+    FileScanSettled,
+    FileUpdated,
+    FileUploaded,
+    FileUploadFailed,
+    FileUploadRequested,
+)
+from contracts.files.values import RemovalReason, ScanResult, UploadFailureReason
+
+Phase = Literal["uploading", "completed", "failed", "deleted"]
+
+
+class Recorded(Protocol):
+    """What folding needs of an event: an envelope has it, and so has a draft that is only being tried out."""
+
+    @property
+    def data(self) -> EventData:
+        """What was decided."""
+        ...
+
+    @property
+    def time(self) -> datetime:
+        """When."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long.
+
+    Attributes:
+        upload_grace: after an upload's expiry, until it is looked at and ended: a transfer that S3 let begin in time
+            may still be under way.
+    """
+
+    upload_grace: timedelta = timedelta(minutes=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The version that was looked at and found right."""
+
+    version_id: str
+    etag: str
+    size: int
+    content_type: str
+    checksum: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Nobody has asked for this upload."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that was asked for.
+
+    Attributes:
+        request: what was asked for, for ever.
+        verified: see the module; None before an upload was verified, and where none ever was.
+        failure: why an upload came to nothing.
+        removal: why a file is deleted; `recoverable`: whether its verified version still lies in S3.
+        scan: what the malware scan said of the verified version; None = nothing yet.
+        file_name, original_name, is_public, tags: as they are now.
+    """
+
+    request: FileUploadRequested
+    requested_at: datetime
+    phase: Phase
+    file_name: str
+    original_name: str
+    is_public: bool
+    tags: tuple[str, ...]
+    verified: Verified | None = None
+    failure: UploadFailureReason | None = None
+    failure_detail: str | None = None
+    removal: RemovalReason | None = None
+    recoverable: bool = False
+    scan: ScanResult | None = None
+    updated_at: datetime | None = None
+
+
+State = Absent | File
+
+
+def evolve(state: State, event: Recorded) -> State:
+    """The state after an event. What makes no sense in a state changes nothing: a fold is total."""
+    data = event.data
+    if isinstance(state, Absent):
+        return _begun(data, event.time) if isinstance(data, FileUploadRequested) else state
+    return replace(_changed(state, data, event.time), updated_at=event.time)
+
+
+def fold(events: Iterable[Recorded], state: State | None = None) -> State:
+    """The state after all events, in their order."""
+    return reduce(evolve, events, Absent() if state is None else state)
+
+
+def due_at(state: State, policy: Policy) -> datetime | None:
+    """When the file wants to be looked at, whatever S3 tells or does not; None = it waits for nothing."""
+    if isinstance(state, File) and state.phase == "uploading":
+        return state.request.expires_at + policy.upload_grace
+    return None
+
+
+def _begun(request: FileUploadRequested, at: datetime) -> File:
+    return File(
+        request=request,
+        requested_at=at,
+        phase="uploading",
+        file_name=request.file_name,
+        original_name=request.original_name,
+        is_public=request.is_public,
+        tags=tuple(request.metadata.tags or ()),
+        updated_at=at,
+    )
+
+
+def _changed(state: File, data: EventData, at: datetime) -> File:
+    match data:
+        case FileUploaded():
+            verified = Verified(data.version_id, data.etag, data.size, data.content_type, data.checksum, at)
+            return replace(state, phase="completed", verified=verified, failure=None, failure_detail=None)
+        case FileUploadFailed():
+            return replace(state, phase="failed", failure=data.reason, failure_detail=data.detail)
+        case FileDeleted():
+            return replace(state, phase="deleted", removal=data.reason, recoverable=data.recoverable)
+        case FileRestored():
+            return replace(state, phase="completed", removal=None, recoverable=False)
+        case FileScanSettled():
+            return replace(state, scan=data.result)
+        case FileUpdated():
+            return replace(
+                state,
+                file_name=state.file_name if data.file_name is None else data.file_name,
+                original_name=state.original_name if data.original_name is None else data.original_name,
+                is_public=state.is_public if data.is_public is None else data.is_public,
+                tags=state.tags if data.tags is None else tuple(data.tags),
+            )
+    return state

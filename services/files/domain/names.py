@@ -1,0 +1,86 @@
+"""Names of files: as people gave them, as systems can bear them, and as they lie in S3."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import datetime
+from typing import Final
+from urllib.parse import quote
+
+from contracts.files.values import FileCategory
+from services.files.domain.kinds import KINDS, PROGRAM_EXTENSIONS
+
+SAFE_BYTES: Final = 200
+"""Of a safe name in UTF-8: every file system takes it, with a few characters to spare for " (1)" and the like."""
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]')
+"""What some system forbids in names, and what turns the reading direction or hides: `invoice[U+202E]fdp.exe` shows as a
+PDF.
+"""
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+_KEY = re.compile(
+    r"(?P<category>[a-z]+)/[0-9]{4}/[0-9]{2}/"
+    r"(?P<file>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/[A-Za-z0-9_-]{8,64}"
+)
+
+
+def safe_name(original: str) -> str:
+    """A form of the name that every file system takes and nobody reads wrongly: no separators, no reserved names, no
+    characters that hide or turn; at most `SAFE_BYTES` bytes of UTF-8, with the extension kept. Idempotent, never empty.
+    """
+    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", original)).strip(" .")
+    name = _shortened(name) or "file"
+    return f"_{name}"[:255] if _RESERVED.fullmatch(name) else name
+
+
+def extensions(name: str) -> tuple[str, ...]:
+    """All extensions of a name in lower case, the last one last: `a.tar.gz` → ("tar", "gz")."""
+    return tuple(part.strip().lower() for part in name.split(".")[1:])
+
+
+def name_problem(name: str, content_type: str) -> str | None:
+    """Why a file of this type must not have this name; None = it may."""
+    found = extensions(name)
+    for extension in found:
+        if extension in PROGRAM_EXTENSIONS:
+            return f"it holds the extension .{extension}, which stands for something that runs"
+    kind = KINDS.get(content_type)
+    if kind is not None and kind.extensions and found and found[-1] not in kind.extensions:
+        wanted = ", ".join(f".{each}" for each in kind.extensions)
+        return f"a name for {content_type} ends in {wanted}, not in .{found[-1]}" if _is_extension(found[-1]) else None
+    return None
+
+
+def object_key(category: FileCategory, at: datetime, file_id: str, nonce: str) -> str:
+    """The key of a new object, `<category>/<yyyy>/<mm>/<fileId>/<nonce>`: immutable, without a word of a person's."""
+    return f"{category}/{at:%Y}/{at:%m}/{file_id}/{nonce}"
+
+
+def file_of(key: str) -> str | None:
+    """The fileId of a key of ours; None for any other key."""
+    found = _KEY.fullmatch(key)
+    return None if found is None else found["file"]
+
+
+def content_disposition(original: str, *, inline: bool) -> str:
+    """The header that gives the exact name back (RFC 6266 with RFC 8187), and a plain one to old clients."""
+    safe = safe_name(original)
+    plain = "".join(each if each.isascii() and each not in '"\\%;' else "_" for each in safe)
+    extended = quote(original, safe="!#$&+-.^_`|~", encoding="utf-8")  # attr-char of RFC 8187
+    return f"{'inline' if inline else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{extended}"
+
+
+def _is_extension(text: str) -> bool:
+    """Whether what follows the last dot looks like an extension at all: `Report v1.2 final` has none."""
+    return bool(re.fullmatch(r"[a-z0-9]{1,8}", text))
+
+
+def _shortened(name: str) -> str:
+    if len(name.encode()) <= SAFE_BYTES:
+        return name
+    stem, dot, extension = name.rpartition(".")
+    tail = f"{dot}{extension}" if dot and len(extension.encode()) <= 20 else ""
+    stem = stem if tail else name
+    kept = stem.encode()[: SAFE_BYTES - len(tail.encode())].decode(errors="ignore")
+    return kept.rstrip(" .") + tail

@@ -1,0 +1,84 @@
+"""What S3 shows of one key, as the rules need it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contracts.files.values import ScanResult
+from services.files.domain.file import Absent, State
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One version of the object under a key, or a delete marker."""
+
+    version_id: str
+    is_marker: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sniffed:
+    """What the first bytes of an object look like.
+
+    Attributes:
+        types: media types that their signature fits; none = no signature that is known.
+        is_text: they decode as text.
+    """
+
+    types: frozenset[str] = frozenset()
+    is_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What one version is.
+
+    Attributes:
+        file_id: what its metadata says whose it is.
+        checksum: SHA-256 of the whole object in base64, by S3's word or by reading it; None where nobody asked for it.
+        sniffed: None where it was not looked into.
+        scan: what the malware scan has tagged it with.
+        is_public: whether it is tagged as public.
+    """
+
+    version_id: str
+    etag: str
+    size: int
+    content_type: str
+    file_id: str | None
+    checksum: str | None = None
+    sniffed: Sniffed | None = None
+    scan: ScanResult | None = None
+    is_public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All versions and markers of a key, newest first, and what the one that matters (`wanted`) is."""
+
+    versions: tuple[ObjectVersion, ...] = ()
+    inspected: Inspected | None = None
+
+    def has(self, version_id: str) -> bool:
+        """Whether the version still lies there."""
+        return any(each.version_id == version_id and not each.is_marker for each in self.versions)
+
+    def is_hidden(self, version_id: str) -> bool:
+        """Whether a delete marker is newer than the version."""
+        return any(each.is_marker for each in self.newer_than(version_id))
+
+    def newer_than(self, version_id: str) -> tuple[ObjectVersion, ...]:
+        """What came to lie on top of the version."""
+        ids = [each.version_id for each in self.versions]
+        return self.versions[: ids.index(version_id)] if version_id in ids else self.versions
+
+
+def wanted(state: State, versions: tuple[ObjectVersion, ...]) -> str | None:
+    """The version to be inspected: the verified one where there is one, else the newest, unless it was deleted."""
+    if isinstance(state, Absent) or not versions:
+        return None
+    if state.verified is not None:
+        verified = state.verified.version_id
+        return verified if any(each.version_id == verified for each in versions) else None
+    newest = versions[0]
+    return newest.version_id if state.phase == "uploading" and not newest.is_marker else None

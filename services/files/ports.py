@@ -1,0 +1,167 @@
+"""What the files service needs from outside. Adapters implement these; tests use the fakes beside them.
+
+Every method may raise `TransientError` (again later) unless its docstring says that it never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from contracts.envelope import Envelope
+from contracts.files.events import FileUploadRequested
+from services.files.domain.seen import Inspected, ObjectVersion
+
+MULTIPART_LEAST = 5 << 20
+"""Bytes that every part but the last must have (Amazon S3 User Guide, "Multipart upload limits")."""
+MULTIPART_MOST_PARTS = 10_000
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a multipart upload that S3 has. `etag` with its quotes, as S3 wants it back."""
+
+    number: int
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPost:
+    """A form to be posted: all `fields` first, the file last."""
+
+    url: str
+    fields: Mapping[str, str]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """An address that works until `expires_at`, with these headers sent exactly."""
+
+    url: str
+    expires_at: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """How an object is to be stored: the same for a form and for parts.
+
+    `metadata` as `x-amz-meta-…`; `storage` and `kms_key` by the category's rules.
+    """
+
+    key: str
+    content_type: str
+    metadata: Mapping[str, str]
+    storage: str = "STANDARD"
+    kms_key: str | None = None
+    checksum: str | None = None
+
+
+class Objects(Protocol):
+    """One versioned bucket."""
+
+    async def versions(self, key: str) -> tuple[ObjectVersion, ...]:
+        """All versions and delete markers of exactly this key, newest first."""
+        ...
+
+    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
+        """What one version is; None where it is not there (any more). `sniff`: look into its first bytes. `checksum`:
+        its SHA-256 is wanted: by S3's word where it has the whole object's, else by reading it all.
+        """
+        ...
+
+    async def delete(self, key: str, version_ids: Sequence[str]) -> None:
+        """Delete versions and markers for good; what is not there is fine."""
+        ...
+
+    async def mark(self, key: str) -> None:
+        """Put a delete marker on top."""
+        ...
+
+    async def tag_public(self, key: str, version_id: str, is_public: bool) -> None:
+        """Tag a version as public or not, its other tags kept; one that is not there is fine."""
+        ...
+
+    async def begin_multipart(self, put: Put) -> str:
+        """Begin an upload in parts; its id."""
+        ...
+
+    async def parts(self, key: str, upload_id: str) -> list[Part] | None:
+        """The parts that S3 has, by number; None where there is no such upload (any more)."""
+        ...
+
+    async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> bool:
+        """Make one object of the parts; False where there is no such upload (any more). PermanentError `badParts` where
+        S3 refuses them.
+        """
+        ...
+
+    async def abort_multipart(self, key: str, upload_id: str) -> None:
+        """Give an upload in parts up, with all that came; one that is not there is fine."""
+        ...
+
+
+class Signer(Protocol):
+    """Makes addresses for browsers. No call is made, but credentials may have to be fetched."""
+
+    async def post(self, put: Put, *, least: int, most: int, expires_at: datetime) -> SignedPost:
+        """A form that lets exactly this object be stored, of `least` to `most` bytes."""
+        ...
+
+    async def part(self, key: str, upload_id: str, number: int, size: int, *, expires_at: datetime) -> SignedUrl:
+        """An address for PUT of one part, of exactly `size` bytes."""
+        ...
+
+    async def download(
+        self, key: str, version_id: str, *, content_type: str, disposition: str, expires_at: datetime
+    ) -> SignedUrl:
+        """An address for GET of exactly this version, answered with this type and Content-Disposition."""
+        ...
+
+
+class NotificationFormat(Protocol):
+    """How one kind of notification is read. Pure."""
+
+    def translate(self, raw: bytes, *, sqs_message_id: str | None, sqs_sent: str | None) -> tuple[Envelope, ...]:
+        """The facts of one record of `files.notifications`; none where it tells of nothing that happened to a file.
+
+        Raises PermanentError: `malformed`, `wrongBucket`, `orphan` (a key that is none of ours).
+        """
+        ...
+
+
+class Checkpoints(Protocol):
+    """Where tests kill a process. In production nothing happens there."""
+
+    def reach(self, name: str) -> None:
+        """Called between two effects."""
+        ...
+
+
+class NoCheckpoints:
+    """What production uses."""
+
+    def reach(self, name: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTicket:
+    """What an upload token binds."""
+
+    file_id: str
+    upload_id: str
+    key: str
+    owner: str
+    expires_at: datetime
+
+
+def metadata_of(file_id: str, request: FileUploadRequested) -> dict[str, str]:
+    """The object's own metadata: whose it is. Header values are ASCII; names of people's making are not among them."""
+    return {"file-id": file_id, "category": request.category}

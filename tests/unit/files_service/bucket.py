@@ -1,0 +1,56 @@
+"""A versioned bucket in memory: one key's versions and markers, newest first, with what each version is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from services.files.domain.decisions import Decision
+from services.files.domain.file import State
+from services.files.domain.seen import Inspected, ObjectVersion, Seen, wanted
+
+
+@dataclass
+class Key:
+    """One key. `stack` is newest first; `what` tells of every version that ever was."""
+
+    stack: list[ObjectVersion] = field(default_factory=list)
+    what: dict[str, Inspected] = field(default_factory=dict)
+    aborted: list[str] = field(default_factory=list)
+    _numbers: count[int] = field(default_factory=count)
+
+    def put(self, found: Inspected) -> str:
+        """A new version on top; its id."""
+        version = f"v{next(self._numbers)}"
+        self.stack.insert(0, ObjectVersion(version))
+        self.what[version] = replace(found, version_id=version)
+        return version
+
+    def mark(self) -> str:
+        """A delete marker on top; its id."""
+        marker = f"m{next(self._numbers)}"
+        self.stack.insert(0, ObjectVersion(marker, is_marker=True))
+        return marker
+
+    def delete(self, versions: Sequence[str]) -> None:
+        """These are gone for good."""
+        self.stack = [each for each in self.stack if each.version_id not in versions]
+
+    def seen(self, state: State) -> Seen:
+        """A look, as the service takes it."""
+        versions = tuple(self.stack)
+        chosen = wanted(state, versions)
+        return Seen(versions, None if chosen is None else self.what[chosen])
+
+    def apply(self, decision: Decision) -> None:
+        """The changes of a decision, in their order."""
+        self.delete(decision.delete)
+        if decision.mark:
+            self.mark()
+        if decision.abort is not None:
+            self.aborted.append(decision.abort)
+        if decision.public is not None:
+            version, public = decision.public
+            if version in self.what:
+                self.what[version] = replace(self.what[version], is_public=public)

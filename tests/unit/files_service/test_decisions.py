@@ -1,0 +1,276 @@
+"""The rules of a file, case by case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from contracts.base import EventData
+from contracts.files.values import UploadMetadata
+from services.files.domain.commands import Command, Look, Remove, Request, Restore, Update
+from services.files.domain.decisions import NOTHING, Decision, decide
+from services.files.domain.file import Absent, File, Policy, State, due_at, evolve
+from services.files.domain.seen import Inspected, Sniffed
+from services.kit.errors import PermanentError
+from tests.unit.files_service.bucket import Key
+from tests.unit.files_service.requests import EXPIRES, SHA, T0, requested, stored
+
+POLICY = Policy()
+
+
+@dataclass(frozen=True)
+class Event:
+    data: EventData
+    time: datetime
+
+
+@dataclass
+class Case:
+    """A file and its key, driven by hand."""
+
+    key: Key = field(default_factory=Key)
+    state: State = field(default_factory=Absent)
+    now: datetime = T0
+
+    def ask(self, **changes: Any) -> Case:
+        self.do(Request(requested(**changes)))
+        return self
+
+    def do(self, command: Command) -> list[str]:
+        """Decide, change S3, append; what was appended."""
+        decision = decide(self.state, command, self.now, POLICY)
+        self.key.apply(decision)
+        return self.append(decision)
+
+    def append(self, decision: Decision) -> list[str]:
+        for draft in decision.drafts:
+            self.now += timedelta(microseconds=1)
+            self.state = evolve(self.state, Event(draft.data, self.now))
+        return [type(draft.data).__name__.removeprefix("File") for draft in decision.drafts]
+
+    def look(self, **how: Any) -> list[str]:
+        return self.do(Look(self.key.seen(self.state), how.pop("by", "notification"), **how))
+
+    @property
+    def file(self) -> File:
+        assert isinstance(self.state, File)
+        return self.state
+
+    @property
+    def versions(self) -> list[str]:
+        return [each.version_id for each in self.key.stack if not each.is_marker]
+
+
+def uploaded(**changes: Any) -> Case:
+    case = Case().ask(**changes)
+    case.key.put(stored(content_type=case.file.request.content_type))
+    assert case.look() == ["Uploaded"]
+    return case
+
+
+def test_either_input_completes_and_both_complete_once() -> None:
+    for first, second in (("client", "notification"), ("notification", "client")):
+        case = Case().ask()
+        version = case.key.put(stored())
+        assert case.look(by=first) == ["Uploaded"]
+        assert case.look(by=second) == []
+        assert case.file.phase == "completed"
+        assert case.file.verified is not None
+        assert case.file.verified.version_id == version
+
+
+def test_nothing_there_yet_is_no_decision() -> None:
+    case = Case().ask()
+    assert case.look(by="client") == []
+    case.now = EXPIRES + timedelta(minutes=1)
+    assert case.look(by="sweeper") == []
+
+
+def test_the_sweeper_ends_what_never_came_and_completes_what_nobody_told() -> None:
+    case = Case().ask(method="multipart", upload_id="up")
+    due = due_at(case.state, POLICY)
+    assert due == EXPIRES + POLICY.upload_grace
+    case.now = due
+    assert case.look(by="sweeper") == ["UploadFailed"]
+    assert (case.file.failure, case.key.aborted) == ("expired", ["up"])
+    assert due_at(case.state, POLICY) is None
+    other = Case().ask()
+    other.key.put(stored())
+    other.now = due
+    assert other.look(by="sweeper") == ["Uploaded"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "found", "claimed", "reason"),
+    [
+        ({}, stored(size=0), None, "empty"),
+        ({}, stored(size=1001), None, "tooLarge"),
+        ({}, stored(), 11, "sizeMismatch"),
+        ({"declared_size": 9}, stored(), None, "sizeMismatch"),
+        ({}, stored(content_type="text/html"), None, "typeMismatch"),
+        ({}, stored(sniffed=Sniffed(frozenset({"application/zip"}))), None, "typeMismatch"),
+        ({}, stored(sniffed=Sniffed(is_text=True)), None, "typeMismatch"),
+        ({}, stored(file_id="0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d4fff"), None, "notOurs"),
+        ({}, stored(file_id=None), None, "notOurs"),
+        ({"metadata": UploadMetadata(uploaded_by="u1", checksum=SHA)}, stored(checksum="x"), None, "checksumMismatch"),
+        ({"metadata": UploadMetadata(uploaded_by="u1", checksum=SHA)}, stored(), None, "checksumMismatch"),
+    ],
+)
+def test_what_is_not_what_was_asked_for_is_deleted(
+    ask: dict[str, Any], found: Inspected, claimed: int | None, reason: str
+) -> None:
+    case = Case().ask(**ask)
+    case.key.put(found)
+    assert case.look(by="client", claimed_size=claimed) == ["UploadFailed"]
+    assert (case.file.failure, case.key.stack) == (reason, [])
+
+
+def test_a_right_checksum_and_size_complete() -> None:
+    case = Case().ask(declared_size=10, metadata=UploadMetadata(uploaded_by="u1", checksum=SHA))
+    case.key.put(stored(checksum=SHA))
+    assert case.look(by="client", claimed_size=10) == ["Uploaded"]
+
+
+def test_a_swap_after_verification_is_deleted_and_never_taken() -> None:
+    case = uploaded()
+    verified = case.file.verified
+    case.key.put(stored(etag="swapped"))
+    assert case.look() == []
+    assert case.versions == ["v0"]
+    assert case.file.verified == verified
+
+
+def test_of_two_uploads_before_the_look_the_newer_one_counts() -> None:
+    case = Case().ask()
+    case.key.put(stored(etag="one"))
+    case.key.put(stored(etag="two"))
+    case.look()
+    assert (case.versions, case.file.verified and case.file.verified.etag) == (["v1"], "two")
+
+
+def test_deleted_and_restored_by_people() -> None:
+    case = uploaded()
+    assert case.do(Remove(case.key.seen(case.state), "user", actor="user:u1")) == ["Deleted"]
+    assert (case.file.phase, case.file.recoverable, case.file.removal) == ("deleted", True, "user")
+    assert case.do(Remove(case.key.seen(case.state), "user")) == []
+    assert case.look() == []
+    assert case.do(Restore(case.key.seen(case.state))) == ["Restored"]
+    assert (case.file.phase, len(case.key.stack)) == ("completed", 1)
+    assert case.do(Restore(case.key.seen(case.state))) == []
+
+
+def test_marker_deleted_deleted_again_as_s3_tells_it() -> None:
+    case = uploaded()
+    marker = case.key.mark()
+    assert case.look(removal="lifecycle") == ["Deleted"]
+    assert (case.file.removal, case.file.recoverable) == ("lifecycle", True)
+    case.key.delete([marker])
+    assert case.look() == ["Restored"]
+    case.key.mark()
+    assert case.look() == ["Deleted"]
+    case.key.delete(case.versions)
+    assert case.look() == ["Deleted"]
+    assert not case.file.recoverable
+    with pytest.raises(PermanentError, match="gone for good"):
+        case.do(Restore(case.key.seen(case.state)))
+
+
+def test_deleting_a_noncurrent_version_is_no_deletion() -> None:
+    case = uploaded()
+    other = case.key.put(stored())
+    case.key.delete([other])
+    assert case.look() == []
+    assert case.file.phase == "completed"
+
+
+def test_a_late_create_after_a_delete_is_foreign() -> None:
+    case = Case().ask(method="multipart", upload_id="up")
+    assert case.do(Remove(case.key.seen(case.state), "user")) == ["UploadFailed"]
+    assert (case.file.failure, case.key.aborted) == ("aborted", ["up"])
+    case.key.put(stored())
+    assert case.look() == []
+    assert case.key.stack == []
+
+
+def test_a_crash_between_s3_and_the_append_is_found_by_the_next_look() -> None:
+    removing = uploaded()
+    removing.key.apply(decide(removing.state, Remove(removing.key.seen(removing.state), "user"), T0, POLICY))
+    assert removing.look() == ["Deleted"]
+    again = uploaded()
+    again.key.apply(decide(again.state, Remove(again.key.seen(again.state), "user"), T0, POLICY))
+    assert again.do(Remove(again.key.seen(again.state), "user")) == ["Deleted"]
+    assert len(again.key.stack) == 2, "one marker is enough"
+    failing = Case().ask()
+    failing.key.put(stored(size=0))
+    failing.key.apply(decide(failing.state, Look(failing.key.seen(failing.state), "client"), T0, POLICY))
+    assert failing.look() == []
+    assert failing.file.phase == "uploading"  # it may be uploaded once more, or expires
+
+
+def test_an_infected_version_is_deleted_for_good() -> None:
+    case = uploaded()
+    case.key.what["v0"] = stored(version_id="v0", scan="infected")
+    assert case.look() == ["ScanSettled", "Deleted"]
+    assert (case.file.scan, case.file.removal, case.file.recoverable) == ("infected", "infected", False)
+    assert case.key.stack == []
+    with pytest.raises(PermanentError):
+        case.do(Restore(case.key.seen(case.state)))
+
+
+def test_a_scan_that_came_first_is_settled_with_the_upload() -> None:
+    case = Case().ask()
+    case.key.put(stored(scan="clean"))
+    assert case.look() == ["Uploaded", "ScanSettled"]
+    assert case.look(scan="clean") == []
+    bad = Case().ask()
+    bad.key.put(stored(scan="infected"))
+    assert bad.look() == ["Uploaded", "ScanSettled", "Deleted"]
+    assert bad.key.stack == []
+
+
+def test_the_tag_of_the_version_counts_before_what_a_notification_says() -> None:
+    case = uploaded()
+    assert case.look(scan="error") == ["ScanSettled"]
+    case.key.what["v0"] = stored(version_id="v0", scan="clean")
+    assert case.look(scan="error") == ["ScanSettled"]
+    assert case.file.scan == "clean"
+
+
+def test_visibility_is_tagged_before_it_is_said() -> None:
+    case = uploaded(is_public=True, category="general")
+    assert [case.key.what["v0"].is_public] == [True]
+    assert case.do(Update(is_public=False, tags=("a",))) == ["Updated"]
+    assert [case.key.what["v0"].is_public] == [False]
+    assert (case.file.is_public, case.file.tags) == (False, ("a",))
+    assert case.do(Update(is_public=False, tags=("a",))) == []
+    assert case.do(Update(tags=())) == ["Updated"]
+    assert case.file.tags == ()
+
+
+def test_a_tag_that_a_crash_left_is_put_right_by_the_next_look() -> None:
+    case = uploaded()
+    case.key.what["v0"] = stored(version_id="v0", is_public=True)
+    assert case.look() == []
+    assert not case.key.what["v0"].is_public
+
+
+def test_what_cannot_be_done_says_why() -> None:
+    with pytest.raises(PermanentError) as none:
+        decide(Absent(), Update(tags=("a",)), T0, POLICY)
+    assert none.value.reason == "notFound"
+    case = Case().ask()
+    with pytest.raises(PermanentError) as early:
+        case.do(Restore(case.key.seen(case.state)))
+    assert early.value.reason == "notDeleted"
+    with pytest.raises(PermanentError) as other:
+        case.do(Request(requested(request_hash="other")))
+    assert other.value.reason == "conflictingRepeat"
+    assert decide(case.state, Request(requested()), T0, POLICY) == NOTHING
+    case.do(Remove(case.key.seen(case.state), "user"))
+    with pytest.raises(PermanentError) as ended:
+        case.do(Update(tags=("a",)))
+    assert ended.value.reason == "ended"
+    assert decide(Absent(), Look(Key().seen(Absent()), "notification"), T0, POLICY) == NOTHING

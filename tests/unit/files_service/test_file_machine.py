@@ -1,0 +1,127 @@
+"""Whatever happens in S3 and to the service, in any order: what the stream says is true in the end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from services.files.domain.commands import Look, Remove, Restore, Update
+from services.files.domain.decisions import decide, judge
+from services.files.domain.file import File, Verified
+from services.files.domain.seen import Sniffed
+from services.kit.errors import PermanentError
+from tests.unit.files_service.requests import stored
+from tests.unit.files_service.test_decisions import POLICY, Case
+
+OBJECTS = st.sampled_from(
+    [
+        stored(),
+        stored(etag="other"),
+        stored(size=0),
+        stored(size=5000),
+        stored(content_type="text/html"),
+        stored(sniffed=Sniffed()),
+        stored(file_id=None),
+        stored(scan="clean"),
+        stored(scan="infected"),
+    ]
+)
+
+
+class FileMachine(RuleBasedStateMachine):
+    """Uploads good and bad, deletions, people, looks, crashes between S3 and the append, lost and repeated words."""
+
+    @initialize(public=st.booleans())
+    def begin(self, public: bool) -> None:
+        self.case = Case().ask(is_public=public, method="multipart", upload_id="up")
+        self.first: Verified | None = None
+
+    @rule(found=OBJECTS)
+    def upload(self, found: Any) -> None:
+        self.case.key.put(found)
+
+    @rule()
+    def mark(self) -> None:
+        self.case.key.mark()
+
+    @rule(which=st.integers(0, 5))
+    def delete_something(self, which: int) -> None:
+        if which < len(self.case.key.stack):
+            self.case.key.delete([self.case.key.stack[which].version_id])
+
+    @rule(minutes=st.sampled_from([0, 1, 30, 90]))
+    def time_passes(self, minutes: int) -> None:
+        self.case.now += timedelta(minutes=minutes)
+
+    @rule(
+        what=st.sampled_from(["look", "client", "sweeper", "remove", "restore", "publish", "hide"]),
+        crashes=st.booleans(),
+    )
+    def decide_something(self, what: str, crashes: bool) -> None:
+        seen = self.case.key.seen(self.case.state)
+        command: Any = {
+            "look": Look(seen, "notification"),
+            "client": Look(seen, "client", claimed_size=10),
+            "sweeper": Look(seen, "sweeper"),
+            "remove": Remove(seen, "user"),
+            "restore": Restore(seen),
+            "publish": Update(is_public=True),
+            "hide": Update(is_public=False),
+        }[what]
+        try:
+            decision = decide(self.case.state, command, self.case.now, POLICY)
+        except PermanentError:
+            return
+        self.case.key.apply(decision)
+        if not crashes:
+            self.case.append(decision)
+
+    @invariant()
+    def the_verified_version_never_changes(self) -> None:
+        if not hasattr(self, "case"):
+            return
+        verified = self.case.file.verified
+        if self.first is None:
+            self.first = verified
+        assert verified == self.first
+
+    def teardown(self) -> None:
+        """Once S3 is left alone, one look makes the stream true, and a second one changes nothing."""
+        if not hasattr(self, "case"):
+            return
+        case = self.case
+        case.now += timedelta(days=1)
+        case.look(by="sweeper")
+        before = (case.state, list(case.key.stack))
+        assert case.look(by="sweeper") == []
+        assert (case.state, case.key.stack) == before
+        file = case.file
+        assert file.phase != "uploading"
+        self._is_true(file)
+
+    def _is_true(self, file: File) -> None:
+        key = self.case.key
+        versions = [each.version_id for each in key.stack if not each.is_marker]
+        if file.phase == "completed":
+            assert file.verified is not None
+            assert key.stack[0].version_id == file.verified.version_id
+            found = key.what[file.verified.version_id]
+            assert judge(file, found, None) is None
+            assert (found.size, found.etag) == (file.verified.size, file.verified.etag)
+            assert found.is_public == file.is_public
+            assert found.scan != "infected"
+        if file.recoverable:
+            assert file.verified is not None
+            assert versions == [file.verified.version_id]
+            assert key.stack[0].is_marker
+        if file.phase in ("failed", "deleted") and not file.recoverable:
+            assert versions == []
+        assert len(versions) <= 1, "nothing foreign is left"
+
+
+FileMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=25, deadline=None)
+TestFileMachine = FileMachine.TestCase
