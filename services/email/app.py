@@ -45,7 +45,7 @@ from services.email.handlers import RecipientStreams, StreamLookup, unsubscribe
 from services.email.ports import MailProvider, NoCheckpoints
 from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
-from services.email.streams import MessageStreams, Outbox
+from services.email.streams import MessageStreams
 from services.kit import aws, mongo
 from services.kit.addresses import recipient_keys
 from services.kit.auth_settings import authenticator
@@ -53,6 +53,7 @@ from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.event_store.mongo import MongoEventStore
+from services.kit.event_store.outbox import Outbox
 from services.kit.event_store.relay import Relay, StreamPublisher
 from services.kit.gauges import due_streams, keep_looking, parked_open
 from services.kit.health import Health, Progress
