@@ -88,6 +88,7 @@ EVENTS: dict[str, EventType] = _events(
     ("file.objectCreated", 310, "fact", files.FileObjectCreated, FILES_EVENTS),
     ("file.uploaded", 320, "decision", files.FileUploaded, FILES_EVENTS),
     ("file.uploadFailed", 330, "decision", files.FileUploadFailed, FILES_EVENTS),
+    ("file.uploadClosed", 335, "decision", files.FileUploadClosed, FILES_EVENTS),
     ("file.scanned", 340, "fact", files.FileScanned, FILES_EVENTS),
     ("file.scanSettled", 350, "decision", files.FileScanSettled, FILES_EVENTS),
     ("file.updated", 360, "decision", files.FileUpdated, FILES_EVENTS),

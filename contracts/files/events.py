@@ -68,6 +68,13 @@ class FileUploadFailed(EventData):
     detail: str | None = None
 
 
+class FileUploadClosed(EventData):
+    """Nothing can be stored under the key any more, and what did not belong there was looked for."""
+
+    foreign: Annotated[int, Field(ge=0)] = 0
+    """How many versions lay there that nobody verified. They are deleted."""
+
+
 class FileDeleted(EventData):
     """The file is not shown any more. `recoverable`: its verified version still lies in S3."""
 

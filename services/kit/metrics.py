@@ -114,6 +114,10 @@ ATTEMPTS_SETTLED = Counter("mailroom_attempts_settled_total", "Unknown attempts 
 SUPPRESSED = Counter("mailroom_suppressed_total", "Deliveries not sent because the recipient is suppressed", ("scope",))
 MESSAGES_FAILED = Counter("mailroom_messages_failed_total", "Deliveries that ended as failed", ("reason",))
 
+# Files: what becomes of uploads, and what lies where it should not.
+FILE_DECISIONS = Counter("mailroom_file_decisions_total", "Decisions on files", ("type",))
+FOREIGN_VERSIONS = Counter("mailroom_foreign_versions_total", "Object versions that nobody verified, deleted")
+
 # Do the providers' notifications arrive, and are they understood?
 NOTIFICATIONS_RECEIVED = Counter(
     "mailroom_notifications_received_total", "Received, before Kafka has them", ("source",)

@@ -1,16 +1,18 @@
 """What a file decides: `decide(state, command, now, policy)` → changes to S3, and drafts of events. Pure and total.
 
-S3 is changed first and the drafts are appended after it: a crash between the two leaves S3 ahead of the stream, and
-the next look (a notification, a repetition, the sweeper) decides on what it finds there. So every change to S3 is one
-that a look would accept as it stands, and deciding again on the changed S3 asks for nothing more.
+What can be undone is changed in S3 first (a delete marker put or taken away, a tag), so that an event says what stands
+already: a crash before the append leaves S3 ahead, and S3's own notification leads to the same decision. What cannot be
+undone (versions deleted, an upload in parts given up) comes after the append, since another process may be deciding to
+keep that very version: only who won the append deletes. A crash after the append leaves something foreign under the
+key, which the next look deletes; the last look comes when the upload is closed.
 
 An expected failure is an event; what cannot be done raises PermanentError: `notFound`, `conflictingRepeat`,
-`notCompleted`, `notDeleted`, `unrecoverable`, `ended`.
+`notDeleted`, `unrecoverable`, `ended`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from contracts.files.events import (
@@ -18,6 +20,7 @@ from contracts.files.events import (
     FileRestored,
     FileScanSettled,
     FileUpdated,
+    FileUploadClosed,
     FileUploaded,
     FileUploadFailed,
 )
@@ -34,23 +37,25 @@ Drafts = tuple[Draft, ...]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, in this order, and what then stands.
+    """What to do, in this order.
 
     Attributes:
-        delete: versions and delete markers to be deleted for good; what is not there any more is fine.
+        unmark: delete markers to be taken away; what is not there any more is fine.
         mark: put a delete marker on top.
-        abort: the multipart upload to be given up.
         public: (version, whether anybody may read it): to be tagged so.
+        drafts: to be appended now.
+        delete: versions to be deleted for good once the drafts stand; what is not there any more is fine.
         foreign: how many of `delete` are versions that nobody verified.
-        drafts: to be appended once S3 is as it should be.
+        abort: the multipart upload to be given up once the drafts stand.
     """
 
-    delete: tuple[str, ...] = ()
+    unmark: tuple[str, ...] = ()
     mark: bool = False
-    abort: str | None = None
     public: tuple[str, bool] | None = None
-    foreign: int = 0
     drafts: Drafts = ()
+    delete: tuple[str, ...] = ()
+    foreign: int = 0
+    abort: str | None = None
 
 
 NOTHING = Decision()
@@ -117,24 +122,32 @@ def _request(state: State, command: Request) -> Decision:
 
 
 def _look(state: File, command: Look, now: datetime, policy: Policy) -> Decision:
+    over = now >= state.request.expires_at + policy.upload_grace
     match state.phase:
         case "uploading":
-            return _look_at_upload(state, command, now, policy)
+            decision = _look_at_upload(state, command, over)
         case "completed":
-            return _look_at_completed(state, command)
+            decision = _look_at_completed(state, command)
         case "deleted":
-            return _look_at_deleted(state, command)
+            decision = _look_at_deleted(state, command)
         case "failed":
-            return _without(command.seen, None)
+            decision = _without(command.seen, None)
+    return _closed(state, decision) if over and not state.closed else decision
 
 
-def _look_at_upload(state: File, command: Look, now: datetime, policy: Policy) -> Decision:
+def _closed(state: File, decision: Decision) -> Decision:
+    """The same, and nothing may come any more."""
+    closed = Draft(FileUploadClosed(foreign=decision.foreign))
+    return replace(decision, drafts=(*decision.drafts, closed), abort=state.request.upload_id)
+
+
+def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
     seen = command.seen
     found = seen.inspected
     if found is None:
-        if seen.versions and seen.versions[0].is_marker:
+        if any(each.is_marker for each in seen.versions):
             return _fail(state, seen, "aborted", "the object was deleted before it was verified", command)
-        if now >= state.request.expires_at + policy.upload_grace:
+        if over:
             return _fail(state, seen, "expired", None, command)
         return NOTHING
     wrong = judge(state, found, command.claimed_size)
@@ -154,32 +167,23 @@ def _look_at_upload(state: File, command: Look, now: datetime, policy: Policy) -
     drafts = (Draft(uploaded, causation=command.cause, actor=command.actor), *scanned)
     if infected:
         return _infected(rest, found.version_id, drafts, command)
-    return Decision(
-        delete=rest.delete,
-        foreign=rest.foreign,
-        public=(found.version_id, state.is_public) if found.is_public != state.is_public else None,
-        drafts=drafts,
-    )
+    public = (found.version_id, state.is_public) if found.is_public != state.is_public else None
+    return replace(rest, public=public, drafts=drafts)
 
 
 def _look_at_completed(state: File, command: Look) -> Decision:
     verified, seen = _verified(state), command.seen
     rest = _without(seen, verified.version_id)
     if not seen.has(verified.version_id):
-        return Decision(rest.delete, foreign=rest.foreign, drafts=(_deleted(verified, False, command),))
+        return replace(rest, drafts=(_deleted(verified, False, command),))
     if seen.is_hidden(verified.version_id):
-        return Decision(rest.delete, foreign=rest.foreign, drafts=(_deleted(verified, True, command),))
+        return replace(rest, drafts=(_deleted(verified, True, command),))
     scanned = _scan_drafts(verified.version_id, state, command)
     if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
         return _infected(rest, verified.version_id, scanned, command)
     found = seen.inspected
     public = found is not None and found.is_public != state.is_public
-    return Decision(
-        rest.delete,
-        foreign=rest.foreign,
-        public=(verified.version_id, state.is_public) if public else None,
-        drafts=scanned,
-    )
+    return replace(rest, public=(verified.version_id, state.is_public) if public else None, drafts=scanned)
 
 
 def _look_at_deleted(state: File, command: Look) -> Decision:
@@ -189,14 +193,14 @@ def _look_at_deleted(state: File, command: Look) -> Decision:
     verified = state.verified
     rest = _without(seen, verified.version_id)
     if not seen.has(verified.version_id):
-        return Decision(rest.delete, foreign=rest.foreign, drafts=(_deleted(verified, False, command),))
+        return replace(rest, drafts=(_deleted(verified, False, command),))
     scanned = _scan_drafts(verified.version_id, state, command)
     if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
         return _infected(rest, verified.version_id, scanned, command)
     if not seen.is_hidden(verified.version_id):
         restored = FileRestored(version_id=verified.version_id, by=command.actor)
         scanned = (*scanned, Draft(restored, causation=command.cause, actor=command.actor))
-    return Decision(rest.delete, foreign=rest.foreign, drafts=scanned)
+    return replace(rest, drafts=scanned)
 
 
 def _without(seen: Seen, keep: str | None) -> Decision:
@@ -208,11 +212,8 @@ def _without(seen: Seen, keep: str | None) -> Decision:
 def _fail(state: File, seen: Seen, reason: UploadFailureReason, detail: str | None, command: Look | Remove) -> Decision:
     cause = command.cause if isinstance(command, Look) else command.causation
     failed = FileUploadFailed(reason=reason, detail=detail)
-    return Decision(
-        delete=tuple(each.version_id for each in seen.versions),
-        abort=state.request.upload_id,
-        drafts=(Draft(failed, causation=cause, actor=command.actor),),
-    )
+    drafts = (Draft(failed, causation=cause, actor=command.actor),)
+    return replace(_without(seen, None), abort=state.request.upload_id, drafts=drafts)
 
 
 def _deleted(verified: Verified, recoverable: bool, command: Look) -> Draft:
@@ -243,11 +244,7 @@ def _scan_drafts(version_id: str, state: File, command: Look) -> Drafts:
 def _infected(rest: Decision, version_id: str, drafts: Drafts, command: Look) -> Decision:
     """It is deleted for good, whoever would like to have it back."""
     deleted = FileDeleted(version_id=version_id, recoverable=False, reason="infected")
-    return Decision(
-        delete=(*rest.delete, version_id),
-        foreign=rest.foreign,
-        drafts=(*drafts, Draft(deleted, causation=command.cause)),
-    )
+    return replace(rest, delete=(*rest.delete, version_id), drafts=(*drafts, Draft(deleted, causation=command.cause)))
 
 
 # --- people ------------------------------------------------------------------------------------------------------
@@ -267,9 +264,8 @@ def _remove(state: File, command: Remove) -> Decision:
     deleted = FileDeleted(
         version_id=verified.version_id, recoverable=there, reason=command.reason, by=command.actor
     )  # fmt: skip
-    return Decision(
-        delete=rest.delete,
-        foreign=rest.foreign,
+    return replace(
+        rest,
         mark=there and not seen.is_hidden(verified.version_id),
         drafts=(Draft(deleted, causation=command.causation, actor=command.actor),),
     )
@@ -286,11 +282,8 @@ def _restore(state: File, command: Restore) -> Decision:
     rest = _without(seen, verified.version_id)
     markers = tuple(each.version_id for each in seen.newer_than(verified.version_id) if each.is_marker)
     restored = FileRestored(version_id=verified.version_id, by=command.actor)
-    return Decision(
-        delete=(*rest.delete, *markers),
-        foreign=rest.foreign,
-        drafts=(Draft(restored, causation=command.causation, actor=command.actor),),
-    )
+    drafts = (Draft(restored, causation=command.causation, actor=command.actor),)
+    return replace(rest, unmark=markers, drafts=drafts)
 
 
 def _update(state: File, command: Update) -> Decision:

@@ -23,6 +23,7 @@ from contracts.files.events import (
     FileRestored,
     FileScanSettled,
     FileUpdated,
+    FileUploadClosed,
     FileUploaded,
     FileUploadFailed,
     FileUploadRequested,
@@ -51,8 +52,8 @@ class Policy:
     """How long.
 
     Attributes:
-        upload_grace: after an upload's expiry, until it is looked at and ended: a transfer that S3 let begin in time
-            may still be under way.
+        upload_grace: after an upload's expiry, until it is closed: a transfer that S3 let begin in time may still be
+            under way. Longer than the slowest upload that is to succeed.
     """
 
     upload_grace: timedelta = timedelta(minutes=60)
@@ -86,6 +87,7 @@ class File:
         removal: why a file is deleted; `recoverable`: whether its verified version still lies in S3.
         scan: what the malware scan said of the verified version; None = nothing yet.
         file_name, original_name, is_public, tags: as they are now.
+        closed: nothing can be stored under the key any more.
     """
 
     request: FileUploadRequested
@@ -101,6 +103,7 @@ class File:
     removal: RemovalReason | None = None
     recoverable: bool = False
     scan: ScanResult | None = None
+    closed: bool = False
     updated_at: datetime | None = None
 
 
@@ -121,10 +124,14 @@ def fold(events: Iterable[Recorded], state: State | None = None) -> State:
 
 
 def due_at(state: State, policy: Policy) -> datetime | None:
-    """When the file wants to be looked at, whatever S3 tells or does not; None = it waits for nothing."""
-    if isinstance(state, File) and state.phase == "uploading":
-        return state.request.expires_at + policy.upload_grace
-    return None
+    """When the file wants to be looked at, whatever S3 tells or does not; None = it waits for nothing.
+
+    Every file is looked at once its upload cannot go on: one that was never told of is completed or ended, and what a
+    crash or a form that was used twice left under the key is deleted.
+    """
+    if isinstance(state, Absent) or state.closed:
+        return None
+    return state.request.expires_at + policy.upload_grace
 
 
 def _begun(request: FileUploadRequested, at: datetime) -> File:
@@ -151,6 +158,8 @@ def _changed(state: File, data: EventData, at: datetime) -> File:
             return replace(state, phase="deleted", removal=data.reason, recoverable=data.recoverable)
         case FileRestored():
             return replace(state, phase="completed", removal=None, recoverable=False)
+        case FileUploadClosed():
+            return replace(state, closed=True)
         case FileScanSettled():
             return replace(state, scan=data.result)
         case FileUpdated():

@@ -74,11 +74,16 @@ class Seen:
 
 
 def wanted(state: State, versions: tuple[ObjectVersion, ...]) -> str | None:
-    """The version to be inspected: the verified one where there is one, else the newest, unless it was deleted."""
+    """The version to be inspected: the verified one if there is one, else the oldest, unless something was deleted.
+
+    The oldest, since it stays the oldest: whoever looks at the same time looks at the same one, and an upload that
+    comes on top of it through a form that was used twice is foreign to all of them.
+    """
     if isinstance(state, Absent) or not versions:
         return None
     if state.verified is not None:
         verified = state.verified.version_id
         return verified if any(each.version_id == verified for each in versions) else None
-    newest = versions[0]
-    return newest.version_id if state.phase == "uploading" and not newest.is_marker else None
+    if state.phase != "uploading" or any(each.is_marker for each in versions):
+        return None
+    return versions[-1].version_id

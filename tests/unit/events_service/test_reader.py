@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import contracts
 from contracts.base import EventData, Money, format_time
 from contracts.email import events as mail
 from contracts.email.values import AttachmentInfo, ContentRef
@@ -38,7 +40,13 @@ from tests.unit.events_service.events import (
     unknown,
 )  # fmt: skip
 
+FILES: list[EventData] = [
+    event_from_wire(read_json(path.read_bytes())).data
+    for path in sorted((Path(contracts.__file__).parent / "examples").glob("file.*.json"))
+    if path.name.removesuffix(".v1.json") in EVENTS
+]
 EVERYTHING: list[EventData] = [
+    *FILES,
     requested(),
     requested(
         ANN, cc=[BOB], bcc=["c@example.com"], reply_to=ANN, template_id="welcome", client_id="c", tags={"a": "b"},

@@ -43,14 +43,18 @@ class Key:
         chosen = wanted(state, versions)
         return Seen(versions, None if chosen is None else self.what[chosen])
 
-    def apply(self, decision: Decision) -> None:
-        """The changes of a decision, in their order."""
-        self.delete(decision.delete)
+    def before(self, decision: Decision) -> None:
+        """The changes that come before the append."""
+        self.delete(decision.unmark)
         if decision.mark:
             self.mark()
-        if decision.abort is not None:
-            self.aborted.append(decision.abort)
         if decision.public is not None:
             version, public = decision.public
             if version in self.what:
                 self.what[version] = replace(self.what[version], is_public=public)
+
+    def after(self, decision: Decision) -> None:
+        """The changes that come after it."""
+        self.delete(decision.delete)
+        if decision.abort is not None:
+            self.aborted.append(decision.abort)

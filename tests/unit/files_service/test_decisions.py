@@ -42,8 +42,10 @@ class Case:
     def do(self, command: Command) -> list[str]:
         """Decide, change S3, append; what was appended."""
         decision = decide(self.state, command, self.now, POLICY)
-        self.key.apply(decision)
-        return self.append(decision)
+        self.key.before(decision)
+        appended = self.append(decision)
+        self.key.after(decision)
+        return appended
 
     def append(self, decision: Decision) -> list[str]:
         for draft in decision.drafts:
@@ -94,13 +96,24 @@ def test_the_sweeper_ends_what_never_came_and_completes_what_nobody_told() -> No
     due = due_at(case.state, POLICY)
     assert due == EXPIRES + POLICY.upload_grace
     case.now = due
-    assert case.look(by="sweeper") == ["UploadFailed"]
+    assert case.look(by="sweeper") == ["UploadFailed", "UploadClosed"]
     assert (case.file.failure, case.key.aborted) == ("expired", ["up"])
     assert due_at(case.state, POLICY) is None
     other = Case().ask()
     other.key.put(stored())
     other.now = due
-    assert other.look(by="sweeper") == ["Uploaded"]
+    assert other.look(by="sweeper") == ["Uploaded", "UploadClosed"]
+    assert other.look(by="sweeper") == []
+
+
+def test_every_file_is_looked_at_once_more_when_its_upload_is_over() -> None:
+    case = uploaded()
+    due = due_at(case.state, POLICY)
+    assert due is not None
+    case.key.put(stored())  # by a form that was used twice, with its notification lost
+    case.now = due
+    assert case.look(by="sweeper") == ["UploadClosed"]
+    assert (case.versions, due_at(case.state, POLICY)) == (["v0"], None)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +156,12 @@ def test_a_swap_after_verification_is_deleted_and_never_taken() -> None:
     assert case.file.verified == verified
 
 
-def test_of_two_uploads_before_the_look_the_newer_one_counts() -> None:
+def test_of_two_uploads_before_the_look_the_older_one_counts() -> None:
     case = Case().ask()
     case.key.put(stored(etag="one"))
     case.key.put(stored(etag="two"))
     case.look()
-    assert (case.versions, case.file.verified and case.file.verified.etag) == (["v1"], "two")
+    assert (case.versions, case.file.verified and case.file.verified.etag) == (["v0"], "one")
 
 
 def test_deleted_and_restored_by_people() -> None:
@@ -197,17 +210,35 @@ def test_a_late_create_after_a_delete_is_foreign() -> None:
 
 def test_a_crash_between_s3_and_the_append_is_found_by_the_next_look() -> None:
     removing = uploaded()
-    removing.key.apply(decide(removing.state, Remove(removing.key.seen(removing.state), "user"), T0, POLICY))
+    removing.key.before(decide(removing.state, Remove(removing.key.seen(removing.state), "user"), T0, POLICY))
     assert removing.look() == ["Deleted"]
     again = uploaded()
-    again.key.apply(decide(again.state, Remove(again.key.seen(again.state), "user"), T0, POLICY))
+    again.key.before(decide(again.state, Remove(again.key.seen(again.state), "user"), T0, POLICY))
     assert again.do(Remove(again.key.seen(again.state), "user")) == ["Deleted"]
     assert len(again.key.stack) == 2, "one marker is enough"
-    failing = Case().ask()
-    failing.key.put(stored(size=0))
-    failing.key.apply(decide(failing.state, Look(failing.key.seen(failing.state), "client"), T0, POLICY))
-    assert failing.look() == []
-    assert failing.file.phase == "uploading"  # it may be uploaded once more, or expires
+
+
+def test_a_crash_between_the_append_and_a_deletion_is_found_by_the_next_look() -> None:
+    case = Case().ask()
+    case.key.put(stored(size=0))
+    case.append(decide(case.state, Look(case.key.seen(case.state), "client"), T0, POLICY))
+    assert (case.file.failure, case.versions) == ("empty", ["v0"])
+    assert case.look() == []
+    assert case.versions == []
+
+
+def test_of_two_who_look_at_once_only_the_one_who_wins_deletes() -> None:
+    """One takes the version; the other, whose client lied about its size, would have failed it."""
+    case = Case().ask()
+    case.key.put(stored())
+    good = decide(case.state, Look(case.key.seen(case.state), "notification"), T0, POLICY)
+    bad = decide(case.state, Look(case.key.seen(case.state), "client", claimed_size=11), T0, POLICY)
+    case.key.before(good)
+    case.key.before(bad)  # nothing of it destroys
+    assert case.append(good) == ["Uploaded"]
+    case.key.after(good)
+    assert case.look() == []
+    assert case.versions == ["v0"]
 
 
 def test_an_infected_version_is_deleted_for_good() -> None:

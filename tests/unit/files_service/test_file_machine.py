@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from services.files.domain.commands import Look, Remove, Restore, Update
-from services.files.domain.decisions import decide, judge
-from services.files.domain.file import File, Verified
+from services.files.domain.decisions import Decision, decide, judge
+from services.files.domain.file import File, State, Verified
 from services.files.domain.seen import Sniffed
 from services.kit.errors import PermanentError
 from tests.unit.files_service.requests import stored
@@ -33,12 +33,13 @@ OBJECTS = st.sampled_from(
 
 
 class FileMachine(RuleBasedStateMachine):
-    """Uploads good and bad, deletions, people, looks, crashes between S3 and the append, lost and repeated words."""
+    """Uploads good and bad, deletions, people, several who look at once, crashes between S3 and the stream."""
 
     @initialize(public=st.booleans())
     def begin(self, public: bool) -> None:
         self.case = Case().ask(is_public=public, method="multipart", upload_id="up")
         self.first: Verified | None = None
+        self.open: list[tuple[State, Decision]] = []
 
     @rule(found=OBJECTS)
     def upload(self, found: Any) -> None:
@@ -57,11 +58,9 @@ class FileMachine(RuleBasedStateMachine):
     def time_passes(self, minutes: int) -> None:
         self.case.now += timedelta(minutes=minutes)
 
-    @rule(
-        what=st.sampled_from(["look", "client", "sweeper", "remove", "restore", "publish", "hide"]),
-        crashes=st.booleans(),
-    )
-    def decide_something(self, what: str, crashes: bool) -> None:
+    @rule(what=st.sampled_from(["look", "client", "sweeper", "remove", "restore", "publish", "hide"]))
+    def begin_to_decide(self, what: str) -> None:
+        """A process reads the stream, looks at S3 and decides; what it does about it comes later."""
         seen = self.case.key.seen(self.case.state)
         command: Any = {
             "look": Look(seen, "notification"),
@@ -73,12 +72,22 @@ class FileMachine(RuleBasedStateMachine):
             "hide": Update(is_public=False),
         }[what]
         try:
-            decision = decide(self.case.state, command, self.case.now, POLICY)
+            self.open.append((self.case.state, decide(self.case.state, command, self.case.now, POLICY)))
         except PermanentError:
             return
-        self.case.key.apply(decision)
-        if not crashes:
-            self.case.append(decision)
+
+    @rule(which=st.integers(0, 3), crashes=st.sampled_from(["never", "never", "before the append", "after it"]))
+    def go_on(self, which: int, crashes: str) -> None:
+        """It changes S3, appends to the stream that it read unless somebody else did, and cleans up if it won."""
+        if which >= len(self.open):
+            return
+        read, decision = self.open.pop(which)
+        self.case.key.before(decision)
+        if crashes == "before the append" or (decision.drafts and read is not self.case.state):
+            return
+        self.case.append(decision)
+        if crashes == "never":
+            self.case.key.after(decision)
 
     @invariant()
     def the_verified_version_never_changes(self) -> None:

@@ -1,0 +1,278 @@
+"""One versioned bucket of S3. All trouble is Unavailable, refusals too: rights are an operator's business, and whoever
+waits goes on by itself once they are mended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+from xml.etree import ElementTree as ET
+
+import aiohttp
+from botocore.exceptions import ClientError
+
+from contracts.files.values import ScanResult
+from services.files.adapters.sniffing import HEAD_BYTES, sniff
+from services.files.domain.seen import Inspected, ObjectVersion, Sniffed
+from services.files.ports import Part, Put
+from services.kit import aws
+from services.kit.errors import PermanentError, SettingsError, Unavailable
+
+CALL_SECONDS: Final = 15.0
+"""For one call, the client's own repetitions included."""
+
+READ_SECONDS: Final = 120.0
+"""For reading a whole object to know its checksum."""
+
+REFUSED_SECONDS: Final = 20.0
+"""How soon whoever was refused may come again."""
+
+PUBLIC_TAG: Final = "public"
+SCAN_TAG: Final = "GuardDutyMalwareScanStatus"
+"""Amazon GuardDuty User Guide, "Using tag-based access control with Malware Protection for S3"."""
+
+SCANS: Final[Mapping[str, ScanResult]] = {
+    "NO_THREATS_FOUND": "clean",
+    "THREATS_FOUND": "infected",
+    "UNSUPPORTED": "unsupported",
+    "ACCESS_DENIED": "error",
+    "FAILED": "error",
+}
+_GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NoSuchUpload", "405", "MethodNotAllowed"})
+_BAD_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "MalformedXML"})
+_IN_ORDER: Final = "MailroomInOrder"
+
+
+class S3Objects:
+    """`Objects` of one bucket. `client` is an entered `kit.aws.s3_client`."""
+
+    def __init__(self, client: Any, bucket: str) -> None:
+        self._client, self._bucket = client, bucket
+        client.meta.events.register("before-parse.s3.ListObjectVersions", _keep_order, unique_id="mailroom-order")
+
+    async def check(self) -> None:
+        """Refuse a bucket that does not keep versions. Raises SettingsError, which says what to do; Unavailable."""
+        with _s3():
+            answer = await self._client.get_bucket_versioning(Bucket=self._bucket)
+        if answer.get("Status") != "Enabled":
+            command = (
+                f"aws s3api put-bucket-versioning --bucket {self._bucket} --versioning-configuration Status=Enabled"
+            )
+            why = (
+                f"the bucket {self._bucket} keeps no versions, so a verified file could be overwritten; run: {command}"
+            )
+            raise SettingsError([f"AWS_S3_BUCKET: {why}"])
+
+    async def versions(self, key: str) -> tuple[ObjectVersion, ...]:
+        found: list[ObjectVersion] = []
+        start: dict[str, str] = {}
+        while True:
+            with _s3():
+                async with asyncio.timeout(CALL_SECONDS):
+                    page = await self._client.list_object_versions(Bucket=self._bucket, Prefix=key, **start)
+            in_order: list[tuple[str, str, bool]] = page.get(_IN_ORDER, [])
+            found += [ObjectVersion(version, is_marker) for name, version, is_marker in in_order if name == key]
+            passed = any(name > key for name, _, _ in in_order)
+            if passed or not page.get("IsTruncated"):
+                return tuple(found)
+            start = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+
+    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
+        try:
+            with _s3():
+                async with asyncio.timeout(CALL_SECONDS):
+                    head = await self._client.head_object(
+                        Bucket=self._bucket, Key=key, VersionId=version_id, ChecksumMode="ENABLED"
+                    )
+                    tags = await self._tags(key, version_id)
+            told = _whole(head.get("ChecksumSHA256"))
+            looked: Sniffed | None = None
+            if sniff or (checksum and told is None):
+                looked, computed = await self._read(key, version_id, whole=checksum and told is None)
+                told = told if told is not None else computed
+        except _NotThere:
+            return None
+        return Inspected(
+            version_id=version_id,
+            etag=str(head.get("ETag", "")).strip('"'),
+            size=int(head["ContentLength"]),
+            content_type=str(head.get("ContentType", "")),
+            file_id=head.get("Metadata", {}).get("file-id"),
+            checksum=told if checksum else None,
+            sniffed=looked,
+            scan=SCANS.get(tags.get(SCAN_TAG, "")),
+            is_public=tags.get(PUBLIC_TAG) == "true",
+        )
+
+    async def delete(self, key: str, version_ids: Sequence[str]) -> None:
+        for start in range(0, len(version_ids), 1000):
+            entries = [{"Key": key, "VersionId": each} for each in version_ids[start : start + 1000]]
+            with _s3():
+                async with asyncio.timeout(CALL_SECONDS):
+                    answer = await self._client.delete_objects(
+                        Bucket=self._bucket, Delete={"Objects": entries, "Quiet": True}
+                    )
+            refused = {str(each.get("Code")) for each in answer.get("Errors", ())} - _GONE
+            if refused:
+                raise Unavailable("S3", f"did not delete ({', '.join(sorted(refused))})", retry_after=REFUSED_SECONDS)
+
+    async def mark(self, key: str) -> None:
+        with _s3():
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    async def tag_public(self, key: str, version_id: str, is_public: bool) -> None:
+        try:
+            with _s3():
+                async with asyncio.timeout(CALL_SECONDS):
+                    tags = await self._tags(key, version_id)
+                    if is_public:
+                        tags[PUBLIC_TAG] = "true"
+                    else:
+                        tags.pop(PUBLIC_TAG, None)
+                    await self._client.put_object_tagging(
+                        Bucket=self._bucket,
+                        Key=key,
+                        VersionId=version_id,
+                        Tagging={"TagSet": [{"Key": name, "Value": value} for name, value in tags.items()]},
+                    )
+        except _NotThere:
+            return
+
+    async def begin_multipart(self, put: Put) -> str:
+        with _s3():
+            async with asyncio.timeout(CALL_SECONDS):
+                answer = await self._client.create_multipart_upload(
+                    Bucket=self._bucket,
+                    Key=put.key,
+                    ContentType=put.content_type,
+                    Metadata=dict(put.metadata),
+                    StorageClass=put.storage,
+                    **_encryption(put),
+                )
+        return str(answer["UploadId"])
+
+    async def parts(self, key: str, upload_id: str) -> list[Part] | None:
+        found: list[Part] = []
+        start: dict[str, Any] = {}
+        try:
+            while True:
+                with _s3():
+                    async with asyncio.timeout(CALL_SECONDS):
+                        page = await self._client.list_parts(
+                            Bucket=self._bucket, Key=key, UploadId=upload_id, **start
+                        )  # fmt: skip
+                found += [Part(each["PartNumber"], each["ETag"], each["Size"]) for each in page.get("Parts", ())]
+                if not page.get("IsTruncated"):
+                    return found
+                start = {"PartNumberMarker": page["NextPartNumberMarker"]}
+        except _NotThere:
+            return None
+
+    async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> bool:
+        listed = [{"PartNumber": each.number, "ETag": each.etag} for each in parts]
+        try:
+            with _s3():
+                async with asyncio.timeout(READ_SECONDS):  # S3 may take minutes for thousands of parts
+                    await self._client.complete_multipart_upload(
+                        Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": listed}
+                    )
+        except _NotThere:
+            return False
+        return True
+
+    async def abort_multipart(self, key: str, upload_id: str) -> None:
+        try:
+            with _s3():
+                async with asyncio.timeout(CALL_SECONDS):
+                    await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+        except _NotThere:
+            return
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    async def _tags(self, key: str, version_id: str) -> dict[str, str]:
+        """The tags of a version; none where S3 cannot tell them (an emulator under a delete marker)."""
+        try:
+            answer = await self._client.get_object_tagging(Bucket=self._bucket, Key=key, VersionId=version_id)
+        except ClientError as error:
+            if aws.error_code(error) in _GONE:
+                return {}
+            raise
+        return {each["Key"]: each["Value"] for each in answer.get("TagSet", ())}
+
+    async def _read(self, key: str, version_id: str, *, whole: bool) -> tuple[Sniffed, str | None]:
+        """What the first bytes look like; and, if asked for, the SHA-256 of all of them, never held at once."""
+        wanted = {} if whole else {"Range": f"bytes=0-{HEAD_BYTES - 1}"}
+        digest, first = hashlib.sha256(), b""
+        with _s3():
+            async with asyncio.timeout(READ_SECONDS if whole else CALL_SECONDS):
+                try:
+                    answer = await self._client.get_object(
+                        Bucket=self._bucket, Key=key, VersionId=version_id, **wanted
+                    )  # fmt: skip
+                except ClientError as error:
+                    if aws.error_code(error) == "InvalidRange":
+                        return sniff(b""), None  # an empty object has no first byte
+                    raise
+                async with answer["Body"] as body:
+                    while chunk := await body.read(1 << 20 if whole else HEAD_BYTES):
+                        digest.update(chunk)
+                        if len(first) < HEAD_BYTES:
+                            first += chunk[: HEAD_BYTES - len(first)]
+                        if not whole and len(first) >= HEAD_BYTES:
+                            body.close()  # not every store keeps to the range
+                            break
+        return sniff(first), base64.b64encode(digest.digest()).decode() if whole else None
+
+
+class _NotThere(Exception):
+    """The object, version or upload is not there (any more)."""
+
+
+@contextmanager
+def _s3() -> Iterator[None]:
+    """One call. Raises Unavailable, `_NotThere`, PermanentError `badParts`."""
+    try:
+        with aws.foreign_errors("S3"):
+            yield
+    except PermanentError as error:
+        code = aws.error_code(error.__cause__) if isinstance(error.__cause__, ClientError) else ""
+        if code in _GONE:
+            raise _NotThere from error
+        if code in _BAD_PARTS:
+            raise PermanentError("badParts", f"S3 does not take these parts ({code})") from error
+        raise Unavailable("S3", f"refuses us ({error.detail})", retry_after=REFUSED_SECONDS) from error
+    except (aiohttp.ClientError, OSError) as error:  # a body that breaks off
+        raise Unavailable("S3", f"broke off ({type(error).__name__})") from error
+
+
+def _encryption(put: Put) -> dict[str, Any]:
+    if put.kms_key is not None:
+        return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": put.kms_key}
+    return {"ServerSideEncryption": "AES256"}
+
+
+def _whole(checksum: str | None) -> str | None:
+    """A checksum of the whole object; that of an upload in parts is one of checksums, and ends in their number."""
+    return checksum if checksum and "-" not in checksum else None
+
+
+def _keep_order(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """Versions and delete markers in the one order in which S3 tells them, newest first for each key. The client puts
+    them into two lists and loses it, and times do not order: they are whole seconds.
+    """
+    if response_dict.get("status_code") != 200:
+        return
+    body = response_dict["body"]
+    found: list[tuple[str, str, bool]] = []
+    for each in ET.fromstring(body):  # noqa: S314 - S3's own answer over TLS
+        kind = each.tag.rpartition("}")[2]
+        if kind in ("Version", "DeleteMarker"):
+            texts = {inner.tag.rpartition("}")[2]: inner.text or "" for inner in each}
+            found.append((texts["Key"], texts["VersionId"], kind == "DeleteMarker"))
+    customized_response_dict[_IN_ORDER] = found

@@ -1,0 +1,82 @@
+"""Addresses for browsers, signed with the service's credentials (signature version 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from services.files.ports import Put, SignedPost, SignedUrl
+
+LEAST = timedelta(seconds=1)
+
+
+class S3Signer:
+    """`Signer` for one bucket.
+
+    `client` is an entered `kit.aws.s3_client` whose endpoint browsers can reach. `credentials_end` says when the
+    signer's own temporary credentials run out, None for lasting ones: an address dies with them, whatever it says.
+    """
+
+    def __init__(
+        self, client: Any, bucket: str, now: Callable[[], datetime], credentials_end: Callable[[], datetime | None]
+    ) -> None:
+        self._client, self._bucket, self._now, self._credentials_end = client, bucket, now, credentials_end
+
+    async def post(self, put: Put, *, least: int, most: int, expires_at: datetime) -> SignedPost:
+        fields: dict[str, str] = {
+            "Content-Type": put.content_type,
+            "success_action_status": "204",
+            **{f"x-amz-meta-{name}": value for name, value in put.metadata.items()},
+            **_encryption(put),
+        }
+        if put.storage != "STANDARD":
+            fields["x-amz-storage-class"] = put.storage
+        if put.checksum is not None:
+            fields |= {"x-amz-checksum-algorithm": "SHA256", "x-amz-checksum-sha256": put.checksum}
+        seconds, end = self._lasts(expires_at)
+        made = await self._client.generate_presigned_post(
+            Bucket=self._bucket,
+            Key=put.key,
+            Fields=dict(fields),
+            Conditions=[*({name: value} for name, value in fields.items()), ["content-length-range", least, most]],
+            ExpiresIn=seconds,
+        )
+        return SignedPost(made["url"], made["fields"], end)
+
+    async def part(self, key: str, upload_id: str, number: int, size: int, *, expires_at: datetime) -> SignedUrl:
+        parameters = {"Key": key, "UploadId": upload_id, "PartNumber": number, "ContentLength": size}
+        return await self._url("upload_part", parameters, expires_at)
+
+    async def download(
+        self, key: str, version_id: str, *, content_type: str, disposition: str, expires_at: datetime
+    ) -> SignedUrl:
+        parameters = {
+            "Key": key,
+            "VersionId": version_id,
+            "ResponseContentType": content_type,
+            "ResponseContentDisposition": disposition,
+        }
+        return await self._url("get_object", parameters, expires_at)
+
+    async def _url(self, operation: str, parameters: dict[str, Any], expires_at: datetime) -> SignedUrl:
+        seconds, end = self._lasts(expires_at)
+        url = await self._client.generate_presigned_url(
+            operation, Params={"Bucket": self._bucket, **parameters}, ExpiresIn=seconds
+        )
+        return SignedUrl(url, end)
+
+    def _lasts(self, expires_at: datetime) -> tuple[int, datetime]:
+        now, end = self._now(), self._credentials_end()
+        lasts = max(LEAST, (expires_at if end is None else min(expires_at, end)) - now)
+        seconds = int(lasts.total_seconds())
+        return seconds, now + timedelta(seconds=seconds)
+
+
+def _encryption(put: Put) -> dict[str, str]:
+    if put.kms_key is not None:
+        return {
+            "x-amz-server-side-encryption": "aws:kms",
+            "x-amz-server-side-encryption-aws-kms-key-id": put.kms_key,
+        }
+    return {"x-amz-server-side-encryption": "AES256"}

@@ -1,0 +1,48 @@
+"""What the first bytes of a file look like, by puremagic's table of signatures."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import puremagic
+
+from services.files.domain.seen import Sniffed
+
+HEAD_BYTES: Final = 8192
+"""So much of an object is looked at: containers name their contents within it."""
+
+_PROGRAMS: Final = {b"\x7fELF": "application/x-elf", b"\xcf\xfa\xed\xfe": "application/x-mach-binary"}
+"""Signatures for which the table has no media type."""
+
+
+def sniff(head: bytes) -> Sniffed:
+    """Judge the first `HEAD_BYTES` (or fewer, where the object ends before) of an object. Never raises."""
+    types = {each.mime_type for each in _matches(head) if each.mime_type}
+    types |= {kind for signature, kind in _PROGRAMS.items() if head.startswith(signature)}
+    return Sniffed(frozenset(types), _is_text(head))
+
+
+def _matches(head: bytes) -> list[puremagic.PureMagicWithConfidence]:
+    try:
+        return puremagic.magic_string(head) if head else []
+    except (puremagic.PureError, ValueError):
+        return []
+
+
+def _is_text(head: bytes) -> bool:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True  # UTF-16 says so itself
+    if b"\x00" in head:
+        return False
+    for cut in range(4):  # a character may be cut at the end
+        try:
+            head[: len(head) - cut].decode()
+        except UnicodeDecodeError:
+            continue
+        return True
+    return _is_single_byte_text(head)
+
+
+def _is_single_byte_text(head: bytes) -> bool:
+    """Text in an old encoding, such as a CSV that a spreadsheet wrote: no control characters but those of lines."""
+    return not any(byte < 0x20 and byte not in b"\t\n\r\x0c\x1b" for byte in head)

@@ -1,0 +1,157 @@
+"""What entrypoints ask of files. Everything that changes an object or a file's stream goes through here.
+
+Every function is safe to repeat, and returns only after what it decided is acknowledged by a majority. It reads the
+stream, looks at S3, decides, changes in S3 what can be undone, appends, and then deletes what the decision gives up;
+where somebody else appended meanwhile it begins again, and has destroyed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from contracts.files.events import FileUploadRequested
+from services.files.domain.commands import Command, Look, Request, Update
+from services.files.domain.decisions import Decision, decide
+from services.files.domain.file import Absent, File, State
+from services.files.domain.seen import Seen, wanted
+from services.files.ports import Checkpoints, Objects
+from services.files.streams import FileStreams, Held
+from services.kit import metrics as m
+from services.kit.clock import Clock
+from services.kit.errors import (
+    AppendOutcomeUnknown,
+    ExpectedVersionConflict,
+    MailroomError,
+    PermanentError,
+    TransientError,
+)
+from services.kit.logs import get_logger
+from services.kit.metrics import Metrics
+
+log = get_logger(__name__)
+
+TRIES = 8
+"""How often a lost race is run again before it is somebody else's turn."""
+
+LOOKS = 3
+"""How often S3 is looked at again where an object went away between two calls."""
+
+Decide = Callable[[Seen], Command]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """See the module."""
+
+    streams: FileStreams
+    objects: Objects
+    clock: Clock
+    metrics: Metrics
+    checkpoints: Checkpoints
+
+    async def request(
+        self,
+        file_id: str,
+        request: FileUploadRequested,
+        *,
+        actor: str | None,
+        correlation: str | None = None,
+        traceparent: str | None = None,
+    ) -> Held:
+        """Record that somebody may upload. Asked again with the same content, the file comes back as it stands.
+
+        Raises PermanentError `conflictingRepeat`, TransientError.
+        """
+        for _ in range(TRIES):
+            held = await self.streams.load(file_id)
+            decision = decide(held.state, Request(request, actor=actor), self.clock.now(), self.streams.policy)
+            result = await self.streams.append(
+                held, decision.drafts, correlation=correlation, traceparent=traceparent
+            )  # fmt: skip
+            if not is_race(result):
+                return _confirmed(result)
+        raise TransientError("others keep writing to this file")
+
+    async def update(self, file_id: str, change: Update) -> Held:
+        """Change what people see of a file. Raises PermanentError `notFound`, `ended`; TransientError."""
+        return await self._change(file_id, lambda _: change, looks=False)
+
+    async def look(self, file_id: str, command: Decide) -> Held:
+        """Look at what S3 has under the file's key, and decide `command` of it.
+
+        An unknown file comes back as it is where the command is a `Look`. Raises PermanentError `notFound`,
+        `notDeleted`, `unrecoverable`; TransientError.
+        """
+        return await self._change(file_id, command, looks=True)
+
+    async def _change(self, file_id: str, command: Decide, *, looks: bool) -> Held:
+        for _ in range(TRIES):
+            held = await self.streams.load(file_id)
+            seen = await self._see(held.state) if looks and isinstance(held.state, File) else Seen()
+            asked = command(seen)
+            decision = decide(held.state, asked, self.clock.now(), self.streams.policy)
+            if isinstance(held.state, Absent):
+                return held
+            key = held.file.request.key
+            await self._before(key, decision)
+            self.checkpoints.reach("files.append")
+            result = await self.streams.append(held, decision.drafts)
+            self.checkpoints.reach("files.appended")
+            if is_race(result):
+                continue
+            changed = _confirmed(result)
+            await self._after(key, decision)
+            self._count(changed.state, decision, asked)
+            return changed
+        raise TransientError("others keep writing to this file")
+
+    # --- S3 ---
+
+    async def _see(self, state: File) -> Seen:
+        key, uploading = state.request.key, state.verified is None
+        for _ in range(LOOKS):
+            versions = await self.objects.versions(key)
+            chosen = wanted(state, versions)
+            if chosen is None:
+                return Seen(versions)
+            checksum = uploading and state.request.metadata.checksum is not None
+            found = await self.objects.inspect(key, chosen, sniff=uploading, checksum=checksum)
+            if found is not None:
+                return Seen(versions, found)
+        raise TransientError("S3: the object comes and goes while it is looked at")
+
+    async def _before(self, key: str, decision: Decision) -> None:
+        if decision.unmark:
+            await self.objects.delete(key, decision.unmark)
+        if decision.mark:
+            await self.objects.mark(key)
+        if decision.public is not None:
+            await self.objects.tag_public(key, *decision.public)
+
+    async def _after(self, key: str, decision: Decision) -> None:
+        if decision.delete:
+            await self.objects.delete(key, decision.delete)
+        if decision.abort is not None:
+            await self.objects.abort_multipart(key, decision.abort)
+
+    def _count(self, state: State, decision: Decision, asked: Command) -> None:
+        if decision.foreign and isinstance(state, File):
+            self.metrics.inc(m.FOREIGN_VERSIONS, decision.foreign)
+            log.warning("versions that nobody verified were deleted", count=decision.foreign)
+        for draft in decision.drafts:
+            self.metrics.inc(m.FILE_DECISIONS, type=type(draft.data).__name__.removeprefix("File"))
+        if isinstance(asked, Look) and decision.drafts:
+            log.info("decided after a look", by=asked.by, count=len(decision.drafts))
+
+
+def is_race(result: Held | MailroomError) -> bool:
+    """Whether to read the file and decide again: somebody else wrote first, or nobody knows who did."""
+    return isinstance(result, ExpectedVersionConflict | AppendOutcomeUnknown)
+
+
+def _confirmed(result: Held | MailroomError) -> Held:
+    if isinstance(result, PermanentError | TransientError):
+        raise result
+    assert isinstance(result, Held)  # noqa: S101 - races were dealt with
+    return result
