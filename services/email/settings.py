@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from contracts.topics import LANES
 from services.email.domain.message import Policy
 from services.email.domain.request import SenderIdentity
 from services.kit.aws import AwsAccount
-from services.kit.settings import KitSettings, StrongSecret, Words
+from services.kit.aws_settings import AwsSettings
+from services.kit.settings import StrongSecret, Words
 
 
-class EmailSettings(KitSettings):
+class EmailSettings(AwsSettings):
     """Everything the email service reads from its environment."""
 
     http_port: int = Field(8080, alias="MAILROOM_EMAIL_PORT", ge=0, le=65535, description="the port to listen on")
@@ -28,12 +30,6 @@ class EmailSettings(KitSettings):
         description="the lanes this process takes in and sends, separated by commas; some process must take each",
     )
 
-    region: str = Field(alias="AWS_REGION", min_length=1, description="the AWS region, for instance eu-central-1")
-    access_key_id: str | None = Field(
-        None, alias="AWS_ACCESS_KEY_ID", description="an access key; unset, AWS's own chain of credentials is used"
-    )
-    secret_access_key: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY", description="that key's secret")
-    aws_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", description="an emulator of AWS")
     ses_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_SESV2", description="one for SES alone")
     bucket: str = Field(alias="AWS_S3_BUCKET", min_length=3, description="the bucket for large contents")
     configuration_set: str = Field(
@@ -131,5 +127,4 @@ class EmailSettings(KitSettings):
     @property
     def account(self) -> AwsAccount:
         """Where and as whom AWS is called."""
-        secret = None if self.secret_access_key is None else self.secret_access_key.get_secret_value()
-        return AwsAccount(self.region, self.access_key_id, secret, self.aws_endpoint, self.ses_endpoint)
+        return replace(super().account, ses_endpoint_url=self.ses_endpoint)

@@ -23,8 +23,8 @@ class Outbox:
     """Publishes appended streams in the background, many at once. A `LoopComponent` runs it.
 
     What it does not get out (a crash, Kafka away, too much at once) is the relay's business. That it got out is noted
-    in the store every `MARK_SECONDS`, so that a stream that grows fast costs one note and not one an event; a crash before
-    that makes events go out again, under the same ids.
+    in the store every `MARK_SECONDS`, so that a stream that grows fast costs one note and not one an event; a crash
+    before that makes events go out again, under the same ids.
     """
 
     def __init__(self, publisher: StreamPublisher, clock: Clock, progress: Progress) -> None:

@@ -1,0 +1,260 @@
+"""The HTTP door of files that are there: links, changes, deletion. Reading lists is the events service's.
+
+GET    /api/files/{id}/download   a link for a few minutes, to the verified version
+GET    /api/files/{id}/public     a redirect to it, for public files, for anybody
+PATCH  /api/files/{id}            visibility, tags, name
+DELETE /api/files/{id}            recoverable while the bucket keeps the version
+POST   /api/files/{id}/restore    undo that
+POST   /api/files/batch           delete or tag up to 1,000, answered item by item
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import RedirectResponse
+from pydantic import Field, model_validator
+
+from contracts.base import CommandData, Model, UtcDateTime
+from contracts.files.commands import FileId
+from contracts.files.values import FileCategory, FileTags, OriginalName
+from contracts.views import File as FileView
+from services.files.domain.categories import Rules
+from services.files.domain.commands import Remove, Restore, Update
+from services.files.domain.file import File
+from services.files.domain.names import name_problem, safe_name
+from services.files.handlers import Files
+from services.files.links import NO_SUCH_FILE, Links
+from services.files.streams import Held
+from services.files.view import shown
+from services.kit.answers import Refusal
+from services.kit.auth import Principal, require
+from services.kit.errors import (
+    ApiError,
+    Conflict,
+    Forbidden,
+    Gone,
+    InvalidRequest,
+    MailroomError,
+    NotFound,
+    PermanentError,
+    TransientError,
+)
+from services.kit.http import Answer, router
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
+
+MOST_IN_BATCH: Final = 1000
+AT_ONCE: Final = 16
+"""Files of a batch that are worked on at the same time."""
+
+_ENDED: dict[int | str, dict[str, Any]] = {
+    409: {"model": Refusal, "description": "It contradicts what stands already"},
+    410: {"model": Refusal, "description": "The file, or its bytes, are gone"},
+}
+
+
+class Link(Model):
+    """A link that works for everybody who has it, until `expiresAt`."""
+
+    url: str
+    expires_at: UtcDateTime
+
+
+class ChangeRequest(CommandData):
+    """What to change. What is absent stays."""
+
+    name: OriginalName | None = None
+    is_public: bool | None = None
+    tags: FileTags | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ChangeRequest:
+        if self.name is None and self.is_public is None and self.tags is None:
+            raise ValueError("one of name, isPublic or tags is needed")
+        return self
+
+
+class BatchRequest(CommandData):
+    """Delete these files, or set their tags."""
+
+    action: Literal["delete", "tag"]
+    file_ids: Annotated[list[FileId], Field(min_length=1, max_length=MOST_IN_BATCH)]
+    tags: FileTags | None = None
+
+    @model_validator(mode="after")
+    def _has_tags(self) -> BatchRequest:
+        if (self.action == "tag") != (self.tags is not None):
+            raise ValueError("tags are needed for the action tag, and for no other")
+        return self
+
+
+class ItemResult(Model):
+    """What became of one of them."""
+
+    file_id: str
+    success: bool
+    error: str | None = None
+
+
+class BatchResult(Model):
+    """What became of each, in the order asked."""
+
+    results: list[ItemResult]
+    succeeded: int
+    failed: int
+
+
+def files_router(*, files: Files, links: Links, rules: dict[FileCategory, Rules]) -> APIRouter:
+    """The routes above."""
+    routes = router("/api/files", tag="files")
+    door = _Door(files, links, rules)
+
+    @routes.post("/batch", response_model_exclude_none=True, summary="Delete or tag many files")
+    async def batch(body: BatchRequest, caller: Annotated[Principal, Depends(require())]) -> Answer[BatchResult]:
+        """Each file by itself: some may succeed where others fail. Scope: `files:delete`, or `files:create` to tag."""
+        return Answer(data=await door.batch(body, caller))
+
+    @routes.get("/{file_id}/download", responses=_ENDED, summary="A link to the bytes")
+    async def download(
+        file_id: FileId, request: Request, caller: Annotated[Principal, Depends(require("files:read"))]
+    ) -> Answer[Link]:
+        """To exactly the version that was verified, with the file's own name. It is counted before it is given."""
+        held = await door.own(file_id, caller)
+        link = await links.issue(held, user_id=caller.user_id, ip_address=_address(request))
+        return Answer(data=Link(url=link.url, expires_at=link.expires_at))
+
+    @routes.get(
+        "/{file_id}/public",
+        status_code=302,
+        response_class=RedirectResponse,
+        responses={**_ENDED, 302: {"description": "To the bytes"}},
+        summary="A public file",
+    )
+    async def public(file_id: FileId, request: Request) -> RedirectResponse:
+        """For anybody, no token needed. A file that is not public does not exist here."""
+        held = await files.streams.load(file_id)
+        if not isinstance(held.state, File) or not held.state.is_public:
+            raise NotFound(NO_SUCH_FILE)
+        link = await links.issue(held, user_id=None, ip_address=_address(request))
+        return RedirectResponse(link.url, 302, headers={"cache-control": "no-store"})
+
+    @routes.patch("/{file_id}", responses=_ENDED, response_model_exclude_none=True, summary="Change a file")
+    async def change(
+        file_id: FileId, body: ChangeRequest, caller: Annotated[Principal, Depends(require("files:create"))]
+    ) -> Answer[FileView]:
+        """Its name, its tags, and who may see it."""
+        return Answer(data=await door.change(file_id, body, caller))
+
+    @routes.delete("/{file_id}", responses=_ENDED, response_model_exclude_none=True, summary="Delete a file")
+    async def delete(
+        file_id: FileId, caller: Annotated[Principal, Depends(require("files:delete"))]
+    ) -> Answer[FileView]:
+        """It is hidden at once, and can be restored while its bytes are kept. An upload under way is given up."""
+        held = await door.remove(file_id, caller)
+        return Answer(data=shown(file_id, held.file))
+
+    @routes.post("/{file_id}/restore", responses=_ENDED, response_model_exclude_none=True, summary="Restore a file")
+    async def restore(
+        file_id: FileId, caller: Annotated[Principal, Depends(require("files:delete"))]
+    ) -> Answer[FileView]:
+        """Undo a deletion: the very version that was verified is the current one again."""
+        await door.own(file_id, caller)
+        with_reasons = _refusing(files.look(file_id, lambda seen: Restore(seen, actor=caller.actor)))
+        return Answer(data=shown(file_id, (await with_reasons).file))
+
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    files: Files
+    links: Links
+    rules: dict[FileCategory, Rules]
+
+    async def own(self, file_id: str, caller: Principal) -> Held:
+        """The file, if it exists for the caller. Raises NotFound."""
+        held = await self.files.streams.load(file_id)
+        if not isinstance(held.state, File) or not caller.may_see(held.state.request.user_id):
+            raise NotFound(NO_SUCH_FILE)
+        return held
+
+    async def change(self, file_id: str, body: ChangeRequest, caller: Principal) -> FileView:
+        held = await self.own(file_id, caller)
+        request = held.file.request
+        if body.is_public and not self.rules[request.category].public:
+            raise InvalidRequest(
+                details=[{"field": "isPublic", "message": "files of this category cannot be public"}]
+            )  # fmt: skip
+        if body.name is not None and (why := name_problem(body.name, request.content_type)) is not None:
+            raise InvalidRequest(details=[{"field": "name", "message": why}])
+        update = Update(
+            original_name=body.name,
+            file_name=None if body.name is None else safe_name(body.name),
+            is_public=body.is_public,
+            tags=None if body.tags is None else tuple(body.tags),
+            actor=caller.actor,
+        )
+        return shown(file_id, (await _refusing(self.files.update(file_id, update))).file)
+
+    async def remove(self, file_id: str, caller: Principal) -> Held:
+        held = await self.own(file_id, caller)
+        reason: Literal["user", "admin"] = "user" if held.file.request.user_id == caller.user_id else "admin"
+        return await _refusing(self.files.look(file_id, lambda seen: Remove(seen, reason, actor=caller.actor)))
+
+    async def batch(self, body: BatchRequest, caller: Principal) -> BatchResult:
+        scope = "files:delete" if body.action == "delete" else "files:create"
+        if scope not in caller.scopes:
+            raise Forbidden(f"The token lacks the scope {scope}.", [{"missingScope": scope}])
+        do: Callable[[str], Awaitable[object]]
+        if body.action == "delete":
+            do = lambda file_id: self.remove(file_id, caller)  # noqa: E731 - one of two ways
+        else:
+            change = ChangeRequest(tags=body.tags)
+            do = lambda file_id: self.change(file_id, change, caller)  # noqa: E731
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(file_id: str) -> ItemResult:
+            async with places:
+                return await _outcome(file_id, do)
+
+        results = await asyncio.gather(*(one(file_id) for file_id in body.file_ids))
+        good = sum(each.success for each in results)
+        return BatchResult(results=list(results), succeeded=good, failed=len(results) - good)
+
+
+async def _outcome(file_id: str, do: Callable[[str], Awaitable[object]]) -> ItemResult:
+    try:
+        await do(file_id)
+    except ApiError as error:
+        return ItemResult(file_id=file_id, success=False, error=error.error)
+    except TransientError:
+        return ItemResult(file_id=file_id, success=False, error="This cannot be done at the moment: repeat later.")
+    except MailroomError as error:
+        log.warning("an item of a batch failed", aggregate_id=file_id, error=str(error))
+        return ItemResult(file_id=file_id, success=False, error="This cannot be done.")
+    return ItemResult(file_id=file_id, success=True)
+
+
+async def _refusing(change: Awaitable[Held]) -> Held:
+    """What the rules refuse, as the answer that it stands for."""
+    try:
+        return await change
+    except PermanentError as error:
+        message = f"{error.detail[:1].upper()}{error.detail[1:]}."
+        if error.reason == "notFound":
+            raise NotFound(NO_SUCH_FILE) from error
+        if error.reason == "unrecoverable":
+            raise Gone(message) from error
+        if error.reason in ("notDeleted", "ended"):
+            raise Conflict(message) from error
+        raise
+
+
+def _address(request: Request) -> str | None:
+    return None if request.client is None else request.client.host

@@ -1,0 +1,55 @@
+"""Time is an entrypoint: every file is looked at once when its upload is over, whatever S3 has told or not."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from services.files.domain.commands import Look
+from services.files.handlers import Files
+from services.files.streams import LANE
+from services.kit.clock import Clock
+from services.kit.errors import PermanentError, TransientError
+from services.kit.event_store.waiting import first_of
+from services.kit.health import Progress
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
+
+EVERY_SECONDS: Final = 5.0
+BATCH: Final = 50
+LEASE_FOR: Final = timedelta(minutes=5)
+"""Longer than a batch of looks takes; what a dead process held is looked at by another one after it."""
+
+
+class Sweeper:
+    """Run as a `LoopComponent`. Several at once share the work by leases."""
+
+    def __init__(self, files: Files, owner: str, clock: Clock, progress: Progress) -> None:
+        self._files, self._owner, self._clock, self._progress = files, owner, clock, progress
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Sweep until told to stop."""
+        while not stopping.is_set():
+            more = False
+            try:
+                more = await self.sweep()
+                self._progress.progressed()
+            except TransientError as error:
+                self._progress.waiting(str(error))
+            await first_of(self._clock, 0.1 if more else EVERY_SECONDS, stopping)
+
+    async def sweep(self) -> bool:
+        """Look at what is due; whether there is more. Raises TransientError, after which the rest comes again."""
+        store = self._files.streams.store
+        due = await store.lease_due([(LANE, BATCH)], self._owner, LEASE_FOR, self._clock.now())
+        for n, stream in enumerate(due):
+            try:
+                await self._files.look(stream.stream_id, lambda seen: Look(seen, "sweeper"))
+            except PermanentError as error:
+                log.error("a file cannot be swept", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
+            except TransientError:
+                await store.release([each.stream_id for each in due[n:]], self._owner)
+                raise
+        return len(due) == BATCH

@@ -1,0 +1,95 @@
+"""The body of a request to upload, and what it must hold to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from contracts.base import CommandData, Model
+from contracts.email.values import ContentType, UserId
+from contracts.files.values import Checksum, FileCategory, FileTags, OriginalName, UploadMethod
+from services.files.domain.categories import DEFAULT_SIZE, POST_LIMIT, Rules, problems
+from services.kit.errors import Detail, InvalidRequest
+
+MOST_NOTES = 20
+_NOTE = Annotated[str, StringConstraints(max_length=1000)]
+_NOTE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def _without_parameters(value: Any) -> Any:
+    """A browser says `text/plain;charset=utf-8`: the type is what comes before."""
+    return value.partition(";")[0].strip() if isinstance(value, str) else value
+
+
+def _notes(found: dict[str, str]) -> dict[str, str]:
+    if len(found) > MOST_NOTES or not all(_NOTE_NAME.fullmatch(name) for name in found):
+        raise ValueError(f"at most {MOST_NOTES} notes, with names of 1 to 64 letters, digits, dots, hyphens")
+    return found
+
+
+class UploadMetadataRequest(Model):
+    """What is known of the bytes beforehand. Further entries are notes of the caller's own, kept with the file."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _NOTE] = Field(init=False)
+
+    checksum: Checksum | None = None
+    tags: FileTags | None = None
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """The further entries."""
+        return self.__pydantic_extra__ or {}
+
+
+def _metadata(found: UploadMetadataRequest) -> UploadMetadataRequest:
+    _notes(dict(found.notes))
+    return found
+
+
+class UploadRequest(CommandData):
+    """What is to be uploaded."""
+
+    file_name: OriginalName
+    content_type: Annotated[ContentType, BeforeValidator(_without_parameters, json_schema_input_type=str)]
+    category: FileCategory
+    max_size_bytes: Annotated[int, Field(ge=1)] | None = None
+    """The most that will be taken; 10 MiB unless said, or `size` if that is said."""
+    size: Annotated[int, Field(ge=1)] | None = None
+    """The bytes of the file, where they are known: another size will fail. Needed for an upload in parts."""
+    is_public: bool = False
+    client_id: UserId | None = None
+    metadata: Annotated[UploadMetadataRequest, AfterValidator(_metadata)] = UploadMetadataRequest()
+    method: UploadMethod | None = None
+    """`post` up to 100 MiB, else `multipart`, unless said."""
+
+    @property
+    def most(self) -> int:
+        """The most that will be taken: bytes."""
+        return self.max_size_bytes or self.size or DEFAULT_SIZE
+
+    @property
+    def chosen(self) -> UploadMethod:
+        """How it will be uploaded."""
+        return self.method or ("post" if self.most <= POST_LIMIT else "multipart")
+
+    def check(self, rules: Rules) -> None:
+        """Raise InvalidRequest with every field that the category's rules, or S3's, do not allow."""
+        found: list[Detail] = [
+            {"field": field, "message": message}
+            for field, message in problems(rules, self.file_name, self.content_type, self.most, self.is_public)
+        ]
+        if self.size is not None and self.size > self.most:
+            found.append({"field": "size", "message": "is more than maxSizeBytes"})
+        if self.chosen == "post" and self.most > POST_LIMIT:
+            found.append({"field": "method", "message": f"above {POST_LIMIT} bytes an upload goes in parts: multipart"})
+        if self.chosen == "multipart" and self.size is None:
+            found.append({"field": "size", "message": "is needed for an upload in parts: the bytes of the file"})
+        if self.metadata.checksum is not None and self.most > POST_LIMIT:
+            message = f"can be checked up to {POST_LIMIT} bytes: sign the parts' own checksums for more"
+            found.append({"field": "metadata.checksum", "message": message})
+        if found:
+            raise InvalidRequest(details=found)

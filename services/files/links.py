@@ -1,0 +1,105 @@
+"""Links to files: who may have one, and what it says. Only the verified version is ever given out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from contracts.envelope import Envelope
+from contracts.files.events import FileDownloadIssued
+from contracts.files.values import FileCategory
+from services.files.domain.categories import Rules
+from services.files.domain.file import File
+from services.files.domain.names import content_disposition
+from services.files.ports import SignedUrl, Signer
+from services.files.streams import SOURCE, Held
+from services.kit.clock import Clock, Ids
+from services.kit.errors import Conflict, Gone
+from services.kit.kafka.codec import encode
+from services.kit.kafka.publisher import Publisher
+
+NO_SUCH_FILE = "There is no such file."
+
+
+class Distribution(Protocol):
+    """Downloads by way of a content delivery network."""
+
+    def download(
+        self, key: str, version_id: str, *, content_type: str, disposition: str, expires_at: datetime
+    ) -> SignedUrl:
+        """A signed address."""
+        ...
+
+    def address(self, key: str, version_id: str, *, content_type: str, disposition: str) -> str:
+        """The address of a public version."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Gives links out, and tells the log of each before it is given."""
+
+    signer: Signer
+    distribution: Distribution | None
+    publisher: Publisher
+    rules: Mapping[FileCategory, Rules]
+    inline_types: Collection[str]
+    lasts: timedelta
+    clock: Clock
+    ids: Ids
+
+    async def issue(self, held: Held, *, user_id: str | None, ip_address: str | None) -> SignedUrl:
+        """A link to a file that may be given out; the fact of it stands on Kafka when this returns.
+
+        Raises Conflict, Gone (why it may not), TransientError.
+        """
+        file = held.file
+        self._may_go_out(file)
+        assert file.verified is not None  # noqa: S101 - it is completed
+        expires_at = (self.clock.now() + self.lasts).replace(microsecond=0)
+        disposition = content_disposition(file.original_name, inline=file.verified.content_type in self.inline_types)
+        about = {"content_type": file.verified.content_type, "disposition": disposition}
+        key, version = file.request.key, file.verified.version_id
+        if self.distribution is not None and file.is_public and user_id is None:
+            link = SignedUrl(self.distribution.address(key, version, **about), expires_at)
+        elif self.distribution is not None:
+            link = self.distribution.download(key, version, **about, expires_at=expires_at)
+        else:
+            link = await self.signer.download(key, version, **about, expires_at=expires_at)
+        await self._tell(held, link, user_id, ip_address)
+        return link
+
+    def _may_go_out(self, file: File) -> None:
+        match file.phase:
+            case "uploading":
+                raise Conflict("The file is still being uploaded.")
+            case "failed":
+                raise Gone("The upload of this file has failed.")
+            case "deleted":
+                raise Gone("The file was deleted.")
+            case "completed":
+                pass
+        if not self.rules[file.request.category].scan:
+            return
+        if file.scan is None:
+            raise Conflict("The file is being looked through for malware: try again in a moment.")
+        if file.scan != "clean":
+            raise Conflict(f"The malware scan did not clear this file ({file.scan}): it is not given out.")
+
+    async def _tell(self, held: Held, link: SignedUrl, user_id: str | None, ip_address: str | None) -> None:
+        issued = FileDownloadIssued(user_id=user_id, expires_at=link.expires_at, ip_address=ip_address)
+        fact = Envelope(
+            id=self.ids.new(),
+            source=SOURCE,
+            type="file.downloadIssued",
+            subject=held.file_id,
+            time=self.clock.now(),
+            correlationid=held.stream.events[0].correlationid,
+            revision=1,
+            data=issued,
+        )
+        (error,) = await self.publisher.publish([encode(fact)])
+        if error is not None:
+            raise error

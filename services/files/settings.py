@@ -1,0 +1,105 @@
+"""Settings of the files service, on top of the kit's."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from contracts.files.values import FileCategory
+from services.files.domain.categories import Rules, with_changes
+from services.files.domain.file import Policy
+from services.kit.aws_settings import AwsSettings
+from services.kit.settings import Words
+
+INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain")
+
+
+class FilesSettings(AwsSettings):
+    """Everything the files service reads from its environment."""
+
+    http_port: int = Field(8082, alias="MAILROOM_FILES_PORT", ge=0, le=65535, description="the port to listen on")
+    database: str = Field(
+        "mailroom_files", alias="MAILROOM_FILES_DATABASE", min_length=1, description="its MongoDB database"
+    )
+    bucket: str = Field(alias="AWS_S3_BUCKET", min_length=3, description="the bucket of files, versioned")
+    s3_public_endpoint: str | None = Field(
+        None,
+        alias="MAILROOM_S3_PUBLIC_ENDPOINT",
+        description="where browsers reach S3, if not where the service does (an emulator in a container)",
+    )
+    queue_url: str = Field(
+        alias="MAILROOM_FILES_QUEUE_URL", min_length=1, description="the SQS queue of S3's notifications"
+    )
+    queue_visibility_seconds: int = Field(
+        60,
+        alias="MAILROOM_QUEUE_VISIBILITY_SECONDS",
+        ge=15,
+        le=3600,
+        description="seconds until a notification comes again whose receiver was killed; longer than a publish takes",
+    )
+    categories: dict[FileCategory, Rules] = Field(
+        default_factory=lambda: with_changes({}),
+        alias="MAILROOM_FILE_CATEGORIES",
+        description=(
+            'what categories allow where it differs, as JSON: {"contract": {"scan": true, "maxBytes": 1000000}}'
+        ),
+    )
+    inline_types: Words = Field(
+        INLINE,
+        alias="MAILROOM_INLINE_TYPES",
+        description="types that browsers may show; all others are given out as attachments",
+    )
+    upload_minutes: float = Field(
+        15, alias="MAILROOM_UPLOAD_MINUTES", gt=0, le=10_000, description="minutes in which an upload by form may begin"
+    )
+    multipart_hours: float = Field(
+        24, alias="MAILROOM_MULTIPART_HOURS", gt=0, le=168, description="hours in which an upload in parts must end"
+    )
+    upload_grace_minutes: float = Field(
+        60,
+        alias="MAILROOM_UPLOAD_GRACE_MINUTES",
+        gt=0,
+        description="minutes after that, until an upload is looked at for the last time",
+    )
+    download_minutes: float = Field(
+        5, alias="MAILROOM_DOWNLOAD_MINUTES", gt=0, le=1440, description="minutes that a download link works"
+    )
+    cloudfront_domain: str | None = Field(
+        None, alias="CLOUDFRONT_DOMAIN", description="the distribution that downloads go through; unset: S3 itself"
+    )
+    cloudfront_key_pair_id: str | None = Field(
+        None, alias="MAILROOM_CLOUDFRONT_KEY_PAIR_ID", description="the id of the public key that CloudFront knows"
+    )
+    cloudfront_private_key: SecretStr | None = Field(
+        None, alias="MAILROOM_CLOUDFRONT_PRIVATE_KEY", description="that key's private half, RSA, in PEM"
+    )
+
+    @field_validator("categories", mode="before")
+    @classmethod
+    def _are_rules(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            changes = json.loads(value)
+        except ValueError:
+            raise ValueError("not JSON") from None
+        if not isinstance(changes, dict) or not all(isinstance(each, dict) for each in changes.values()):
+            raise ValueError("must be an object of objects, by category")
+        return with_changes(changes)
+
+    @model_validator(mode="after")
+    def _cloudfront_is_whole(self) -> Self:
+        given = (self.cloudfront_key_pair_id, self.cloudfront_private_key)
+        if self.cloudfront_domain is not None and None in given:
+            raise ValueError(
+                "CLOUDFRONT_DOMAIN needs MAILROOM_CLOUDFRONT_KEY_PAIR_ID and MAILROOM_CLOUDFRONT_PRIVATE_KEY"
+            )
+        return self
+
+    @property
+    def policy(self) -> Policy:
+        """How long."""
+        return Policy(upload_grace=timedelta(minutes=self.upload_grace_minutes))
