@@ -220,7 +220,7 @@ class S3Objects:
                         return sniff(b""), None  # an empty object has no first byte
                     raise
                 async with answer["Body"] as body:
-                    while chunk := await body.read(1 << 20 if whole else HEAD_BYTES):
+                    async for chunk in body.content.iter_chunked(1 << 20 if whole else HEAD_BYTES):
                         digest.update(chunk)
                         if len(first) < HEAD_BYTES:
                             first += chunk[: HEAD_BYTES - len(first)]

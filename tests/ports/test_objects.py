@@ -1,0 +1,244 @@
+"""What the files service's bucket and its signer promise, on the emulator's S3, as browsers and the service use it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from deploy.local.stack import Stack
+from deploy.processes import REGION, aws_environment
+from services.files.adapters.s3_objects import S3Objects
+from services.files.adapters.s3_signer import S3Signer
+from services.files.ports import Part, Put, SignedPost
+from services.kit.aws import AwsAccount, s3_client
+from services.kit.errors import PermanentError, SettingsError, Unavailable
+from tests.unit.files_service.requests import FILE
+
+KEY = f"document/2026/11/{FILE}/Zm9vYmFyMQ"
+PDF = b"%PDF-1.7\n" + b"x" * 500
+MIB = 1 << 20
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def soon(minutes: float = 5) -> datetime:
+    return now() + timedelta(minutes=minutes)
+
+
+@dataclass
+class Place:
+    """A bucket of its own, and a browser."""
+
+    objects: S3Objects
+    signer: S3Signer
+    s3: Any
+    bucket: str
+    browser: httpx.AsyncClient
+
+    async def put(self, data: bytes = PDF, key: str = KEY, **more: Any) -> str:
+        answer = await self.s3.put_object(
+            Bucket=self.bucket, Key=key, Body=data, ContentType="application/pdf", Metadata={"file-id": FILE}, **more
+        )
+        return str(answer["VersionId"])
+
+    async def post(self, form: SignedPost, data: bytes, **changed: str) -> httpx.Response:
+        fields = {**form.fields, **changed}
+        return await self.browser.post(form.url, data=fields, files={"file": ("a.pdf", data, "text/plain")})
+
+
+@pytest.fixture
+async def place(test_stack: Stack) -> AsyncIterator[Place]:
+    test_stack.start(["aws"])
+    url = test_stack.site.url("aws")
+    keys = aws_environment(url)
+    account = AwsAccount(REGION, keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], endpoint_url=url)
+    name = f"files-{uuid4().hex[:12]}"
+    async with s3_client(account) as s3, httpx.AsyncClient(trust_env=False, timeout=30) as browser:
+        await s3.create_bucket(Bucket=name)
+        await s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        yield Place(S3Objects(s3, name), S3Signer(s3, name, now, lambda: None), s3, name, browser)
+
+
+def put(**changes: Any) -> Put:
+    fields: dict[str, Any] = {"key": KEY, "content_type": "application/pdf", "metadata": {"file-id": FILE}}
+    return Put(**(fields | changes))
+
+
+async def test_versions_and_markers_come_in_one_order_newest_first(place: Place) -> None:
+    first = await place.put()
+    await place.objects.mark(KEY)
+    second = await place.put()
+    await place.objects.mark(KEY)
+    await place.put(key=f"{KEY}x")
+    found = await place.objects.versions(KEY)
+    assert [each.is_marker for each in found] == [True, False, True, False]
+    assert [each.version_id for each in found if not each.is_marker] == [second, first]
+    assert await place.objects.versions("document/none") == ()
+
+
+async def test_many_versions_are_listed_to_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [await place.put(b"%PDF-" + str(n).encode()) for n in range(7)]
+    ask = place.s3.list_object_versions
+
+    async def two_at_a_time(**options: Any) -> Any:
+        return await ask(**options, MaxKeys=2)
+
+    monkeypatch.setattr(place.s3, "list_object_versions", two_at_a_time)
+    assert [each.version_id for each in await place.objects.versions(KEY)] == made[::-1]
+
+
+async def test_a_version_is_inspected_whatever_lies_on_top(place: Place) -> None:
+    version = await place.put()
+    await place.put(b"other")
+    await place.objects.mark(KEY)
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum=True)
+    assert found is not None
+    assert (found.version_id, found.size, found.content_type, found.file_id) == (
+        version, len(PDF), "application/pdf", FILE,
+    )  # fmt: skip
+    assert found.checksum == base64.b64encode(hashlib.sha256(PDF).digest()).decode()
+    assert found.sniffed is not None
+    assert "application/pdf" in found.sniffed.types
+    assert found.etag == hashlib.md5(PDF, usedforsecurity=False).hexdigest()
+    assert await place.objects.inspect(KEY, str(uuid4()), sniff=True, checksum=False) is None
+
+
+async def test_an_empty_object_is_inspected_too(place: Place) -> None:
+    version = await place.put(b"")
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum=False)
+    assert found is not None
+    assert (found.size, found.sniffed and found.sniffed.types) == (0, frozenset())
+
+
+async def test_the_scan_and_public_tags_are_read_and_kept_apart(place: Place) -> None:
+    version = await place.put()
+    scan = {"Key": "GuardDutyMalwareScanStatus", "Value": "THREATS_FOUND"}
+    await place.s3.put_object_tagging(Bucket=place.bucket, Key=KEY, VersionId=version, Tagging={"TagSet": [scan]})
+    await place.objects.tag_public(KEY, version, True)
+    found = await place.objects.inspect(KEY, version, sniff=False, checksum=False)
+    assert found is not None
+    assert (found.scan, found.is_public) == ("infected", True)
+    await place.objects.tag_public(KEY, version, False)
+    found = await place.objects.inspect(KEY, version, sniff=False, checksum=False)
+    assert found is not None
+    assert (found.scan, found.is_public) == ("infected", False)
+    await place.objects.tag_public(KEY, str(uuid4()), True)  # gone: fine
+
+
+async def test_deleting_is_for_good_and_may_be_repeated(place: Place) -> None:
+    version = await place.put()
+    await place.objects.mark(KEY)
+    marker = (await place.objects.versions(KEY))[0]
+    for _ in range(2):
+        await place.objects.delete(KEY, [marker.version_id, version, str(uuid4())])
+    assert await place.objects.versions(KEY) == ()
+
+
+async def test_a_form_lets_one_object_be_stored_and_no_other(place: Place) -> None:
+    form = await place.signer.post(put(), least=1, most=1000, expires_at=soon())
+    good = await place.post(form, PDF)
+    assert good.status_code == 204
+    (stored,) = await place.objects.versions(KEY)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=False, checksum=False)
+    assert found is not None
+    assert (found.content_type, found.file_id) == ("application/pdf", FILE)
+    refused = [
+        await place.post(form, b"x" * 1001),
+        await place.post(form, b""),
+        await place.post(form, PDF, key=f"{KEY}y"),
+        await place.post(form, PDF, **{"Content-Type": "text/html"}),
+        await place.post(form, PDF, **{"x-amz-meta-file-id": "another"}),
+        await place.post(form, PDF, acl="public-read"),
+    ]
+    assert all(each.status_code in (400, 403) for each in refused)
+    assert len(await place.objects.versions(KEY)) == 1
+
+
+async def test_a_form_dies_when_it_says(place: Place) -> None:
+    form = await place.signer.post(put(), least=1, most=1000, expires_at=now() - timedelta(hours=1))
+    assert form.expires_at <= soon(1)
+    await asyncio.sleep(1.5)
+    assert (await place.post(form, PDF)).status_code == 403
+
+
+async def test_addresses_die_with_the_credentials_that_signed_them(place: Place) -> None:
+    end = soon(1)
+    signer = S3Signer(place.s3, place.bucket, now, lambda: end)
+    assert (await signer.post(put(), least=1, most=10, expires_at=soon(60))).expires_at <= end
+    part = await signer.part(KEY, "u", 1, 5, expires_at=soon(60))
+    assert part.expires_at <= end
+
+
+async def test_an_upload_in_parts(place: Place) -> None:
+    upload = await place.objects.begin_multipart(put())
+    data = [os.urandom(5 * MIB), b"the end"]
+    assert await place.objects.parts(KEY, upload) == []
+    for number, each in enumerate(data, 1):
+        address = await place.signer.part(KEY, upload, number, len(each), expires_at=soon())
+        longer = await place.browser.put(address.url, content=each + b"x", headers=dict(address.headers))
+        assert longer.status_code == 403
+        answer = await place.browser.put(address.url, content=each, headers=dict(address.headers))
+        assert answer.status_code == 200
+    parts = await place.objects.parts(KEY, upload)
+    assert parts is not None
+    assert [(each.number, each.size) for each in parts] == [(1, 5 * MIB), (2, 7)]
+    with pytest.raises(PermanentError, match="parts"):
+        await place.objects.complete_multipart(KEY, upload, [Part(1, '"0"', 1)])
+    assert await place.objects.complete_multipart(KEY, upload, parts)
+    (stored,) = await place.objects.versions(KEY)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum=True)
+    assert found is not None
+    assert (found.size, found.file_id) == (5 * MIB + 7, FILE)
+    assert found.checksum == base64.b64encode(hashlib.sha256(b"".join(data)).digest()).decode()
+    assert await place.objects.parts(KEY, upload) is None
+
+
+async def test_an_upload_in_parts_that_is_given_up(place: Place) -> None:
+    upload = await place.objects.begin_multipart(put())
+    for _ in range(2):
+        await place.objects.abort_multipart(KEY, upload)
+    assert await place.objects.parts(KEY, upload) is None
+    assert not await place.objects.complete_multipart(KEY, upload, [Part(1, '"0"', 1)])
+
+
+async def test_a_download_names_exactly_one_version(place: Place) -> None:
+    version = await place.put()
+    other = await place.put(b"swapped")
+    link = await place.signer.download(
+        KEY, version, content_type="application/pdf", disposition='attachment; filename="a.pdf"', expires_at=soon()
+    )
+    answer = await place.browser.get(link.url)
+    assert (answer.status_code, answer.content) == (200, PDF)
+    assert "response-content-disposition=attachment" in link.url
+    swapped = await place.browser.get(link.url.replace(version, other))
+    assert swapped.status_code == 403
+
+
+async def test_a_bucket_without_versions_is_refused_with_the_command_that_mends_it(place: Place) -> None:
+    await place.objects.check()
+    plain = f"plain-{uuid4().hex[:12]}"
+    await place.s3.create_bucket(Bucket=plain)
+    with pytest.raises(SettingsError, match=f"put-bucket-versioning --bucket {plain}"):
+        await S3Objects(place.s3, plain).check()
+
+
+async def test_a_store_that_is_away_is_unavailable() -> None:
+    account = AwsAccount(REGION, "test", "test", endpoint_url="http://127.0.0.1:1")
+    async with s3_client(account) as s3:
+        objects = S3Objects(s3, "any")
+        with pytest.raises(Unavailable):
+            await objects.versions(KEY)
+        with pytest.raises(Unavailable):
+            await objects.check()
