@@ -50,6 +50,7 @@ FIRST_PARTS: Final = 10
 """How many of them the first answer brings."""
 
 NO_SUCH_FILE: Final = "There is no such file."
+_MAY_UPLOAD: Final = Depends(require("files:create"))
 _ENDED: dict[int | str, dict[str, Any]] = {
     409: {"model": Refusal, "description": "It contradicts what stands already, or what lies in S3"},
     410: {"model": Refusal, "description": "The upload has expired, or the file was deleted"},
@@ -168,7 +169,6 @@ def uploads_router(
     """The routes above."""
     routes = router("/api/files", tag="uploads")
     door = _Door(files, signer, tokens, idempotency, rules, terms, bucket, region, clock, ids)
-    may_upload = Depends(require("files:create"))
 
     @routes.post(
         "/upload-url",
@@ -181,7 +181,7 @@ def uploads_router(
         body: UploadRequest,
         request: Request,
         response: Response,
-        caller: Annotated[Principal, may_upload],
+        caller: Annotated[Principal, _MAY_UPLOAD],
         idempotency_key: IdempotencyKey = None,
     ) -> Answer[Upload]:
         """Name, type and size are checked against the category's rules before a byte moves. The answer lets exactly
@@ -193,19 +193,19 @@ def uploads_router(
         return Answer(data=upload)
 
     @routes.post("/parts", responses=_ENDED, summary="Addresses for parts")
-    async def parts(body: PartsRequest, caller: Annotated[Principal, may_upload]) -> Answer[PartsSigned]:
+    async def parts(body: PartsRequest, caller: Annotated[Principal, _MAY_UPLOAD]) -> Answer[PartsSigned]:
         """Signed just in time, and for exactly each part's bytes. Ask again for those whose address has expired."""
         ticket, file = await door.ticket(body.upload_token, caller)
         return Answer(data=await door.sign(ticket, file, body.part_numbers))
 
     @routes.post("/parts/list", responses=_ENDED, summary="Parts that are there")
-    async def parts_here(body: TokenRequest, caller: Annotated[Principal, may_upload]) -> Answer[PartsHere]:
+    async def parts_here(body: TokenRequest, caller: Annotated[Principal, _MAY_UPLOAD]) -> Answer[PartsHere]:
         """What S3 has of an upload: to go on after a reload with what is missing."""
         ticket, file = await door.ticket(body.upload_token, caller)
         return Answer(data=await door.here(ticket, file))
 
     @routes.post("/abort", responses=_ENDED, summary="Give an upload up")
-    async def abort(body: TokenRequest, caller: Annotated[Principal, may_upload]) -> Answer[Aborted]:
+    async def abort(body: TokenRequest, caller: Annotated[Principal, _MAY_UPLOAD]) -> Answer[Aborted]:
         """All that came is deleted. Doing it twice is fine; a file that is complete stays."""
         ticket, _ = await door.ticket(body.upload_token, caller)
         return Answer(data=await door.abort(ticket, caller))
@@ -213,7 +213,7 @@ def uploads_router(
     @routes.post(
         "/upload-complete", responses=_ENDED, response_model_exclude_none=True, summary="Say that the bytes are there"
     )
-    async def upload_complete(body: CompleteRequest, caller: Annotated[Principal, may_upload]) -> Answer[FileView]:
+    async def upload_complete(body: CompleteRequest, caller: Annotated[Principal, _MAY_UPLOAD]) -> Answer[FileView]:
         """S3 is asked what came: its size, type, checksum and owner must be what was agreed, and its first bytes what
         its type says. What is wrong is deleted, and the file has failed. Saying it twice is fine; saying nothing, too:
         S3's own notification leads to the same decision.

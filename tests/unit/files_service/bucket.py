@@ -33,6 +33,11 @@ class Key:
         self.stack.insert(0, ObjectVersion(marker, is_marker=True))
         return marker
 
+    def tag(self, version: str, public: bool) -> None:
+        """Tag a version as public or not; one that is not there is fine."""
+        if version in self.what:
+            self.what[version] = replace(self.what[version], is_public=public)
+
     def delete(self, versions: Sequence[str]) -> None:
         """These are gone for good."""
         self.stack = [each for each in self.stack if each.version_id not in versions]
@@ -49,9 +54,7 @@ class Key:
         if decision.mark:
             self.mark()
         if decision.public is not None:
-            version, public = decision.public
-            if version in self.what:
-                self.what[version] = replace(self.what[version], is_public=public)
+            self.tag(*decision.public)
 
     def after(self, decision: Decision) -> None:
         """The changes that come after it."""

@@ -1,0 +1,134 @@
+"""The files service's ports in memory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.files.adapters.sniffing import HEAD_BYTES, sniff
+from services.files.domain.seen import Inspected, ObjectVersion
+from services.files.ports import Part, Put, SignedPost, SignedUrl
+from services.kit.errors import Unavailable
+from tests.unit.files_service.bucket import Key
+
+
+@dataclass
+class Dead(Exception):
+    """The process was killed here."""
+
+    where: str
+
+
+@dataclass
+class Kills:
+    """`Checkpoints` that kill once at a place."""
+
+    at: str | None = None
+
+    def reach(self, name: str) -> None:
+        if name == self.at:
+            self.at = None
+            raise Dead(name)
+
+
+@dataclass
+class MemoryObjects:
+    """`Objects`: any number of keys, and uploads in parts."""
+
+    keys: dict[str, Key] = field(default_factory=dict)
+    uploads: dict[str, tuple[Put, dict[int, tuple[str, bytes]]]] = field(default_factory=dict)
+    away: bool = False
+
+    def key(self, key: str) -> Key:
+        return self.keys.setdefault(key, Key())
+
+    def store(self, put: Put, data: bytes) -> str:
+        """As a browser stores it."""
+        found = Inspected(
+            version_id="",
+            etag=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            size=len(data),
+            content_type=put.content_type,
+            file_id=put.metadata.get("file-id"),
+            checksum=base64.b64encode(hashlib.sha256(data).digest()).decode(),
+            sniffed=sniff(data[:HEAD_BYTES]),
+        )
+        return self.key(put.key).put(found)
+
+    async def versions(self, key: str) -> tuple[ObjectVersion, ...]:
+        self._there()
+        return tuple(self.key(key).stack)
+
+    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
+        self._there()
+        there = any(each.version_id == version_id for each in self.key(key).stack)
+        return self.key(key).what[version_id] if there else None
+
+    async def delete(self, key: str, version_ids: Sequence[str]) -> None:
+        self._there()
+        self.key(key).delete(version_ids)
+
+    async def mark(self, key: str) -> None:
+        self._there()
+        self.key(key).mark()
+
+    async def tag_public(self, key: str, version_id: str, is_public: bool) -> None:
+        self._there()
+        self.key(key).tag(version_id, is_public)
+
+    async def begin_multipart(self, put: Put) -> str:
+        self._there()
+        upload = f"upload-{len(self.uploads)}"
+        self.uploads[upload] = (put, {})
+        return upload
+
+    async def parts(self, key: str, upload_id: str) -> list[Part] | None:
+        self._there()
+        if upload_id not in self.uploads:
+            return None
+        return [Part(n, etag, len(data)) for n, (etag, data) in sorted(self.uploads[upload_id][1].items())]
+
+    async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> bool:
+        self._there()
+        found = self.uploads.pop(upload_id, None)
+        if found is None:
+            return False
+        put, stored = found
+        self.store(put, b"".join(stored[each.number][1] for each in parts))
+        return True
+
+    async def abort_multipart(self, key: str, upload_id: str) -> None:
+        self._there()
+        self.uploads.pop(upload_id, None)
+
+    def put_part(self, upload_id: str, number: int, data: bytes) -> str:
+        """As a browser stores it; its ETag."""
+        etag = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+        self.uploads[upload_id][1][number] = (etag, data)
+        return etag
+
+    def _there(self) -> None:
+        if self.away:
+            raise Unavailable("S3", "is away")
+
+
+@dataclass
+class PlainSigner:
+    """`Signer` whose addresses say what they are for."""
+
+    puts: list[Put] = field(default_factory=list)
+
+    async def post(self, put: Put, *, least: int, most: int, expires_at: datetime) -> SignedPost:
+        self.puts.append(put)
+        return SignedPost("https://s3.example/b", {"key": put.key, "range": f"{least}-{most}"}, expires_at)
+
+    async def part(self, key: str, upload_id: str, number: int, size: int, *, expires_at: datetime) -> SignedUrl:
+        return SignedUrl(f"https://s3.example/b/{key}?upload={upload_id}&part={number}&size={size}", expires_at)
+
+    async def download(
+        self, key: str, version_id: str, *, content_type: str, disposition: str, expires_at: datetime
+    ) -> SignedUrl:
+        return SignedUrl(f"https://s3.example/b/{key}?versionId={version_id}&d={disposition}", expires_at)

@@ -1,0 +1,256 @@
+"""Links, changes and deletion over HTTP; the settler, the sweeper and commands on the same files; and crashes."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from contracts.files.events import FileDownloadIssued
+from services.files.domain.categories import DEFAULTS
+from services.files.domain.commands import Look
+from services.files.entrypoints.commands import CommandIntake
+from services.files.entrypoints.settler import Settler
+from services.files.entrypoints.sweeper import Sweeper
+from services.kit.health import Progress
+from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
+from tests.unit.files_service.door import PDF, Door, as_
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0" * 100
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+def command(kind: str, file_id: str, *, actor: str | None = None, subject: str | None = None, **data: Any) -> Record:
+    subject = subject or file_id
+    envelope = {
+        "specversion": "1.0", "id": str(uuid4()), "source": "crm", "type": f"file.{kind}", "subject": subject,
+        "data": {"fileId": file_id, **data},
+    }  # fmt: skip
+    if actor is not None:
+        envelope["actor"] = actor
+    return Record("files.commands", 0, 0, 0, subject.encode(), json.dumps(envelope).encode(), ())
+
+
+def fact(kind: str, file_id: str, **data: Any) -> Record:
+    envelope = {
+        "specversion": "1.0", "id": str(uuid4()), "source": "/mailroom/files", "type": f"file.{kind}",
+        "subject": file_id, "time": "2026-11-29T10:00:00Z", "correlationid": file_id, "revision": 1,
+        "data": {"bucket": "b", "key": "k", "eventName": "x", **data},
+    }  # fmt: skip
+    return Record("files.events", 0, 0, 0, file_id.encode(), json.dumps(envelope).encode(), ())
+
+
+async def settle(door: Door, *records: Record) -> list[Outcome]:
+    return list(await Settler(door.files)(records))
+
+
+async def test_a_link_goes_to_the_verified_version_and_is_told_before_it_is_given(door: Door) -> None:
+    file_id = await door.uploaded(fileName='x "ä".pdf')
+    answer = await door.client.get(f"/api/files/{file_id}/download")
+    assert answer.status_code == 200
+    url = answer.json()["data"]["url"]
+    assert "versionId=v0" in url
+    assert "inline" in url
+    assert "filename*=UTF-8''x%20%22%C3%A4%22.pdf" in url
+    (told,) = door.told()
+    assert isinstance(told, FileDownloadIssued)
+    assert told.user_id == "ann"
+    door.publisher.away = True
+    assert (await door.client.get(f"/api/files/{file_id}/download")).status_code == 503
+
+
+async def test_what_may_not_go_out_says_why() -> None:
+    door = Door(changes={"document": {"scan": True}})
+    asked = (await door.ask()).json()["data"]
+    assert (await door.client.get(f"/api/files/{asked['fileId']}/download")).status_code == 409
+    file_id = await door.uploaded()
+    path = f"/api/files/{file_id}/download"
+    waiting = await door.client.get(path)
+    assert (waiting.status_code, "malware" in waiting.json()["error"]) == (409, True)
+    assert await settle(door, fact("scanned", file_id, versionId="v0", result="clean")) == [DONE]
+    assert (await door.client.get(path)).status_code == 200
+    assert (await door.client.get(path, headers=as_("bob"))).status_code == 404
+    assert (await door.client.get(path, headers=as_("root", role="admin"))).status_code == 200
+    assert (await door.client.get(path, headers=as_("ann", "files:create"))).status_code == 403
+    await door.client.delete(f"/api/files/{file_id}")
+    assert (await door.client.get(path)).status_code == 410
+    assert (await door.client.get(f"/api/files/{uuid4()}/download")).status_code == 404
+    assert (await door.client.get("/api/files/none/download")).status_code == 400
+
+
+async def test_a_public_file_is_for_everybody_and_no_other_one_is(door: Door) -> None:
+    file_id = await door.uploaded(PNG, category="avatar", contentType="image/png", fileName="me.png", isPublic=True)
+    nobody = {"authorization": ""}
+    answer = await door.client.get(f"/api/files/{file_id}/public", headers=nobody)
+    assert (answer.status_code, "versionId=v0" in answer.headers["location"]) == (302, True)
+    assert door.objects.key((await door.file(file_id)).request.key).what["v0"].is_public
+    hidden = await door.client.patch(f"/api/files/{file_id}", json={"isPublic": False})
+    assert hidden.json()["data"]["isPublic"] is False
+    assert (await door.client.get(f"/api/files/{file_id}/public", headers=nobody)).status_code == 404
+
+
+async def test_changes(door: Door) -> None:
+    file_id = await door.uploaded()
+    path = f"/api/files/{file_id}"
+    changed = await door.client.patch(path, json={"name": "Büro/1.pdf", "tags": ["x"]})
+    data = changed.json()["data"]
+    assert (data["originalName"], data["fileName"], data["metadata"]["tags"]) == ("Büro/1.pdf", "Büro_1.pdf", ["x"])
+    for bad in ({}, {"isPublic": True}, {"name": "a.exe"}, {"name": "a.png"}, {"tags": ["a", "a"]}, {"no": 1}):
+        assert (await door.client.patch(path, json=bad)).status_code == 400, bad
+    assert (await door.client.patch(path, json={"tags": []}, headers=as_("bob"))).status_code == 404
+
+
+async def test_deleted_and_restored(door: Door) -> None:
+    file_id = await door.uploaded()
+    path = f"/api/files/{file_id}"
+    for _ in range(2):
+        gone = (await door.client.delete(path)).json()["data"]
+        assert (gone["status"], gone["recoverable"]) == ("deleted", True)
+    assert (await door.client.patch(path, json={"tags": ["a"]})).status_code == 409
+    for _ in range(2):
+        back = await door.client.post(f"{path}/restore")
+        assert (back.status_code, back.json()["data"]["status"]) == (200, "completed")
+    await door.client.delete(path)
+    key = door.objects.key((await door.file(file_id)).request.key)
+    key.delete(["v0"])
+    assert (await door.client.post(f"{path}/restore")).status_code == 410
+
+
+async def test_a_batch_is_answered_item_by_item(door: Door) -> None:
+    mine = [await door.uploaded() for _ in range(3)]
+    stranger = str(uuid4())
+    body = {"action": "tag", "fileIds": [*mine, stranger], "tags": ["2026"]}
+    answer = (await door.client.post("/api/files/batch", json=body)).json()["data"]
+    assert [each["success"] for each in answer["results"]] == [True, True, True, False]
+    assert (answer["succeeded"], answer["failed"]) == (3, 1)
+    gone = await door.client.post("/api/files/batch", json={"action": "delete", "fileIds": mine})
+    assert gone.json()["data"]["succeeded"] == 3
+    headers = as_("ann", "files:create")
+    assert (
+        await door.client.post("/api/files/batch", json={"action": "delete", "fileIds": mine}, headers=headers)
+    ).status_code == 403
+    for bad in ({"action": "delete", "fileIds": []}, {"action": "tag", "fileIds": mine}, {"action": "x"}):
+        assert (await door.client.post("/api/files/batch", json=bad)).status_code == 400
+    many = {"action": "delete", "fileIds": [str(uuid4()) for _ in range(1001)]}
+    assert (await door.client.post("/api/files/batch", json=many)).status_code == 400
+
+
+async def test_notifications_alone_complete_and_delete(door: Door) -> None:
+    asked = (await door.ask()).json()["data"]
+    file_id = asked["fileId"]
+    assert await settle(door, fact("objectCreated", file_id)) == [DONE]
+    door.objects.store(door.signer.puts[-1], PDF)
+    assert await settle(door, fact("objectCreated", file_id), fact("objectCreated", file_id)) == [DONE, DONE]
+    key = door.objects.key(asked["fileKey"])
+    key.mark()
+    await settle(door, fact("objectExpired", file_id))
+    file = await door.file(file_id)
+    assert (file.phase, file.removal, file.recoverable) == ("deleted", "lifecycle", True)
+    assert await door.events(file_id) == ["uploadRequested", "uploaded", "deleted"]
+    assert (await door.complete(file_id)).status_code == 410
+
+
+async def test_the_settler_lets_no_record_stop_another(door: Door) -> None:
+    file_id = await door.uploaded()
+    bad = Record("files.events", 0, 0, 0, b"x", b"{", ())
+    door.objects.key((await door.file(file_id)).request.key).mark()
+    outcomes = await settle(door, bad, fact("deleteMarkerCreated", file_id), fact("objectTagged", str(uuid4())))
+    assert isinstance(outcomes[0], Park)
+    assert outcomes[1:] == [DONE, DONE]
+    door.objects.away = True
+    (away,) = await settle(door, fact("objectCreated", file_id))
+    assert isinstance(away, Retry)
+
+
+async def test_a_scan_of_another_version_says_nothing(door: Door) -> None:
+    file_id = await door.uploaded()
+    await settle(door, fact("scanned", file_id, versionId="other", result="infected"))
+    assert (await door.file(file_id)).scan is None
+    await settle(door, fact("scanned", file_id, versionId="v0", result="infected"))
+    file = await door.file(file_id)
+    assert (file.scan, file.phase, file.recoverable) == ("infected", "deleted", False)
+    assert door.objects.key(file.request.key).stack == []
+
+
+async def test_commands_on_kafka(door: Door) -> None:
+    file_id = await door.uploaded()
+    intake = CommandIntake(door.files, DEFAULTS)
+    assert await intake([command("update", file_id, name="b.pdf")]) == [DONE]
+    assert (await door.file(file_id)).original_name == "b.pdf"
+    assert await intake([command("delete", file_id, actor="user:ann")]) == [DONE]
+    assert (await door.file(file_id)).removal == "user"
+    assert await intake([command("restore", file_id, actor="service:crm")]) == [DONE]
+    refused = await intake(
+        [
+            command("delete", file_id, actor="user:bob"),
+            command("delete", str(uuid4())),
+            command("delete", file_id, subject=str(uuid4())),
+            command("update", file_id, isPublic=True),
+            command("update", file_id, name="b.exe"),
+            command("update", file_id),
+            Record("files.commands", 0, 0, 0, None, None, ()),
+        ]
+    )
+    assert all(isinstance(each, Park) for each in refused)
+    assert (await door.file(file_id)).phase == "completed"
+    door.objects.away = True
+    assert isinstance((await intake([command("delete", file_id)]))[0], Retry)
+
+
+async def test_the_sweeper_ends_what_never_came_and_closes_the_rest(door: Door) -> None:
+    never = (await door.ask()).json()["data"]["fileId"]
+    done = await door.uploaded()
+    parts = (await door.ask(size=120 << 20)).json()["data"]["fileId"]
+    sweeper = Sweeper(door.files, "me", door.clock, Progress(door.clock))
+    assert not await sweeper.sweep()
+    assert (await door.file(never)).phase == "uploading"
+    door.clock.move(timedelta(hours=2).total_seconds())
+    await sweeper.sweep()
+    assert await door.events(never) == ["uploadRequested", "uploadFailed", "uploadClosed"]
+    assert await door.events(done) == ["uploadRequested", "uploaded", "uploadClosed"]
+    door.clock.move(timedelta(hours=24).total_seconds())
+    await sweeper.sweep()
+    assert (await door.file(parts)).failure == "expired"
+    assert door.objects.uploads == {}
+    assert (await door.store.due_counts(["uploads"], door.clock.now()))["uploads"] == 0
+
+
+@pytest.mark.parametrize("where", ["files.append", "files.appended"])
+@pytest.mark.parametrize("what", ["good", "bad", "delete", "restore"])
+async def test_killed_between_two_steps_the_next_look_makes_it_true(where: str, what: str) -> None:
+    door = Door()
+    if what in ("good", "bad"):
+        asked = (await door.ask()).json()["data"]
+        file_id = asked["fileId"]
+        door.objects.store(door.signer.puts[-1], PDF if what == "good" else b"nothing of the kind")
+        path, method, body = "/api/files/upload-complete", "POST", {"fileId": file_id, "actualSize": len(PDF)}
+    else:
+        file_id = await door.uploaded()
+        if what == "restore":
+            await door.client.delete(f"/api/files/{file_id}")
+        path, method, body = f"/api/files/{file_id}", "DELETE", None
+        if what == "restore":
+            path, method = f"{path}/restore", "POST"
+    door.kills.at = where
+    killed = await door.client.request(method, path, json=body)
+    assert (killed.status_code, door.kills.at) == (500, None)
+    await settle(door, fact("objectCreated", file_id))
+    await settle(door, fact("objectCreated", file_id))
+    file = await door.file(file_id)
+    stack = door.objects.key(file.request.key).stack
+    expected = {
+        "good": ("completed", [False]),
+        "bad": ("failed", []),
+        "delete": ("deleted", [True, False]),
+        "restore": ("completed", [False]),
+    }[what]
+    assert (file.phase, [each.is_marker for each in stack]) == expected
+    before = (await door.store.load(file_id)).version
+    assert (await door.files.look(file_id, lambda seen: Look(seen, "sweeper"))).stream.version == before

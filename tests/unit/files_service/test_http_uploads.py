@@ -1,0 +1,223 @@
+"""Asking for an upload, and saying that it is done: what is answered, what is refused, and what stands after it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.unit.files_service.door import PDF, Door, as_
+
+MIB = 1 << 20
+BIG = 120 * MIB
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+async def test_a_form_upload_from_asking_to_the_file(door: Door) -> None:
+    asked = await door.ask(fileName='見積書 "最終".pdf', metadata={"tags": ["a"], "projectId": "p-1"})
+    assert asked.status_code == 201
+    data = asked.json()["data"]
+    assert set(data) == {"fileId", "fileKey", "expiresAt", "method", "uploadUrl", "fields"}
+    assert data["fileKey"].startswith("document/")
+    assert data["fields"]["range"] == f"1-{10 * MIB}"
+    assert (await door.complete(data["fileId"])).status_code == 409  # nothing there yet
+    door.objects.store(door.signer.puts[-1], PDF)
+    done = await door.complete(data["fileId"])
+    assert done.status_code == 200
+    file = done.json()["data"]
+    assert (file["status"], file["size"], file["originalName"]) == ("completed", len(PDF), '見積書 "最終".pdf')
+    assert file["metadata"]["tags"] == ["a"]
+    again = await door.complete(data["fileId"])
+    assert again.json()["data"] == file
+    assert await door.events(data["fileId"]) == ["uploadRequested", "uploaded"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"contentType": "application/x-msdownload", "fileName": "a.exe"}, {"contentType"}),
+        ({"fileName": "invoice.php.pdf"}, {"fileName"}),
+        ({"fileName": "invoice.pdf.exe"}, {"fileName"}),
+        ({"fileName": "a\x00.pdf"}, {"body"}),
+        ({"fileName": "a\n.pdf"}, {"fileName"}),
+        ({"fileName": "x" * 10_000}, {"fileName"}),
+        ({"fileName": ""}, {"fileName"}),
+        ({"category": "nothing"}, {"category"}),
+        ({"category": "avatar", "contentType": "image/png", "fileName": "a.png", "maxSizeBytes": 10**9},
+         {"maxSizeBytes", "method", "size"}),
+        ({"maxSizeBytes": 0}, {"maxSizeBytes"}),
+        ({"isPublic": True}, {"isPublic"}),
+        ({"size": 20, "maxSizeBytes": 10}, {"size"}),
+        ({"method": "multipart"}, {"size"}),
+        ({"method": "post", "maxSizeBytes": BIG}, {"method"}),
+        ({"metadata": {"checksum": "abc"}}, {"metadata.checksum"}),
+        ({"metadata": {"tags": ["a", "a"]}}, {"metadata.tags"}),
+        ({"metadata": {"a b": "c"}}, {"metadata"}),
+        ({"contentType": "nonsense"}, {"contentType"}),
+        ({"surprise": 1}, {"surprise"}),
+    ],
+)  # fmt: skip
+async def test_what_the_rules_do_not_allow_is_refused_before_a_byte_moves(
+    door: Door, body: dict[str, Any], fields: set[str]
+) -> None:
+    answer = await door.ask(**body)
+    assert answer.status_code == 400, answer.text
+    named = {detail["field"] for detail in answer.json()["details"]}
+    assert named <= fields
+    assert named
+    assert door.signer.puts == []
+
+
+async def test_a_browsers_type_with_parameters_is_taken(door: Door) -> None:
+    answer = await door.ask(contentType="text/plain;charset=UTF-8", fileName="a.txt")
+    assert answer.status_code == 201
+    assert door.signer.puts[-1].content_type == "text/plain"
+
+
+async def test_the_same_key_gives_the_same_file_and_another_body_a_conflict(door: Door) -> None:
+    first = (await door.ask("k1")).json()["data"]
+    again = await door.ask("k1")
+    assert again.status_code == 201
+    assert (again.json()["data"]["fileId"], again.json()["data"]["fileKey"]) == (first["fileId"], first["fileKey"])
+    other = await door.ask("k1", fileName="b.pdf")
+    assert (other.status_code, other.json()["details"]) == (409, [{"fileId": first["fileId"]}])
+    door.objects.store(door.signer.puts[-1], PDF)
+    await door.complete(first["fileId"])
+    ended = await door.ask("k1")
+    assert (ended.status_code, ended.json()["data"]["file"]["status"]) == (200, "completed")
+    assert await door.events(first["fileId"]) == ["uploadRequested", "uploaded"]
+
+
+async def test_a_repetition_after_the_time_is_over_says_so(door: Door) -> None:
+    await door.ask("k1")
+    door.clock.move(16 * 60)
+    assert (await door.ask("k1")).status_code == 410
+
+
+@pytest.mark.parametrize(
+    ("data", "claimed", "reason"),
+    [
+        (b"", 0, "empty"),
+        (PDF, 7, "sizeMismatch"),
+        (b"MZ" + b"\0" * 100, 102, "typeMismatch"),
+        (b"x" * (10 * MIB + 1), 10 * MIB + 1, "tooLarge"),
+    ],
+)
+async def test_a_lie_fails_the_file_and_deletes_the_object(door: Door, data: bytes, claimed: int, reason: str) -> None:
+    asked = (await door.ask()).json()["data"]
+    door.objects.store(door.signer.puts[-1], data)
+    answer = await door.complete(asked["fileId"], claimed)
+    assert answer.status_code == 409
+    assert answer.json()["details"] == [{"fileId": asked["fileId"], "reason": reason}]
+    assert door.objects.key(asked["fileKey"]).stack == []
+    assert (await door.file(asked["fileId"])).failure == reason
+
+
+async def test_a_checksum_is_held_to(door: Door) -> None:
+    right = base64.b64encode(hashlib.sha256(PDF).digest()).decode()
+    wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+    await door.uploaded(metadata={"checksum": right})
+    asked = (await door.ask(metadata={"checksum": wrong})).json()["data"]
+    assert door.signer.puts[-1].checksum == wrong
+    door.objects.store(door.signer.puts[-1], PDF)
+    assert (await door.complete(asked["fileId"])).status_code == 409
+    assert (await door.file(asked["fileId"])).failure == "checksumMismatch"
+
+
+async def test_a_wrong_size_said_of_a_complete_file_changes_nothing(door: Door) -> None:
+    file_id = await door.uploaded()
+    answer = await door.complete(file_id, 3)
+    assert answer.status_code == 409
+    assert (await door.file(file_id)).phase == "completed"
+
+
+async def test_another_owners_file_does_not_exist(door: Door) -> None:
+    asked = (await door.ask()).json()["data"]
+    body = {"fileId": asked["fileId"], "actualSize": 1}
+    for headers, status in ((as_("bob"), 404), (as_("root", role="admin"), 409)):
+        answer = await door.client.post("/api/files/upload-complete", json=body, headers=headers)
+        assert answer.status_code == status
+
+
+async def test_an_upload_in_parts(door: Door) -> None:
+    asked = (await door.ask(size=BIG)).json()["data"]
+    assert (asked["method"], asked["partSize"], asked["partCount"], len(asked["parts"])) == (
+        "multipart", 8 * MIB, 15, 10,
+    )  # fmt: skip
+    token, upload = asked["uploadToken"], asked["uploadId"]
+    more = await door.client.post("/api/files/parts", json={"uploadToken": token, "partNumbers": [11, 15]})
+    assert [(each["partNumber"], each["size"]) for each in more.json()["data"]["parts"]] == [
+        (11, 8 * MIB), (15, BIG - 14 * 8 * MIB),
+    ]  # fmt: skip
+    for bad in ([0], [16], []):
+        refused = await door.client.post("/api/files/parts", json={"uploadToken": token, "partNumbers": bad})
+        assert refused.status_code == 400
+    whole = PDF + b"\0" * (BIG - len(PDF))
+    cut = [whole[at : at + 8 * MIB] for at in range(0, BIG, 8 * MIB)]
+    etags = [door.objects.put_part(upload, n, data) for n, data in enumerate(cut[:-1], 1)]
+    early = await door.complete(asked["fileId"], BIG, uploadToken=token)
+    assert (early.status_code, early.json()["details"]) == (409, [{"partNumber": 15, "message": "is missing"}])
+    door.objects.put_part(upload, 15, cut[-1] + b"x")
+    wrong = await door.complete(asked["fileId"], BIG, uploadToken=token)
+    assert (wrong.status_code, wrong.json()["details"][0]["partNumber"]) == (409, 15)
+    etags.append(door.objects.put_part(upload, 15, cut[-1]))
+    listed = await door.client.post("/api/files/parts/list", json={"uploadToken": token})
+    assert [each["etag"] for each in listed.json()["data"]["parts"]] == etags
+    named = [{"partNumber": n, "etag": etag} for n, etag in enumerate(etags, 1)]
+    other = [*named[:-1], {"partNumber": 15, "etag": '"other"'}]
+    assert (await door.complete(asked["fileId"], BIG, uploadToken=token, parts=other)).status_code == 409
+    assert (await door.complete(asked["fileId"], BIG)).status_code == 400  # without its token
+    done = await door.complete(asked["fileId"], BIG, uploadToken=token, parts=named)
+    assert (done.status_code, done.json()["data"]["size"]) == (200, BIG)
+    assert (await door.complete(asked["fileId"], BIG, uploadToken=token, parts=named)).status_code == 200
+    over = await door.client.post("/api/files/parts", json={"uploadToken": token, "partNumbers": [1]})
+    assert over.status_code == 409
+
+
+async def test_an_upload_in_parts_is_given_up(door: Door) -> None:
+    asked = (await door.ask(size=BIG)).json()["data"]
+    for _ in range(2):
+        answer = await door.client.post("/api/files/abort", json={"uploadToken": asked["uploadToken"]})
+        assert (answer.status_code, answer.json()["data"]["status"]) == (200, "failed")
+    assert door.objects.uploads == {}
+
+
+async def test_tokens_are_held_to_their_owner_time_and_signature(door: Door) -> None:
+    asked = (await door.ask(size=BIG)).json()["data"]
+    token = asked["uploadToken"]
+    body = {"uploadToken": token, "partNumbers": [1]}
+    assert (await door.client.post("/api/files/parts", json=body, headers=as_("bob"))).status_code == 404
+    forged = {"uploadToken": token[:-3] + "AAA", "partNumbers": [1]}
+    assert (await door.client.post("/api/files/parts", json=forged)).status_code == 400
+    door.clock.move(25 * 3600)
+    assert (await door.client.post("/api/files/parts", json=body)).status_code == 410
+
+
+async def test_scopes(door: Door) -> None:
+    assert (await door.ask(headers=as_("ann", "files:read"))).status_code == 403
+    assert (await door.ask(headers={"authorization": ""})).status_code == 401
+
+
+async def test_with_s3_away_nothing_is_decided(door: Door) -> None:
+    asked = (await door.ask()).json()["data"]
+    door.objects.away = True
+    answer = await door.complete(asked["fileId"])
+    assert answer.status_code == 503
+    door.objects.away = False
+    door.objects.store(door.signer.puts[-1], PDF)
+    assert (await door.complete(asked["fileId"])).status_code == 200
+
+
+async def test_the_upload_ends_when_it_says(door: Door) -> None:
+    asked = (await door.ask()).json()["data"]
+    request = (await door.file(asked["fileId"])).request
+    assert request.expires_at - door.clock.now() <= timedelta(minutes=15)
+    index = (await door.store.load(asked["fileId"])).index
+    assert index.due_at == request.expires_at + timedelta(minutes=60)
