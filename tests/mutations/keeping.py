@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutations.mutation import Mutation
 
-INGEST = "services/email/entrypoints/ingest.py"
-TRANSLATOR = "services/email/entrypoints/translator.py"
+INGEST = "services/kit/ingest.py"
+FACTS = "services/kit/facts.py"
 INTAKE = "services/email/entrypoints/intake.py"
 BATCH = "services/kit/kafka/batch.py"
 ASSIGNMENT = "services/kit/kafka/assignment.py"
@@ -27,8 +27,8 @@ KEEPING: tuple[Mutation, ...] = (
         "3a",
         "a notification is deleted from SQS though Kafka has not acknowledged it",
         INGEST,
-        "            if error is None:\n",
-        "            if error is None or not isinstance(error, PermanentError):\n",
+        "            if not errors:\n",
+        "            if not any(isinstance(error, PermanentError) for error in errors):\n",
         (_INGEST + "test_what_kafka_does_not_acknowledge_stays_on_the_queue",),
     ),
     Mutation(
@@ -42,7 +42,7 @@ KEEPING: tuple[Mutation, ...] = (
     Mutation(
         "3c",
         "a notification's offset is let go though its facts are not acknowledged",
-        TRANSLATOR,
+        FACTS,
         '        return Park(error.reason, kind="poison", detail=error.detail)\n    return Retry(error)\n',
         '        return Park(error.reason, kind="poison", detail=error.detail)\n    return DONE\n',
         (_TRANSLATOR + "test_facts_that_are_not_acknowledged_come_again",),
