@@ -167,9 +167,9 @@ KEEPING: tuple[Mutation, ...] = (
     ),
     Mutation(
         "8d",
-        "early notifications trip the breaker",
+        "early notifications, and those of what is not ours, trip the breaker",
         "services/kit/parking.py",
-        'UNCOUNTED: frozenset[ParkKind] = frozenset({"uncorrelated"})',
+        'UNCOUNTED: frozenset[ParkKind] = frozenset({"uncorrelated", "orphan"})',
         "UNCOUNTED: frozenset[ParkKind] = frozenset()",
         (_BATCH + "test_a_flood_of_parks_opens_it_too_but_early_records_do_not_count",),
     ),
