@@ -13,6 +13,7 @@ REGISTRY = "contracts/registry.py"
 
 _INGEST = "tests/integration/email/test_ingest.py::"
 _TRANSLATOR = "tests/unit/email_service/test_translator.py::"
+_FILES_TRANSLATOR = "tests/unit/files_service/test_translator.py::"
 _INTAKE = "tests/unit/email_service/test_intake.py::"
 _CONTENT = "tests/unit/email_service/test_sender_content.py::"
 _BATCH = "tests/unit/kit/test_kafka_batch.py::"
@@ -45,7 +46,10 @@ KEEPING: tuple[Mutation, ...] = (
         FACTS,
         '        return Park(error.reason, kind="poison", detail=error.detail)\n    return Retry(error)\n',
         '        return Park(error.reason, kind="poison", detail=error.detail)\n    return DONE\n',
-        (_TRANSLATOR + "test_facts_that_are_not_acknowledged_come_again",),
+        (
+            _TRANSLATOR + "test_facts_that_are_not_acknowledged_come_again",
+            _FILES_TRANSLATOR + "test_facts_that_are_not_acknowledged_come_again",
+        ),
     ),
     Mutation(
         "3d",
@@ -130,6 +134,14 @@ KEEPING: tuple[Mutation, ...] = (
         "                outcomes[n] = Retry(why)\n",
         "                outcomes[n] = DONE\n",
         ("tests/unit/email_service/test_settler.py::test_a_store_that_is_away_hands_the_facts_back",),
+    ),
+    Mutation(
+        "3m",
+        "a notification is deleted from SQS when Kafka has acknowledged its first record alone",
+        INGEST,
+        "for error in islice(results, len(items)) if",
+        "for error in list(islice(results, len(items)))[:1] if",
+        ("tests/unit/kit/test_ingest.py::test_a_message_stays_while_one_of_its_records_is_not",),
     ),
     Mutation(
         "8a",
