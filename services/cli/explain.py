@@ -5,11 +5,14 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from services.cli.output import Json, print_json, refuse, say
+
+if TYPE_CHECKING:
+    from services.kit.explanation import Explanation
 
 app = typer.Typer(no_args_is_help=True, help="What a raw notification would become. Touches nothing.")
 
@@ -19,11 +22,14 @@ def _group() -> None:
     """What a raw notification would become. Touches nothing."""
 
 
+File = Annotated[
+    Path | None, typer.Argument(help="The notification; standard input when left out.", exists=True, dir_okay=False)
+]
+
+
 @app.command("ses")
 def ses(
-    file: Annotated[
-        Path | None, typer.Argument(help="The notification; standard input when left out.", exists=True, dir_okay=False)
-    ] = None,
+    file: File = None,
     correlation: Annotated[
         str | None,
         typer.Option(metavar="MESSAGEID[,ATTEMPTID]", help="What it is about, where it does not say so itself."),
@@ -36,16 +42,42 @@ def ses(
     from services.email.domain.correlation import Correlation
     from services.email.explain import explain_ses
 
-    if file is None and sys.stdin.isatty():
-        raise refuse("give a file, or the notification on standard input: mailroom explain ses < notification.json")
-    raw = sys.stdin.buffer.read() if file is None else file.read_bytes()
+    raw = _read(file, "ses")
     given = None
     if correlation is not None:
         message_id, _, attempt_id = correlation.partition(",")
         if not message_id.strip():
             raise typer.BadParameter("messageId, or messageId,attemptId", param_hint="--correlation")
         given = Correlation(message_id.strip(), attempt_id.strip() or None)
-    explained = explain_ses(raw, given)
+    _tell(explain_ses(raw, given), json)
+
+
+@app.command("s3")
+def s3(
+    file: File = None,
+    bucket: Annotated[
+        str | None, typer.Option(help="The bucket of the files service; whichever it names when left out.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the CloudEvents that a notification of S3 or of GuardDuty's scan (a record, Records, in an SNS envelope, an
+    EventBridge event, or an SQS body) becomes, one a line; or why none, on standard error. Exit status 1 when one of
+    its records would be refused.
+    """
+    from services.files.explain import explain_s3
+
+    _tell(explain_s3(_read(file, "s3"), bucket), json)
+
+
+def _read(file: Path | None, command: str) -> bytes:
+    if file is None and sys.stdin.isatty():
+        raise refuse(
+            f"give a file, or the notification on standard input: mailroom explain {command} < notification.json"
+        )
+    return sys.stdin.buffer.read() if file is None else file.read_bytes()
+
+
+def _tell(explained: Explanation, json: bool) -> NoReturn:
     if json:
         events = [jsonlib.loads(line) for line in explained.lines]
         print_json({"events": events, "whyNone": explained.why_none, "refused": explained.refused})

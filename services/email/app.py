@@ -29,11 +29,10 @@ from services.email.adapters.ses import SesProvider
 from services.email.adapters.ses_notifications import SesNotifications
 from services.email.adapters.suppressions import StreamSuppressionList
 from services.email.adapters.templates import DIRECTORY, Site, TemplateCatalogue
-from services.email.components import IngestCounts, Part, TranslatorCounts, ingest_report, loop_report, publisher_report
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
 from services.email.entrypoints.http import email_router
 from services.email.entrypoints.http_suppressions import suppressions_router
-from services.email.entrypoints.ingest import Ingest
+from services.email.entrypoints.ingest import split
 from services.email.entrypoints.intake import Intake
 from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_quota import QuotaWatch
@@ -50,16 +49,19 @@ from services.kit import aws, mongo
 from services.kit.addresses import recipient_keys
 from services.kit.auth_settings import authenticator
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
-from services.kit.component import Component, LoopComponent
+from services.kit.component import Component, LoopComponent, Part
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.event_store.mongo import MongoEventStore
 from services.kit.event_store.outbox import Outbox
 from services.kit.event_store.relay import Relay, StreamPublisher
+from services.kit.facts import TranslatorCounts
 from services.kit.gauges import due_streams, keep_looking, parked_open
 from services.kit.health import Health, Progress
 from services.kit.http import create_app
 from services.kit.idempotency import MongoIdempotencyKeys
+from services.kit.ingest import Ingest, IngestCounts, ingest_report
 from services.kit.kafka.codec import encode
+from services.kit.kafka.component import loop_report, publisher_report
 from services.kit.kafka.consumer_loop import ConsumerLoop, Limits
 from services.kit.kafka.publisher import KafkaPublisher
 from services.kit.kafka.records import BatchHandler, Outcome, Record
@@ -327,11 +329,12 @@ class Email:
         ingest = Ingest(
             sqs,
             self.settings.queue_url,
+            split,
             self.publisher,
             self.clock,
             IngestCounts(self.metrics),
             visibility_seconds=self.settings.queue_visibility_seconds,
-            right_of_way=self.right_of_way,
+            before_receiving=self.right_of_way.step_aside,
         )
         self.components["ingest"] = Part(ingest.start, ingest.stop, lambda: ingest_report(ingest.health()))
 

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from services.email.adapters.ses_notifications import correlate, provider_message_id, translate_ses
 from services.email.adapters.ses_transport import unwrap
 from services.email.domain.correlation import Correlation
 from services.kit.errors import PermanentError
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """CloudEvents as JSON text, one each, or a sentence that says why there are none (`refused`: it is an error)."""
-
-    lines: tuple[str, ...]
-    why_none: str | None = None
-    refused: bool = False
+from services.kit.explanation import Explanation
 
 
 def explain_ses(raw: bytes, correlation: Correlation | None = None) -> Explanation:

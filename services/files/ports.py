@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from contracts.envelope import Envelope
 from contracts.files.events import FileUploadRequested
+from services.files.domain.notifications import Translation
 from services.files.domain.seen import Inspected, ObjectVersion
 
 MULTIPART_LEAST = 5 << 20
@@ -126,12 +126,13 @@ class Signer(Protocol):
 
 
 class NotificationFormat(Protocol):
-    """How one kind of notification is read. Pure."""
+    """How notifications are read. Pure."""
 
-    def translate(self, raw: bytes, *, sqs_message_id: str | None, sqs_sent: str | None) -> tuple[Envelope, ...]:
+    def translate(self, raw: bytes) -> Translation:
         """The facts of one record of `files.notifications`; none where it tells of nothing that happened to a file.
 
-        Raises PermanentError: `malformed`, `wrongBucket`, `orphan` (a key that is none of ours).
+        Raises PermanentError: `notJson`, `notAnObject`, `malformed`, `badTime`, `wrongBucket`, `orphan` (a key that is
+        none of ours).
         """
         ...
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from services.kit.health import Progress, Report
@@ -82,29 +83,25 @@ class LoopComponent:
         return f"{type(error).__name__}: {error}" if error else "returned although nobody told it to stop"
 
 
-class Startable(Protocol):
-    """Anything that is started and stopped like a component."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A `Component` made of three functions; `report` translates what tells its health in a shape of its own."""
 
-    async def start(self) -> None: ...
-
-    async def stop(self, timeout: float) -> None: ...
-
-
-class Reported:
-    """A `Component` of a part that tells its health in a shape of its own: `report` translates it."""
-
-    def __init__(self, part: Startable, report: Callable[[], Report]) -> None:
-        self._part = part
-        self._report = report
+    starting: Callable[[], Awaitable[None]]
+    stopping: Callable[[float], Awaitable[None]]
+    report: Callable[[], Report]
 
     async def start(self) -> None:
-        await self._part.start()
+        """Begin."""
+        await self.starting()
 
     async def stop(self, timeout: float) -> None:
-        await self._part.stop(timeout)
+        """End within `timeout` seconds."""
+        await self.stopping(timeout)
 
     def health(self) -> Report:
-        return self._report()
+        """How it is doing."""
+        return self.report()
 
 
 class Closing:

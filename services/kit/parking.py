@@ -19,6 +19,7 @@ from services.kit.breaker import Breaker
 from services.kit.kafka.records import Park, ParkKind, Record
 
 __all__ = [
+    "COMES_LATER",
     "PARK_KINDS",
     "UNCOUNTED",
     "Breaker",
@@ -33,8 +34,13 @@ __all__ = [
 
 PARK_KINDS: tuple[ParkKind, ...] = get_args(ParkKind)
 
-UNCOUNTED: frozenset[ParkKind] = frozenset({"uncorrelated"})
-"""Kinds that do not count towards the breaker: their records are in order, only early."""
+UNCOUNTED: frozenset[ParkKind] = frozenset({"uncorrelated", "orphan"})
+"""Kinds that do not count towards the breaker: their records are in order, only early, or about what is not ours. A
+flood of them says nothing against our code, and must not stop the records that are ours.
+"""
+
+COMES_LATER: frozenset[ParkKind] = frozenset({"uncorrelated"})
+"""Kinds that are due for a retry from the beginning: what they wait for may come by itself."""
 
 STACK_CHARACTERS = 20_000
 """How much of a stack is kept: its end, where the error is."""
@@ -113,7 +119,7 @@ class ParkedRecord:
             error_class="" if error is None else type(error).__name__,
             stack="" if error is None else "".join(traceback.format_exception(error))[-STACK_CHARACTERS:],
             decision=park.decision,
-            next_try_at=at if park.kind in UNCOUNTED else None,
+            next_try_at=at if park.kind in COMES_LATER else None,
         )
 
     @property

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from services.cli.app import app
 from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, example
+from tests.unit.files_service import s3_examples
 
 SECRET = "s" * 40
 HEAVY = ("aiokafka", "fastapi", "faststream", "pymongo", "pydantic", "jinja2", "aioboto3", "rich", "jwt")
@@ -42,7 +43,14 @@ def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 def test_every_command_knows_json_and_says_what_it_is_for() -> None:
     found = dict(commands(typer.main.get_command(app)))
-    assert {("topics", "apply"), ("token",), ("lag",), ("why", "email_log"), ("explain", "ses")} <= found.keys()
+    assert {
+        ("topics", "apply"),
+        ("token",),
+        ("lag",),
+        ("why", "email_log"),
+        ("explain", "ses"),
+        ("explain", "s3"),
+    } <= found.keys()
     for path, command in found.items():
         assert "--json" in [option for parameter in command.params for option in parameter.opts], path
         assert command.help, path
@@ -137,6 +145,23 @@ def test_explain_refuses_what_would_be_parked_and_reads_files(tmp_path: Path) ->
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "would be parked" in refused.stderr
     assert mailroom("explain", "ses", str(tmp_path / "none.json")).exit_code == 2
+
+
+def test_explain_s3_prints_the_good_ones_and_says_what_becomes_of_the_others() -> None:
+    good, orphan = s3_examples.record(), s3_examples.record(key="not/ours")
+    alone = mailroom("explain", "s3", given=json.dumps(s3_examples.sns({"Records": [good]})))
+    assert (alone.exit_code, alone.stderr) == (0, "")
+    event = json.loads(alone.stdout)
+    assert (event["type"], event["subject"]) == ("file.objectCreated", s3_examples.FILE)
+    both = mailroom("explain", "s3", given=json.dumps({"Records": [good, orphan]}))
+    assert (both.exit_code, json.loads(both.stdout)) == (1, event)
+    assert "record 2 of 2 would be parked: orphan" in both.stderr
+    told = json.loads(mailroom("explain", "s3", "--json", "--bucket", "other", given=json.dumps(good)).stdout)
+    assert (told["events"], told["refused"]) == ([], True)
+    assert "wrongBucket" in told["whyNone"]
+    hello = mailroom("explain", "s3", given=json.dumps(s3_examples.TEST_EVENT))
+    assert (hello.exit_code, hello.stdout) == (0, "")
+    assert "TestEvent" in hello.stderr
 
 
 def test_templates_are_listed_and_previewed(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from contracts.email import events as facts
 from contracts.envelope import Envelope
 from contracts.ids import fact_id, millis_text
 from contracts.registry import NAMES
-from services.email.adapters.ses_transport import parse_time, unwrap
+from services.email.adapters.ses_transport import unwrap
 from services.email.domain.correlation import ATTEMPT_HEADER, ATTEMPT_TAG, MESSAGE_HEADER, MESSAGE_TAG, Correlation
 from services.email.domain.engagement import is_machine
 from services.email.domain.notifications import Delivered, Json, Translation
 from services.kit.errors import PermanentError
+from services.kit.notifications import parse_time
 
 REVISION = 1
 """Of this translator. Raise it when the facts made of a notification change: the newer fact then replaces the older."""

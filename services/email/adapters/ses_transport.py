@@ -5,13 +5,11 @@ Nothing here judges the notification itself; `ses_notifications` does.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from pydantic_core import from_json
+from datetime import datetime
 
 from contracts.base import from_micros
 from services.email.domain.notifications import Delivered, Json
-from services.kit.errors import PermanentError
+from services.kit.notifications import is_sns_envelope, parse_time, read_object
 
 
 def unwrap(raw: bytes | str, *, sqs_message_id: str | None = None, sqs_sent: str | None = None) -> Delivered:
@@ -25,31 +23,14 @@ def unwrap(raw: bytes | str, *, sqs_message_id: str | None = None, sqs_sent: str
     Raises:
         PermanentError: `notJson` or `notAnObject`.
     """
-    value = _object(raw)
+    value = read_object(raw)
     if "Body" in value and isinstance(value["Body"], str) and "eventType" not in value:
         attributes = value.get("Attributes") or {}
         return unwrap(value["Body"], sqs_message_id=value.get("MessageId"), sqs_sent=attributes.get("SentTimestamp"))
     received = _sent_timestamp(sqs_sent)
-    if isinstance(value.get("Message"), str) and "Type" in value:
+    if is_sns_envelope(value):
         return _from_sns(value, sqs_message_id, received)
     return Delivered(value, sqs_message_id, received)
-
-
-def parse_time(text: object) -> datetime:
-    """Read a time as SES and SNS write it: `2017-08-05T00:41:02.669Z`, `2018-10-08T14:05:45 +0000`, `…-07:00`.
-
-    A time without an offset is UTC, as SES documents all of its times to be.
-
-    Raises:
-        PermanentError: `badTime`.
-    """
-    if not isinstance(text, str):
-        raise PermanentError("badTime", f"expected a time as text, found {type(text).__name__}")
-    try:
-        value = datetime.fromisoformat(text.strip().replace(" ", ""))
-    except ValueError:
-        raise PermanentError("badTime", "a time is not in a form that SES documents") from None
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _from_sns(envelope: Json, sqs_message_id: str | None, received: datetime | None) -> Delivered:
@@ -62,17 +43,7 @@ def _from_sns(envelope: Json, sqs_message_id: str | None, received: datetime | N
     message: str = envelope["Message"]
     if not message.lstrip().startswith("{"):
         return Delivered(None, transport_id, received, "SES validating the topic with a plain sentence")
-    return Delivered(_object(message), transport_id, received)
-
-
-def _object(raw: bytes | str) -> Json:
-    try:
-        value = from_json(raw)
-    except ValueError as error:
-        raise PermanentError("notJson", str(error)) from None
-    if not isinstance(value, dict):
-        raise PermanentError("notAnObject", "a notification is a JSON object")
-    return value
+    return Delivered(read_object(message), transport_id, received)
 
 
 def _sent_timestamp(millis: str | None) -> datetime | None:

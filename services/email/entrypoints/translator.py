@@ -1,8 +1,4 @@
-"""From raw notifications to facts: `email.notifications` → translate (pure) → `email.events`.
-
-The facts of a batch are published together and acknowledged before any offset is let go. Translating a notification
-again makes the same facts with the same ids, so a crash anywhere repeats and changes nothing.
-"""
+"""From raw notifications to facts: `email.notifications` → translate (pure) → `email.events`."""
 
 from __future__ import annotations
 
@@ -15,8 +11,8 @@ from services.email.domain.correlation import Correlation
 from services.email.domain.notifications import Delivered, Json
 from services.email.ports import NotificationFormat
 from services.kit.errors import PermanentError, TransientError
-from services.kit.kafka.codec import encode
-from services.kit.kafka.consumer_loop import DONE, Outcome, Park, Record, Retry
+from services.kit.facts import TranslatorMetrics, publish_facts
+from services.kit.kafka.consumer_loop import Outcome, Park, Record, Retry
 from services.kit.kafka.publisher import Publisher
 from services.kit.logs import get_logger
 
@@ -29,16 +25,6 @@ class AttemptLookup(Protocol):
     async def by_provider_message_id(self, provider: str, provider_message_id: str) -> Correlation | None:
         """The message and attempt, or None where no stream knows the id (yet). Raises TransientError."""
         ...
-
-
-class TranslatorMetrics(Protocol):
-    """What the translator counts."""
-
-    def translated(self, event_type: str) -> None:
-        """One fact of this type was made."""
-
-    def ignored(self) -> None:
-        """One notification became no fact, for a reason that is no error."""
 
 
 class Translator:
@@ -61,15 +47,7 @@ class Translator:
         late, so the parking lot retries it for 24 h.
         """
         made: list[tuple[Envelope, ...] | Outcome] = [await self._translate(record) for record in records]
-        flat = [(n, fact) for n, facts in enumerate(made) if isinstance(facts, tuple) for fact in facts]
-        answers = await self._publisher.publish([encode(fact) for _, fact in flat]) if flat else []
-        failed: dict[int, Exception] = {}
-        for (n, fact), error in zip(flat, answers, strict=True):
-            if error is not None:
-                failed[n] = error
-            else:
-                self._metrics.translated(fact.type)
-        return [_outcome(facts, failed.get(n)) for n, facts in enumerate(made)]
+        return await publish_facts(self._publisher, made, self._metrics)
 
     async def _translate(self, record: Record) -> tuple[Envelope, ...] | Outcome:
         try:
@@ -113,16 +91,6 @@ class Translator:
         if provider_id is None:
             raise PermanentError("malformed", "it names no message id of the provider: not about a message")
         return await self._lookup.by_provider_message_id(form.provider, provider_id)
-
-
-def _outcome(made: tuple[Envelope, ...] | Outcome, error: Exception | None) -> Outcome:
-    if not isinstance(made, tuple):
-        return made
-    if error is None:
-        return DONE
-    if isinstance(error, PermanentError):
-        return Park(error.reason, kind="poison", detail=error.detail)
-    return Retry(error)
 
 
 def _uuid(text: str) -> str:

@@ -7,7 +7,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 ParkKind = Literal["poison", "bug", "uncorrelated", "conflictingRepeat", "orphan"]
 """Why a record is set aside: it can never be read (`poison`), our code failed on it (`bug`), what it belongs
 to is not known yet (`uncorrelated`, retried by itself), it repeats an id with other content
-(`conflictingRepeat`), or it names something that does not exist (`orphan`).
+(`conflictingRepeat`), or it is about something that is none of ours (`orphan`, an operator's to look at and no
+failure).
 """
 
 

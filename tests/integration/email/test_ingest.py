@@ -11,9 +11,10 @@ from uuid import uuid4
 import pytest
 
 from deploy.local.endpoints import AwsEndpoints
-from services.email.entrypoints.ingest import Ingest
+from services.email.entrypoints.ingest import split
 from services.kit.aws import AwsAccount, sqs_client
 from services.kit.clock import SystemClock
+from services.kit.ingest import Ingest
 from services.kit.kafka.broker import LARGEST_RECORD_BYTES
 from services.kit.testing.publisher import MemoryPublisher
 
@@ -72,7 +73,7 @@ async def place(aws: AwsEndpoints) -> AsyncIterator[Place]:
         url = (await sqs.create_queue(QueueName=f"ingest-{uuid4().hex[:8]}"))["QueueUrl"]
         publisher, counts = MemoryPublisher(), Counts()
         ingest = Ingest(
-            sqs, url, publisher, SystemClock(), counts, pollers=2, wait_seconds=1, visibility_seconds=2
+            sqs, url, split, publisher, SystemClock(), counts, pollers=2, wait_seconds=1, visibility_seconds=2
         )  # fmt: skip
         yield Place(sqs, url, publisher, counts, ingest)
         await ingest.stop(3.0)

@@ -13,11 +13,12 @@ from contracts.base import format_time
 from contracts.envelope import Envelope
 from contracts.registry import event_from_wire, read_json
 from services.email.adapters.ses_notifications import correlate, translate_ses
-from services.email.adapters.ses_transport import parse_time, unwrap
+from services.email.adapters.ses_transport import unwrap
 from services.email.domain.correlation import Correlation
 from services.email.domain.notifications import Delivered, Translation
 from services.email.explain import explain_ses
 from services.kit.errors import PermanentError
+from services.kit.notifications import parse_time
 
 from .ses_examples import ATTEMPT_ID, MESSAGE_ID, PARTS, PROVIDER_ID, RECIPIENT, example, sns
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.kit.breaker import Breaker, BreakerState
 from services.kit.errors import ExpectedVersionConflict, PermanentError, TransientError, Unavailable
 from services.kit.kafka.batch import BatchRunner, BreakerOpen, KeyHeld, Verdict
-from services.kit.kafka.records import DONE, BatchHandler, Outcome, Park, Record, Retry
+from services.kit.kafka.records import DONE, BatchHandler, Outcome, Park, ParkKind, Record, Retry
 from services.kit.metrics import RECORDS_PARKED, Metrics
 from services.kit.testing.clock import FakeClock
 from services.kit.testing.parking import MemoryParkingLot
@@ -223,10 +223,11 @@ async def test_a_flood_opens_the_breaker_and_the_rest_stays() -> None:
     assert len(bench.calls) < 40, "an open breaker ends the search"
 
 
-async def test_a_flood_of_parks_opens_it_too_but_early_records_do_not_count() -> None:
+@pytest.mark.parametrize("kind", ["uncorrelated", "orphan"])
+async def test_a_flood_of_parks_opens_it_too_but_early_records_do_not_count(kind: ParkKind) -> None:
     bench = Bench(by_offset({n: Park("notJson", "poison") for n in range(10)}), limit=5)
     assert again(await bench.run(records(10))) == [5, 6, 7, 8, 9]
-    bench = Bench(by_offset({n: Park("noMessage", "uncorrelated") for n in range(10)}), limit=5)
+    bench = Bench(by_offset({n: Park("noMessage", kind) for n in range(10)}), limit=5)
     assert again(await bench.run(records(10))) == []
     assert bench.state() == "closed"
 
@@ -273,7 +274,7 @@ def test_whatever_the_handler_does(script: list[tuple[bytes | None, str]], limit
     made: dict[str, Outcome | Exception] = {
         "done": DONE,
         "retry": Retry(TransientError("later")),
-        "park": Park("p", "orphan"),
+        "park": Park("p", "conflictingRepeat"),
         "bug": RuntimeError("bug"),
         "poison": PermanentError("bad"),
     }

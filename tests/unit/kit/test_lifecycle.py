@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from services.kit.component import Closing, Component, LoopComponent, Reported
+from services.kit.component import Closing, Component, LoopComponent, Part
 from services.kit.errors import SettingsError
 from services.kit.health import Health, Progress, Report
 from services.kit.lifecycle import EXIT_DIED, EXIT_FINE, EXIT_NOT_DRAINED, EXIT_SETTINGS, Process, Stage
@@ -317,9 +317,10 @@ def test_a_real_process_with_bad_settings_lists_them() -> None:
 
 async def test_what_only_has_to_be_closed_is_closed_in_its_place() -> None:
     book: list[str] = []
+    loop = Recorded("loop", book)
     running, health, _ = process(
         Stage("clients", {"mongo": Closing(lambda: book.append("closed"))}, 1),
-        Stage("loops", {"loop": Reported(Recorded("loop", book), lambda: Report(True, detail={"own": "shape"}))}, 1),
+        Stage("loops", {"loop": Part(loop.start, loop.stop, lambda: Report(True, detail={"own": "shape"}))}, 1),
     )
     task = asyncio.create_task(running.run())
     await until(lambda: len(book) == 1)

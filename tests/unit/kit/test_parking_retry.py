@@ -86,6 +86,12 @@ async def test_what_is_not_open_or_not_ours_is_refused() -> None:
     assert len(bench.seen) == 1
 
 
+@pytest.mark.parametrize(("kind", "comes_by_itself"), [("uncorrelated", True), ("orphan", False), ("poison", False)])
+def test_only_what_is_early_is_due_for_a_retry(kind: ParkKind, comes_by_itself: bool) -> None:
+    parked = ParkedRecord.of("t", Record("t", 0, 0, 0, None, None), Park("x", kind), FakeClock().now())
+    assert (parked.next_try_at is not None) is comes_by_itself
+
+
 async def test_early_records_are_retried_with_growing_pauses() -> None:
     bench = Bench()
     parked_id = await bench.park(7)
