@@ -75,7 +75,11 @@ class InlineAttachment(CommandData):
 
 
 class FileAttachment(CommandData):
-    """An attachment that the files service keeps."""
+    """An attachment that the files service keeps: the version that it verified, under the file's own name and type.
+
+    The file belongs to the mail's user, unless a service or an admin asks. One that is not uploaded yet, or whose
+    malware scan is not over, is waited for: 2 minutes from the request or `sendAt`; then the mail fails as `invalid`.
+    """
 
     file_id: Annotated[str, AfterValidator(canonical_uuid)]
 

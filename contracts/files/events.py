@@ -40,6 +40,8 @@ class FileUploadRequested(EventData):
     max_size_bytes: Bytes
     category: FileCategory
     is_public: bool
+    scan_needed: bool | None = None
+    """Whether its category demands a malware scan: then it may be used only once the scan has found it clean."""
     user_id: str
     client_id: str | None = None
     metadata: UploadMetadata

@@ -36,7 +36,12 @@ async def email_service(role: Role, *, publishing: bool = False) -> AsyncIterato
 
 def role_of(consumer: str) -> Role:
     """The role whose process runs this consumer. Raises PermanentError."""
-    roles: dict[str, Role] = {"email-intake-": "intake", "email-translator": "translator", "email-settler": "settler"}
+    roles: dict[str, Role] = {
+        "email-intake-": "intake",
+        "email-translator": "translator",
+        "email-settler": "settler",
+        "email-files": "settler",
+    }
     for prefix, role in roles.items():
         if consumer.startswith(prefix):
             return role

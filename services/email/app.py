@@ -21,8 +21,10 @@ from typing import Any, Literal, get_args
 
 from fastapi import APIRouter
 
-from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, LANES, RECIPIENTS_EVENTS
+from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, FILES_EVENTS, LANES, RECIPIENTS_EVENTS
 from services.email.adapters.content import MongoContentStore
+from services.email.adapters.file_bytes import S3FileBytes
+from services.email.adapters.known_files import MongoKnownFiles
 from services.email.adapters.prices import DatedPrices
 from services.email.adapters.rendering import CatalogueRenderer
 from services.email.adapters.ses import SesProvider
@@ -30,12 +32,14 @@ from services.email.adapters.ses_notifications import SesNotifications
 from services.email.adapters.suppressions import StreamSuppressionList
 from services.email.adapters.templates import DIRECTORY, Site, TemplateCatalogue
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
+from services.email.entrypoints.files_follower import FilesFollower
 from services.email.entrypoints.http import email_router
 from services.email.entrypoints.http_suppressions import suppressions_router
 from services.email.entrypoints.ingest import split
 from services.email.entrypoints.intake import Intake
 from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_quota import QuotaWatch
+from services.email.entrypoints.sender_work import Limits as SenderLimits
 from services.email.entrypoints.settler import Settler
 from services.email.entrypoints.sweeper import Sweeper
 from services.email.entrypoints.translator import Translator
@@ -175,6 +179,7 @@ class Email:
         self.parking = MongoParkingLot(self.database, self.ring)
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
+        self.files = MongoKnownFiles(self.database)
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
         self.recipient_publisher = StreamPublisher(self.recipient_store, self.publisher)
         outbox = Outbox(self.stream_publisher, self.clock, Progress(self.clock))
@@ -239,6 +244,8 @@ class Email:
         self.sender = Sender(
             self.streams,
             self.contents,
+            self.files,
+            S3FileBytes(self.s3, self.clock),
             StreamSuppressionList(self.recipient_store, self.keys),
             [self.provider],
             RateBudget(self.rates, self.clock, metrics=self.metrics),
@@ -248,6 +255,7 @@ class Email:
             NoCheckpoints(),
             lanes=settings.lanes,
             owner=f"{socket.gethostname()}:{os.getpid()}:{self.ids.new()}",
+            limits=SenderLimits(attachment_bytes=settings.max_attachment_bytes),
             right_of_way=self.right_of_way,
         )
         progress = Progress(self.clock, stuck_after=180)
@@ -288,6 +296,8 @@ class Email:
             # Nobody waits for what it does, and four batches a second cost far less than one for each event.
             limits = Limits(fetch_wait=0.25, fetch_bytes=1 << 18)
             self._consume("email-settler", EMAIL_EVENTS.name, self._politely(settler), SETTLER_BATCH, limits)
+            follower = FilesFollower(self.files)
+            self._consume("email-files", FILES_EVENTS.name, self._politely(follower), SETTLER_BATCH, limits)
         self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
         if self.has("translator"):
             self.components["uncorrelated"] = LoopComponent(

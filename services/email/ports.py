@@ -5,7 +5,7 @@ Every method may raise `TransientError` (again later) unless its docstring says 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -15,6 +15,7 @@ from contracts.email.values import Category, ContentRef
 from contracts.recipients.events import SuppressionReason
 from services.email.domain.content import ContentKind, MessageContent, SealedBody
 from services.email.domain.correlation import Correlation
+from services.email.domain.files import KnownFile, Usable
 from services.email.domain.notifications import Delivered, Json, Translation
 from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, Rejected, Unknown
 from services.kit.errors import TransientError
@@ -25,6 +26,8 @@ __all__ = [
     "ContentKey",
     "ContentStore",
     "Cost",
+    "FileBytes",
+    "KnownFiles",
     "MailProvider",
     "NewContent",
     "NoCheckpoints",
@@ -222,6 +225,33 @@ class Renderer(Protocol):
 
         Raises:
             PermanentError: `renderingFailed` (unknown template, missing data, …) or `invalid`.
+        """
+        ...
+
+
+# --- files of the files service ----------------------------------------------------------------------------------
+
+
+class KnownFiles(Protocol):
+    """What email has heard of files: its own fold of `files.events`."""
+
+    async def load_many(self, file_ids: Collection[str]) -> dict[str, KnownFile]:
+        """Every one, as last acknowledged; one that was never heard of as `KnownFile(file_id)`."""
+        ...
+
+    async def save_many(self, changes: Sequence[tuple[KnownFile, KnownFile]]) -> set[str]:
+        """Put the second in the first's place, each file once; the ids of those that another writer has changed since,
+        to be loaded and folded again. After a TransientError some may stand: folding again changes nothing about them.
+        """
+        ...
+
+
+class FileBytes(Protocol):
+    """The bytes of files, where the files service keeps them."""
+
+    async def read_many(self, files: Sequence[Usable]) -> dict[str, bytes | TransientError]:
+        """By file id, each by itself: exactly the version named, or the error where it cannot be had now, which may say
+        when to ask again. A version that is gone, or that is not of the size that was verified, is not in the result.
         """
         ...
 

@@ -16,6 +16,7 @@ _TRANSLATOR = "tests/unit/email_service/test_translator.py::"
 _FILES_TRANSLATOR = "tests/unit/files_service/test_translator.py::"
 _INTAKE = "tests/unit/email_service/test_intake.py::"
 _CONTENT = "tests/unit/email_service/test_sender_content.py::"
+_FILES = "tests/unit/email_service/test_sender_files.py::"
 _BATCH = "tests/unit/kit/test_kafka_batch.py::"
 _ASSIGNMENT = "tests/unit/kit/test_kafka_assignment.py::"
 _LOOP = "tests/integration/kafka/test_loop.py::"
@@ -144,6 +145,22 @@ KEEPING: tuple[Mutation, ...] = (
         ("tests/unit/kit/test_ingest.py::test_a_message_stays_while_one_of_its_records_is_not",),
     ),
     Mutation(
+        "3n",
+        "what was decided on a file is let go though it could not be kept",
+        "services/email/entrypoints/files_follower.py",
+        "                outcomes[n] = Retry(why)\n",
+        "                outcomes[n] = DONE\n",
+        ("tests/unit/email_service/test_files_follower.py::test_a_store_that_is_away_hands_the_decisions_back",),
+    ),
+    Mutation(
+        "3o",
+        "an old decision that comes late undoes a newer one",
+        "services/email/domain/files.py",
+        "        if version > since.get(aspect, 0):\n",
+        "        if True:\n",
+        ("tests/unit/email_service/test_known_files.py::test_any_order_and_repetition_gives_the_same_file",),
+    ),
+    Mutation(
         "8a",
         "the neighbours of a bad record are parked with it",
         BATCH,
@@ -232,6 +249,14 @@ KEEPING: tuple[Mutation, ...] = (
         "            except TransientError as error:\n                return error\n",
         "            except TransientError:\n                return None\n",
         ("tests/ports/test_content_store.py::test_each_content_is_got_by_itself",),
+    ),
+    Mutation(
+        "8k",
+        "a mail whose file is not ready holds up the mails beside it",
+        "services/email/entrypoints/sender_files.py",
+        "        return work in self.never or any(work in works for works in self.waiting.values())\n",
+        "        return bool(self.never or self.waiting)\n",
+        (_FILES + "test_a_mail_waits_for_its_file_and_no_other_mail_waits_with_it",),
     ),
     Mutation(
         "10a",

@@ -7,7 +7,7 @@ an object's bytes can be refused for good. So whoever waits for one goes on by i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,7 @@ REFUSED_SECONDS = 20.0
 
 LOG_EVERY = 10.0
 _BACKOFF = Backoff(first=1.0, most=30.0)
+_NOT_THERE = frozenset({"NoSuchKey", "NoSuchVersion", "404"})
 
 
 class Objects:
@@ -60,17 +61,13 @@ class Objects:
 
     async def get(self, name: str) -> bytes | None:
         """Its bytes, None where there is none of that name. Raises Unavailable."""
-        async with self._parallel:
-            with self._bounded():
-                async with asyncio.timeout(READ_SECONDS):
-                    try:
-                        answer = await self._client.get_object(Bucket=self._bucket, Key=name)
-                    except ClientError as error:
-                        if aws.error_code(error) in ("NoSuchKey", "404"):
-                            return None
-                        raise
-                    data: bytes = await answer["Body"].read()
-                    return data
+        return await self._get({"Key": name}, None)
+
+    async def get_version(self, name: str, version_id: str, size: int) -> bytes | None:
+        """The bytes of exactly that version; None where it is not there (any more), or not of that size, in which case
+        nothing of it is read. Raises Unavailable.
+        """
+        return await self._get({"Key": name, "VersionId": version_id}, size)
 
     async def delete(self, names: Sequence[str]) -> None:
         """Delete these; what is not there is fine. Raises Unavailable, after which some may be gone."""
@@ -83,6 +80,22 @@ class Objects:
                     )
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    async def _get(self, which: Mapping[str, str], size: int | None) -> bytes | None:
+        async with self._parallel:
+            with self._bounded():
+                async with asyncio.timeout(READ_SECONDS):
+                    try:
+                        answer = await self._client.get_object(Bucket=self._bucket, **which)
+                    except ClientError as error:
+                        if aws.error_code(error) in _NOT_THERE:
+                            return None
+                        raise
+                    if size is not None and answer["ContentLength"] != size:
+                        answer["Body"].close()
+                        return None
+                    data: bytes = await answer["Body"].read()
+                    return data
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:

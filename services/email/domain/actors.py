@@ -17,7 +17,15 @@ def actor(role: Role, identity: str) -> str:
 
 def may_cancel(who: str | None, owner: str) -> bool:
     """Whether `who` may stop a mail of user `owner`: that user, an admin, or a service."""
-    if who is None:
-        return True
-    role, _, identity = who.partition(":")
-    return role in ("admin", "service") or (role == "user" and identity == owner)
+    return _is_trusted(who) or who == actor("user", owner)
+
+
+def may_attach(who: str | None, user_id: str, owner: str) -> bool:
+    """Whether a mail of `user_id` that `who` asked for may carry a file of `owner`: the same user's, or anybody's where
+    an admin or a service asks.
+    """
+    return _is_trusted(who) or user_id == owner
+
+
+def _is_trusted(who: str | None) -> bool:
+    return who is None or who.partition(":")[0] in ("admin", "service")

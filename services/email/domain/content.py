@@ -16,13 +16,16 @@ got them. `attachment`: bytes of one attachment, stored by the HTTP door."""
 
 
 class StoredFile(Model):
-    """An attachment with its bytes here (`content`) or stored under the message's id (`ref`)."""
+    """An attachment with its bytes here (`content`), stored under the message's id (`ref`), or kept by the files
+    service (`file_id`): then name, type and size are looked up before each attempt, and those here say nothing.
+    """
 
     filename: str
     content_type: str
     size: int
     content: bytes | None = None
     ref: str | None = None
+    file_id: str | None = None
 
     model_config = ConfigDict(val_json_bytes="base64")
 

@@ -61,6 +61,7 @@ class Policy:
         unknown_after: how long an attempt may stay unknown; `unknown_after_auth` for category auth.
         attempts_limit: how many throttled attempts one delivery may have; refusals of the account do not count.
         first_backoff, longest_backoff: the pause after the first throttled attempt, doubled up to the longest.
+        files_within: how long a mail waits for files that it attaches by `fileId`.
     """
 
     call_window: timedelta = timedelta(seconds=30)
@@ -69,6 +70,7 @@ class Policy:
     attempts_limit: int = 12
     first_backoff: timedelta = timedelta(seconds=1)
     longest_backoff: timedelta = timedelta(minutes=10)
+    files_within: timedelta = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,17 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A requested message. `deliveries`: recipient → delivery, in the order of the request; never changed in place."""
+    """A requested message.
+
+    Attributes:
+        deliveries: recipient → delivery, in the order of the request; never changed in place.
+        requested_at, requested_by: when, and the actor who asked.
+    """
 
     request: EmailRequested
     deliveries: Mapping[str, Delivery]
+    requested_at: datetime
+    requested_by: str | None = None
     cancelled: bool = False
 
 
@@ -198,7 +207,8 @@ def evolve(state: State, event: Recorded) -> State:
     if isinstance(state, Absent):
         if isinstance(data, EmailRequested):
             first = data.send_at or event.time
-            return Message(data, {address: Queued(address, first) for address in data.recipients})
+            deliveries = {address: Queued(address, first) for address in data.recipients}
+            return Message(data, deliveries, event.time, event.actor)
         if isinstance(data, EmailCancelled):
             return Absent((*state.cancels, RememberedCancel(event.actor, data.reason)))
         return state
@@ -258,6 +268,12 @@ def due_at(state: State, policy: Policy) -> datetime | None:
 def unknown_after(state: Message, policy: Policy) -> timedelta:
     """How long this message's attempts may stay unknown."""
     return policy.unknown_after_auth if state.request.category == "auth" else policy.unknown_after
+
+
+def files_until(state: Message, policy: Policy) -> datetime:
+    """Until when it waits for files that it attaches by `fileId`; counted from what stands in its stream."""
+    begin = state.requested_at
+    return max(begin, state.request.send_at or begin) + policy.files_within
 
 
 def is_live(state: State) -> bool:

@@ -63,11 +63,7 @@ def request_hash(command: SendEmail) -> str:
 
 
 def content_of(command: SendEmail, html: str | None, text: str | None) -> MessageContent:
-    """What recipients get, of bodies already rendered.
-
-    Raises:
-        PermanentError: `invalid`: an attachment by `fileId`, which needs the files service.
-    """
+    """What recipients get, of bodies already rendered. Files by `fileId` are only named: each attempt looks them up."""
     files: list[StoredFile] = []
     for attachment in command.attachments or ():
         match attachment:
@@ -77,7 +73,12 @@ def content_of(command: SendEmail, html: str | None, text: str | None) -> Messag
             case StoredAttachment():
                 files.append(_file(attachment, size=attachment.size, ref=attachment.ref))
             case FileAttachment():
-                raise PermanentError("invalid", "attachments by fileId need the files service, which is not here yet")
+                named = _info(attachment)
+                files.append(
+                    StoredFile(
+                        filename=named.filename, content_type=named.content_type, size=0, file_id=attachment.file_id
+                    )
+                )
     return MessageContent(html=html, text=text, attachments=tuple(files))
 
 

@@ -24,10 +24,11 @@ from services.email.domain.message import Message, Open, is_live
 from services.email.domain.outcomes import NotCalled
 from services.email.entrypoints.sender_calls import Caller
 from services.email.entrypoints.sender_content import ContentLoader
+from services.email.entrypoints.sender_files import AttachedFiles
 from services.email.entrypoints.sender_plan import IDLE_SECONDS, Planner
 from services.email.entrypoints.sender_record import Recorder
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
-from services.email.ports import Checkpoints, ContentStore, MailProvider, SuppressionList
+from services.email.ports import Checkpoints, ContentStore, FileBytes, KnownFiles, MailProvider, SuppressionList
 from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, hold
 from services.kit import metrics as m
@@ -59,6 +60,8 @@ class Sender:
         self,
         streams: MessageStreams,
         contents: ContentStore,
+        files: KnownFiles,
+        file_bytes: FileBytes,
         suppressions: SuppressionList,
         providers: Sequence[MailProvider],
         rate: RateBudget,
@@ -97,7 +100,8 @@ class Sender:
         self._caller = Caller(
             by_name, self._circuits, self._limits, clock, metrics, checkpoints, self._recorder.heard, right_of_way
         )
-        self._loader = ContentLoader(contents, clock, metrics)
+        attached = AttachedFiles(files, file_bytes, streams.policy, clock, most_bytes=self._limits.attachment_bytes)
+        self._loader = ContentLoader(contents, attached, clock, metrics)
         self._planner = Planner(
             streams, self._loader, suppressions, by_name, self._circuits, rate, self._places, self._limits,
             clock, ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease), right_of_way,
@@ -265,7 +269,8 @@ class Sender:
                 for work in turn.released:
                     self._note_end(work.held)
                 await self._scheduler.give_back([work.held.message_id for work in turn.released])
-            await self._put_off([work.held.message_id for work in turn.put_off], turn.put_off_for)
+            for seconds, works in turn.put_off.items():
+                await self._put_off([work.held.message_id for work in works], seconds)
             if turn.waiting:
                 progress.waiting(turn.waiting)
             elif turn.pause is None:

@@ -1,4 +1,4 @@
-"""Getting the mails of a turn ready: each by itself, so that one whose content cannot be had holds up no other."""
+"""Getting the mails of a turn ready: each by itself, so that one that lacks its content or a file holds up no other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from services.email.domain.content import MessageContent
-from services.email.entrypoints.sender_work import Work
+from services.email.domain.files import Usable
+from services.email.entrypoints.sender_files import AttachedFiles, gone
+from services.email.entrypoints.sender_work import Attached, Work
 from services.email.ports import ContentKey, ContentStore
 from services.kit import metrics as m
 from services.kit.clock import Clock
@@ -29,21 +31,20 @@ class Unready:
     """What is not ready to be sent.
 
     Attributes:
-        gone: their content is not stored any more.
-        late: their content is stored and cannot be had now: nobody's fault but the store's.
-        seconds: when to try the late ones again.
+        never: mails that cannot be sent for good, with why.
+        later: seconds until another try → mails that lack something now, which is nobody's fault but the store's or the
+            file's.
     """
 
-    gone: list[Work] = field(default_factory=list)
-    late: list[Work] = field(default_factory=list)
-    seconds: float = SHORTEST_WAIT
+    never: dict[Work, str] = field(default_factory=dict)
+    later: dict[float, list[Work]] = field(default_factory=dict)
 
 
 class ContentLoader:
     """Reads contents and attachments and builds `Work.mail`."""
 
-    def __init__(self, contents: ContentStore, clock: Clock, metrics: Metrics) -> None:
-        self._contents, self._clock, self._metrics = contents, clock, metrics
+    def __init__(self, contents: ContentStore, files: AttachedFiles, clock: Clock, metrics: Metrics) -> None:
+        self._contents, self._files, self._clock, self._metrics = contents, files, clock, metrics
         self._logged_at = float("-inf")
 
     async def read_ahead(self, works: Sequence[Work]) -> None:
@@ -55,25 +56,47 @@ class ContentLoader:
             await self._read(small)
 
     async def load(self, works: Sequence[Work]) -> Unready:
-        """Give each its mail, but for those that it returns. Raises TransientError when nothing at all can be read."""
-        building = [work for work in works if work.mail is None]
-        found = await self._read([work for work in building if work.content is None])
-        files = await self._get([key for work in building for key in work.file_keys()])
-        errors = {
-            key.message_id: error for key, error in {**found, **files}.items() if isinstance(error, TransientError)
-        }
-        stored = {key: data for key, data in files.items() if isinstance(data, bytes)}
-        unready = Unready()
-        for work in building:
+        """Give each its mail, but for those that it returns, which have none then. Files by `fileId` are looked up for
+        all, those that have their mail from an earlier attempt too. Raises TransientError when nothing at all can be
+        read.
+        """
+        found = await self._read([work for work in works if work.content is None])
+        looked = await self._files.look([work for work in works if work.content is not None])
+        unready = Unready(looked.never, looked.waiting)
+        for work in works:
+            if looked.stops(work):
+                work.mail = None
+        self._metrics.inc(m.FILE_WAITS, sum(map(len, looked.waiting.values())))
+        building = [work for work in works if work.mail is None and not looked.stops(work)]
+        await self._build(building, looked.usable, _errors(found), unready)
+        return unready
+
+    async def _build(
+        self, works: Sequence[Work], usable: Mapping[str, Usable], errors: dict[str, TransientError], unready: Unready
+    ) -> None:
+        """`errors`: message id → why its content cannot be had."""
+        stored = await self._get([key for work in works for key in work.file_keys()])
+        wanted = {file_id: usable[file_id] for work in works for file_id in work.file_ids()}
+        read = await self._files.read(wanted)
+        errors |= _errors(stored)
+        ours = {key: data for key, data in stored.items() if isinstance(data, bytes)}
+        late: list[Work] = []
+        now = self._clock.now()
+        for work in works:
+            files = {file_id: read.get(file_id) for file_id in work.file_ids()}
+            missing = next((file_id for file_id, data in files.items() if data is None), None)
+            errors |= _errors({ContentKey(work.held.message_id, name): data for name, data in files.items()})
             if work.held.message_id in errors:
-                unready.late.append(work)
-            elif work.content is None or (mail := work.build(stored, self._clock.now())) is None:
-                unready.gone.append(work)
+                late.append(work)
+            elif missing is not None:
+                unready.never[work] = gone(missing)
+            elif work.content is None or (mail := work.build(ours, _attached(usable, files), now)) is None:
+                unready.never[work] = "its content is not stored any more"
             else:
                 work.mail = mail
-        if errors:
-            self._note(list(errors.values()), unready)
-        return unready
+        if late:
+            seconds = self._note(late, list(errors.values()))
+            unready.later.setdefault(seconds, []).extend(late)
 
     async def _read(self, works: Sequence[Work]) -> Mapping[ContentKey, bytes | TransientError]:
         """Fill in `content` where it can be had now; what the store gave."""
@@ -88,19 +111,29 @@ class ContentLoader:
         wanted = [key for key in keys if key is not None]
         return await self._contents.get_many(wanted) if wanted else {}
 
-    def _note(self, errors: Sequence[TransientError], unready: Unready) -> None:
+    def _note(self, late: Sequence[Work], errors: Sequence[TransientError]) -> float:
+        """Tell, and say when to try again."""
         asked = max(error.retry_after or 0.0 for error in errors)
-        unready.seconds = min(LONGEST_WAIT, max(SHORTEST_WAIT, asked))
-        self._metrics.inc(m.CONTENT_WAITS, len(unready.late))
+        seconds = min(LONGEST_WAIT, max(SHORTEST_WAIT, asked))
+        self._metrics.inc(m.CONTENT_WAITS, len(late))
         now = self._clock.monotonic()
         if now - self._logged_at >= LOG_EVERY:
             self._logged_at = now
-            log.warning(
-                "mail waits for its content",
-                mails=len(unready.late),
-                error=str(errors[0]),
-                seconds=round(unready.seconds, 1),
-            )
+            log.warning("mail waits for its content", mails=len(late), error=str(errors[0]), seconds=round(seconds, 1))
+        return seconds
+
+
+def _errors(found: Mapping[ContentKey, bytes | TransientError | None]) -> dict[str, TransientError]:
+    """By message id."""
+    return {key.message_id: error for key, error in found.items() if isinstance(error, TransientError)}
+
+
+def _attached(usable: Mapping[str, Usable], files: Mapping[str, bytes | TransientError | None]) -> dict[str, Attached]:
+    return {
+        file_id: (usable[file_id].name, usable[file_id].content_type, data)
+        for file_id, data in files.items()
+        if isinstance(data, bytes)
+    }
 
 
 def _content(raw: bytes) -> MessageContent | None:

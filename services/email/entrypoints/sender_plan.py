@@ -2,7 +2,7 @@
 
 The order is the rule: a place and a rate token are had before an attempt is recorded; suppression is read in the very
 step that records it, after all that may take its time; and when any of it cannot be had, the mail waits and nothing was
-written. A mail whose own content cannot be had waits alone, without a token.
+written. A mail whose own content or files cannot be had waits alone, without a token.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Turn:
     Attributes:
         waves: licensed, to be called at once.
         released: messages that need nothing more of us now; their lease is to be given back.
-        put_off: messages to be left alone by everybody for `put_off_for` seconds.
+        put_off: seconds → messages to be left alone by everybody for so long.
         recorded: attempts that took their places, answered for by now or by their waves.
         pause: seconds until another turn can bring anything, None = go on at once.
         waiting: what is waited for, "" = for work.
@@ -64,8 +64,7 @@ class Turn:
 
     waves: list[Wave] = field(default_factory=list)
     released: list[Work] = field(default_factory=list)
-    put_off: list[Work] = field(default_factory=list)
-    put_off_for: float = 0.0
+    put_off: dict[float, list[Work]] = field(default_factory=dict)
     recorded: int = 0
     pause: float | None = None
     waiting: str = ""
@@ -226,13 +225,12 @@ class Planner:
         return going
 
     async def _with_mail(self, picks: Sequence[_Pick], turn: Turn) -> tuple[list[_Pick], list[tuple[Work, Step]]]:
-        """The picks whose mail is at hand, and steps that fail those whose content is gone; the others are put off."""
+        """The picks whose mail is at hand, and steps that fail those that can never be sent; the others are put off."""
         unready = await self._loader.load([pick.work for pick in picks])
         failing: list[tuple[Work, Step]] = []
-        for work in unready.gone:
-            drafts = self._streams.decide(work.held, Fail("invalid", "its content is not stored any more"))
-            failing.append((work, Step(work.held, drafts)))
-        turn.put_off, turn.put_off_for = unready.late, unready.seconds
+        for work, why in unready.never.items():
+            failing.append((work, Step(work.held, self._streams.decide(work.held, Fail("invalid", why)))))
+        turn.put_off = unready.later
         return [pick for pick in picks if pick.work.mail is not None], failing
 
     async def _blocked(self, picks: Sequence[_Pick]) -> list[dict[str, SuppressionReason]]:

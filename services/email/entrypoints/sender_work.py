@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -12,6 +12,9 @@ from services.email.domain.outcomes import Outcome
 from services.email.ports import ContentKey, OutgoingMail
 from services.email.streams import Held
 from services.kit.event_store.due import LEASE_FOR
+
+Attached = tuple[str, str, bytes]
+"""An attachment's name, type and bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Limits:
         flush: how long the answers of a wave wait for the slowest of them.
         gather: how long the first answer waits for others, to be written with them.
         lease: for how long messages at hand are leased; renewed every third of it.
+        attachment_bytes: bytes of all attachments of a mail that has some by `fileId`; the others' were counted when
+            they came.
     """
 
     concurrency: int = 32
@@ -33,6 +38,7 @@ class Limits:
     flush: float = 0.25
     gather: float = 0.002
     lease: timedelta = LEASE_FOR
+    attachment_bytes: int = 10_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -61,15 +67,27 @@ class Work:
         files = self.content.attachments if self.content else ()
         return [ContentKey(self.held.message_id, file.ref) for file in files if file.ref is not None]
 
-    def build(self, files: dict[ContentKey, bytes], date: datetime) -> OutgoingMail | None:
-        """What is handed to a provider; None where an attachment is gone."""
+    def file_ids(self) -> list[str]:
+        """The attachments that the files service keeps."""
+        files = self.content.attachments if self.content else ()
+        return [file.file_id for file in files if file.file_id is not None]
+
+    def build(
+        self, files: Mapping[ContentKey, bytes], attached: Mapping[str, Attached], date: datetime
+    ) -> OutgoingMail | None:
+        """What is handed to a provider, of attachments stored with the message and of files by their id; None where a
+        stored one is gone.
+        """
         assert self.content is not None  # noqa: S101 - loaded before
-        attached: list[tuple[str, str, bytes]] = []
+        parts: list[Attached] = []
         for file in self.content.attachments:
+            if file.file_id is not None:
+                parts.append(attached[file.file_id])
+                continue
             data = file.content if file.ref is None else files.get(ContentKey(self.held.message_id, file.ref))
             if data is None:
                 return None
-            attached.append((file.filename, file.content_type, data))
+            parts.append((file.filename, file.content_type, data))
         request = self.held.message.request
         return OutgoingMail(
             message_id=request.message_id,
@@ -83,7 +101,7 @@ class Work:
             list_id=request.list_id,
             date=date,
             content=self.content,
-            files=tuple(attached),
+            files=tuple(parts),
             tags=request.tags or {},
         )
 

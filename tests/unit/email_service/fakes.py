@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from contracts.base import EventData
 from contracts.email.commands import SendEmail
 from contracts.email.values import Category, ContentRef
 from contracts.recipients.events import SuppressionReason
 from services.email.adapters.content import RETENTION
 from services.email.domain.commands import Request
 from services.email.domain.content import MessageContent, SealedBody
+from services.email.domain.files import KnownFile, Usable, evolve
 from services.email.domain.message import Policy
 from services.email.domain.outcomes import Accepted, Cost, Rejected, Unknown
 from services.email.entrypoints.sender import Sender
@@ -138,6 +140,58 @@ class MemoryContents:
             raise Unavailable("contents", "switched away")
 
 
+class MemoryFiles:
+    """`KnownFiles` in a dictionary. `away`: every call raises Unavailable. `lose`: so many writes lose their race."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, KnownFile] = {}
+        self.away = False
+        self.lose = 0
+        self.looks: list[str] = []
+
+    async def load_many(self, file_ids: Collection[str]) -> dict[str, KnownFile]:
+        self._answer()
+        self.looks += file_ids
+        return {file_id: self.known.get(file_id, KnownFile(file_id)) for file_id in file_ids}
+
+    async def save_many(self, changes: Sequence[tuple[KnownFile, KnownFile]]) -> set[str]:
+        self._answer()
+        lost: set[str] = set()
+        for before, after in changes:
+            if self.lose or self.known.get(before.file_id, KnownFile(before.file_id)) != before:
+                self.lose = max(0, self.lose - 1)
+                lost.add(before.file_id)
+            else:
+                self.known[before.file_id] = after
+        return lost
+
+    def hear(self, file_id: str, *decisions: EventData) -> None:
+        """These come next on the file's stream."""
+        for data in decisions:
+            known = self.known.get(file_id, KnownFile(file_id))
+            self.known[file_id] = evolve(known, data, known.version + 1)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Unavailable("known files", "switched away")
+
+
+class MemoryFileBytes:
+    """`FileBytes` in a dictionary by (bucket, key, version id). `away`: nothing can be read now."""
+
+    def __init__(self) -> None:
+        self.stored: dict[tuple[str, str, str], bytes] = {}
+        self.reads: list[str] = []
+        self.away = False
+
+    async def read_many(self, files: Sequence[Usable]) -> dict[str, bytes | TransientError]:
+        self.reads += [file.file_id for file in files]
+        if self.away:
+            return {file.file_id: Unavailable("S3", "switched away") for file in files}
+        places = {file.file_id: (file.bucket, file.key, file.version_id) for file in files}
+        return {file_id: self.stored[place] for file_id, place in places.items() if place in self.stored}
+
+
 class PlainRenderer:
     """Takes the bodies as they are; a template named `broken` cannot be rendered."""
 
@@ -225,6 +279,8 @@ class Post:
         self.ids = SystemIds()
         self.store = MemoryEventStore(self.clock)
         self.contents = MemoryContents(self.clock)
+        self.files = MemoryFiles()
+        self.file_bytes = MemoryFileBytes()
         self.suppressions = FixedSuppressions()
         self.provider = FakeProvider()
         self.rates = MemoryRateLimits(self.clock)
@@ -238,6 +294,8 @@ class Post:
         return Sender(
             self.streams,
             self.contents,
+            self.files,
+            self.file_bytes,
             self.suppressions,
             [self.provider],
             RateBudget(self.rates, self.clock),
@@ -250,7 +308,9 @@ class Post:
             **more,
         )
 
-    async def queue(self, count: int = 1, body: MessageContent | None = None, **fields: Any) -> list[str]:
+    async def queue(
+        self, count: int = 1, body: MessageContent | None = None, *, actor: str | None = None, **fields: Any
+    ) -> list[str]:
         """Requested messages with content, due now."""
         message_ids = [self.ids.new() for _ in range(count)]
         steps: list[Step] = []
@@ -261,7 +321,7 @@ class Post:
             fields.setdefault("expires_at", self.clock.now() + timedelta(days=3))
             request = requested(message_id=message_id, **{**fields, "content": fields.get("content", ref)})
             held = Held(Stream.absent(message_id), (await self.streams.load(message_id)).state)
-            steps.append(Step(held, self.streams.decide(held, Request(request))))
+            steps.append(Step(held, self.streams.decide(held, Request(request, actor=actor))))
         for result in await self.streams.append(steps):
             assert isinstance(result, Held)
         await self.rates.set_limit("ses", self.provider.rate)

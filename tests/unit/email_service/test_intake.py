@@ -180,7 +180,6 @@ async def test_sealed_bodies_are_read_under_their_own_message_only() -> None:
     [
         ({"templateId": "broken", "text": None}, "renderingFailed"),
         ({"from": "stranger@example.com"}, "invalid"),
-        ({"attachments": [{"fileId": IDS[9]}]}, "invalid"),
     ],
 )
 async def test_what_can_never_be_sent_is_accepted_and_fails_at_once(fields: dict[str, Any], reason: str) -> None:
@@ -190,6 +189,17 @@ async def test_what_can_never_be_sent_is_accepted_and_fails_at_once(fields: dict
     assert requested.content is None
     assert [data.reason for data in failed] == [reason, reason]
     assert (await door.post.store.load(IDS[0])).index.due_at is None
+
+
+async def test_a_file_by_its_id_is_only_named() -> None:
+    door = Door()
+    inline = {"filename": "a.txt", "contentType": "text/plain", "content": "YQ=="}
+    assert await door.handle(door.send(IDS[0], attachments=[{"fileId": IDS[9]}, inline])) == [DONE]
+    request = await door.request(IDS[0])
+    assert [each.file_id for each in request.attachments or ()] == [IDS[9], None]
+    assert request.content is not None
+    stored = MessageContent.from_bytes(door.post.contents.bytes_of(ContentKey(IDS[0], request.content.ref)))
+    assert [(each.file_id, each.content) for each in stored.attachments] == [(IDS[9], None), (None, b"a")]
 
 
 async def test_bad_commands_are_parked_and_their_neighbours_go_on() -> None:

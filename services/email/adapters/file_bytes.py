@@ -1,0 +1,32 @@
+"""The bytes of files that mails attach, read from the buckets of the files service, by version and within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from services.email.adapters.objects import Objects
+from services.email.domain.files import Usable
+from services.kit.clock import Clock
+from services.kit.errors import TransientError
+
+
+class S3FileBytes:
+    """A `FileBytes`. `s3` is an entered `kit.aws.s3_client` whose account may read versions of those buckets."""
+
+    def __init__(self, s3: Any, clock: Clock) -> None:
+        self._s3, self._clock = s3, clock
+        self._buckets: dict[str, Objects] = {}
+
+    async def read_many(self, files: Sequence[Usable]) -> dict[str, bytes | TransientError]:
+        """Exactly these versions; see the port. S3 keeps nobody waiting for longer than `objects.READ_SECONDS`."""
+        found = await asyncio.gather(*(self._read(file) for file in files))
+        return {file.file_id: data for file, data in zip(files, found, strict=True) if data is not None}
+
+    async def _read(self, file: Usable) -> bytes | TransientError | None:
+        objects = self._buckets.setdefault(file.bucket, Objects(self._s3, file.bucket, self._clock))
+        try:
+            return await objects.get_version(file.key, file.version_id, file.size)
+        except TransientError as error:
+            return error
