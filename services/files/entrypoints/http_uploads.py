@@ -291,6 +291,7 @@ class _Door:
             max_size_bytes=body.most,
             category=body.category,
             is_public=body.is_public,
+            scan_needed=self.rules[body.category].scan or None,
             user_id=caller.user_id,
             client_id=body.client_id,
             metadata=metadata,
