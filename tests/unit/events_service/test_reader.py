@@ -15,6 +15,7 @@ from contracts.base import EventData, Money, format_time
 from contracts.email import events as mail
 from contracts.email.values import AttachmentInfo, ContentRef
 from contracts.errors import ContractError
+from contracts.files import events as files
 from contracts.recipients import events as recipients
 from contracts.registry import EVENTS, event_from_wire, read_json
 from services.events import reader
@@ -37,7 +38,22 @@ from tests.unit.events_service.events import (
     settled,
     unknown,
 )  # fmt: skip
+from tests.unit.events_service.file_events import (
+    deleted,
+    download,
+    object_fact,
+    restored,
+    scan_settled,
+    scanned,
+    upload_failed,
+    upload_requested,
+    uploaded,
+)
 
+OBJECT_FACTS = (
+    files.FileObjectCreated, files.FileObjectRemoved, files.FileDeleteMarkerCreated, files.FileObjectExpired,
+    files.FileObjectTagged, files.FileObjectMoved,
+)  # fmt: skip
 EVERYTHING: list[EventData] = [
     requested(),
     requested(
@@ -55,6 +71,11 @@ EVERYTHING: list[EventData] = [
     mail.EmailUnsubscribed(recipient=ANN, source="page"), retracted("x"),
     recipients.RecipientSuppressed(address=ANN, scope="all", reason="manual", cause="c", until=START),
     recipients.RecipientUnsuppressed(address=ANN, scope="list:a", reason="r"),
+    upload_requested(), upload_requested(client_id="c", tags=["a"], upload_id="u"), uploaded(checksum="c"), uploaded(),
+    upload_failed(), upload_failed("expired", None), deleted(), restored(), scan_settled(), scanned(), download(),
+    files.FileUpdated(is_public=True, tags=["b"], file_name="f", original_name="o"), files.FileUpdated(),
+    *(object_fact(model, size=3, storage_class="STANDARD", sequencer="00A") for model in OBJECT_FACTS),
+    *(object_fact(model, None) for model in OBJECT_FACTS),
 ]  # fmt: skip
 
 Read = tuple[str, str, str, int, dict[str, Any]] | str
