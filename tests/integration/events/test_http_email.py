@@ -14,8 +14,8 @@ import pytest
 
 from contracts.email import events as mail
 from services.events.adapters.mongo_email_queries import MongoEmailDocuments, query_of
+from services.events.email_queries import EmailFilter, EmailQueries
 from services.events.entrypoints.http_email import email_router
-from services.events.queries import EmailFilter, EmailQueries
 from services.kit.auth import Authenticator, Role, SecretVerifier, mint_token
 from services.kit.clock import SystemClock
 from services.kit.health import Health
