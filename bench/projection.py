@@ -229,7 +229,7 @@ def _side(stack: Stack, database: str) -> ReadingSide:
 
 def _rebuild(stack: Stack, messages: int) -> tuple[Run, dict[str, float]]:
     database = "bench_rebuild"
-    workers = BackfillProcesses(PROJECTORS, os.environ | _environment(stack, database))
+    workers = BackfillProcesses(EMAIL_LOG.name, PROJECTORS, os.environ | _environment(stack, database))
 
     async def rebuild(meter: Meter) -> dict[str, float]:
         side = _side(stack, database)

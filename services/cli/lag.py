@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli.environment import KAFKA, database, need, run
 from services.cli.output import Json, console, print_json, say, span, table
+
+if TYPE_CHECKING:
+    from services.events.ports import LeaseStore
+    from services.events.projections.projection import Projection
+    from services.kit.mongo import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,42 +97,45 @@ async def _measure(seconds: float) -> list[Moving]:
 
 
 async def _readers() -> list[Reader]:
-    from services.events.adapters.kafka_log import KafkaLog
-    from services.events.adapters.mongo_generations import MongoGenerations
-    from services.events.adapters.mongo_leases import MongoLeases
-    from services.events.projections.projection import EMAIL_LOG
-    from services.events.watching import projection_state
+    from services.events.projections.projection import PROJECTIONS
     from services.kit.kafka.group_lags import group_lags
 
     bootstrap = need(KAFKA, "MAILROOM_MONGO_URL")[KAFKA]
     groups = await group_lags(bootstrap)
-    log = KafkaLog(bootstrap, EMAIL_LOG.topic, client_id="mailroom-lag")
+    found = [Reader("group", g.group, g.topic, g.partition, g.position, g.end, None) for g in groups]
     async with database("events") as own:
-        await log.start()
-        try:
-            state = await projection_state(
-                EMAIL_LOG,
-                MongoGenerations(own, EMAIL_LOG),
-                lambda number: MongoLeases(own, EMAIL_LOG.name, number, EMAIL_LOG.topic),
-                log,
-            )
-        finally:
-            await log.stop()
+        for projection in PROJECTIONS:
+            found += await _generations(own, bootstrap, projection)
+    return found
+
+
+async def _generations(own: Database, bootstrap: str, projection: Projection) -> list[Reader]:
+    from services.events.adapters.kafka_log import KafkaLog
+    from services.events.adapters.mongo_generations import MongoGenerations
+    from services.events.adapters.mongo_leases import MongoLeases
+    from services.events.watching import projection_state
+
+    def leases(number: int) -> LeaseStore:
+        return MongoLeases(own, projection.name, number, projection.topic)
+
+    log = KafkaLog(bootstrap, projection.topic, client_id="mailroom-lag")
+    await log.start()
+    try:
+        state = await projection_state(projection, MongoGenerations(own, projection), leases, log)
+    finally:
+        await log.stop()
     stages = {each.number: each.stage for each in state.generations}
     return [
-        *(Reader("group", g.group, g.topic, g.partition, g.position, g.end, None) for g in groups),
-        *(
-            Reader(
-                "projection",
-                f"{state.name} g{p.generation} ({stages[p.generation]})",
-                state.topic,
-                p.partition,
-                p.position,
-                p.end,
-                p.owner,
-            )
-            for p in state.partitions
-        ),
+        Reader(
+            "projection",
+            f"{state.name} g{p.generation} ({stages[p.generation]})",
+            state.topic,
+            p.partition,
+            p.position,
+            p.end,
+            p.owner,
+        )
+        for p in state.partitions
     ]
 
 

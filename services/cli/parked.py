@@ -180,7 +180,7 @@ async def _retry_events(parked_id: str) -> None:
     from services.events.serving import parked_retries
 
     async with events_service() as base:
-        await parked_retries(base.side).retry(parked_id, by=actor())
+        await parked_retries(base.sides.values(), base.parking, base.clock).retry(parked_id, by=actor())
 
 
 async def _retry_email(parked_id: str, consumer: str) -> None:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="Build a read model anew from the log, beside the live one.")
 
-Name = Annotated[Literal["email_log"], typer.Argument(metavar="PROJECTION", help="email_log")]
+Name = Annotated[Literal["email_log", "file"], typer.Argument(metavar="PROJECTION", help="email_log or file")]
 Number = Annotated[int, typer.Argument(metavar="GENERATION", min=1)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -30,7 +30,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 @app.command("dry-run")
 def dry_run(projection: Name, json: Json = False) -> None:
     """What a rebuild would do; changes nothing."""
-    plan = run(_with_foundation(_plan))
+
+    async def look(base: Foundation) -> Plan:
+        return await _rebuild(base, projection).plan()
+
+    plan = run(_with_foundation(look))
     if json:
         print_json(
             {
@@ -57,22 +61,21 @@ def start(
     projection: Name,
     detach: Annotated[bool, typer.Option("--detach", help="Only ask for it; do not watch.")] = False,
     without_head: Annotated[
-        bool, typer.Option("--without-head", help="Although the log has lost its first events: mails will be lost.")
+        bool, typer.Option("--without-head", help="Although the log has lost its first events: documents will be lost.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Ask for a rebuild and watch it. The events service does it; it goes on when you stop watching."""
 
     async def begin(base: Foundation) -> Generation:
-        return await _rebuild(base).create(without_head=without_head)
+        return await _rebuild(base, projection).create(without_head=without_head)
 
     made = run(_with_foundation(begin))
     if detach:
-        _tell(
-            made, json, f"generation {made.number} is asked for; watch it: mailroom rebuild status --follow email_log"
-        )
+        hint = f"watch it: mailroom rebuild status --follow {projection}"
+        _tell(made, json, f"generation {made.number} is asked for; {hint}")
         return
-    watch_to_end(made.number, json)
+    watch_to_end(projection, made.number, json)
 
 
 @app.command("status")
@@ -85,13 +88,13 @@ def status(
     if follow:
 
         async def which(base: Foundation) -> Generation:
-            return await _operator(base).building()
+            return await _operator(base, projection).building()
 
-        watch_to_end(run(_with_foundation(which)).number, json)
+        watch_to_end(projection, run(_with_foundation(which)).number, json)
         return
 
     async def look(base: Foundation) -> ProjectionState:
-        return await _operator(base).state()
+        return await _operator(base, projection).state()
 
     state = run(_with_foundation(look))
     if json:
@@ -121,20 +124,21 @@ def status(
 @app.command("pause")
 def pause(projection: Name, json: Json = False) -> None:
     """Let the rebuild in progress rest while it is being filled."""
-    _verb(lambda operator: operator.pause(), json, "rests; go on: mailroom rebuild resume email_log")
+    _verb(projection, lambda operator: operator.pause(), json, f"rests; go on: mailroom rebuild resume {projection}")
 
 
 @app.command("resume")
 def resume(projection: Name, json: Json = False) -> None:
     """Let it go on."""
-    _verb(lambda operator: operator.resume(), json, "goes on; watch it: mailroom rebuild status --follow email_log")
+    hint = f"watch it: mailroom rebuild status --follow {projection}"
+    _verb(projection, lambda operator: operator.resume(), json, f"goes on; {hint}")
 
 
 @app.command("rollback")
 def rollback(projection: Name, yes: Yes = False, json: Json = False) -> None:
     """Read the generation before the active one again, at once; both are kept up to date."""
     confirm(f"Read the generation of {projection} before the active one again?", yes=yes)
-    _verb(lambda operator: operator.rollback(), json, "is read again")
+    _verb(projection, lambda operator: operator.rollback(), json, "is read again")
 
 
 @app.command("abandon")
@@ -143,8 +147,8 @@ def abandon(projection: Name, generation: Number, yes: Yes = False, json: Json =
     confirm(f"Drop generation {generation} of {projection}?", yes=yes)
 
     async def give_up(base: Foundation) -> Generation:
-        await _rebuild(base).abandon(generation)
-        return await get_generation(base, generation)
+        await _rebuild(base, projection).abandon(generation)
+        return await get_generation(base, projection, generation)
 
     _tell(run(_with_foundation(give_up)), json, f"generation {generation} is abandoned")
 
@@ -155,15 +159,16 @@ def accept(projection: Name, generation: Number, yes: Yes = False, json: Json = 
     confirm(f"Read generation {generation} of {projection} although its documents differ?", yes=yes)
 
     async def take(base: Foundation) -> Generation:
-        await _rebuild(base).run(generation, accept_differences=True)
-        return await get_generation(base, generation)
+        await _rebuild(base, projection).run(generation, accept_differences=True)
+        return await get_generation(base, projection, generation)
 
-    _tell(run(_with_foundation(take)), json, f"generation {generation} is read now; back: mailroom rebuild rollback")
+    back = f"mailroom rebuild rollback {projection}"
+    _tell(run(_with_foundation(take)), json, f"generation {generation} is read now; back: {back}")
 
 
-def _verb(verb: Callable[[ProjectionOperator], Awaitable[Generation]], json: bool, told: str) -> None:
+def _verb(projection: str, verb: Callable[[ProjectionOperator], Awaitable[Generation]], json: bool, told: str) -> None:
     async def act(base: Foundation) -> Generation:
-        return await verb(_operator(base))
+        return await verb(_operator(base, projection))
 
     generation = run(_with_foundation(act))
     _tell(generation, json, f"generation {generation.number} {told}")
@@ -176,21 +181,17 @@ def _tell(generation: Generation, json: bool, told: str) -> None:
         say(told)
 
 
-async def _plan(base: Foundation) -> Plan:
-    return await _rebuild(base).plan()
-
-
-def _operator(base: Foundation) -> ProjectionOperator:
+def _operator(base: Foundation, projection: str) -> ProjectionOperator:
     from services.events.serving import operator
 
-    return operator(base.settings, base.side)
+    return operator(base.settings, base.sides[projection])
 
 
-def _rebuild(base: Foundation) -> Rebuild:
+def _rebuild(base: Foundation, projection: str) -> Rebuild:
     from services.events.adapters.backfill_processes import BackfillProcesses
 
-    workers = BackfillProcesses(base.settings.rebuild_workers)
-    return base.side.rebuild(workers, grace=base.settings.grace_hours * 3600)
+    workers = BackfillProcesses(projection, base.settings.rebuild_workers)
+    return base.sides[projection].rebuild(workers, grace=base.settings.grace_hours * 3600)
 
 
 async def _with_foundation(work: Callable[[Foundation], Awaitable[T]]) -> T:

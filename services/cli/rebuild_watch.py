@@ -17,34 +17,34 @@ IDLE_LOOKS: Final = 40
 """Looks after which a rebuild that nobody has begun, or that stands still, is told to be so."""
 
 
-def watch_to_end(number: int, json: bool) -> None:
+def watch_to_end(projection: str, number: int, json: bool) -> None:
     """Watch a generation until it is read, or nobody goes on with it; exit status 1 then."""
     try:
-        ended = run(_watched(number, silent=json))
+        ended = run(_watched(projection, number, silent=json))
     except KeyboardInterrupt:
-        say("\nit goes on in the events service; watch it: mailroom rebuild status --follow email_log")
+        say(f"\nit goes on in the events service; watch it: mailroom rebuild status --follow {projection}")
         raise
     if json:
         print_json(as_json(ended))
     elif ended.stage == "active":
-        say(f"generation {number} is read now{_compared(ended)}; back: mailroom rebuild rollback email_log")
+        say(f"generation {number} is read now{_compared(ended)}; back: mailroom rebuild rollback {projection}")
     if ended.stage != "active":
         if _differs(ended):
-            hint = f"look at them, then: mailroom rebuild accept|abandon email_log {number}"
+            hint = f"look at them, then: mailroom rebuild accept|abandon {projection} {number}"
             raise refuse(f"generation {number} differs from the live one{_compared(ended)}; {hint}")
         if _stopped(ended):
             raise refuse(f"generation {number} stands{_trouble(ended)}; mend it and restart the events service")
         raise refuse(f"generation {number} ended as {ended.stage}")
 
 
-async def _watched(number: int, *, silent: bool) -> Generation:
+async def _watched(projection: str, number: int, *, silent: bool) -> Generation:
     from services.cli.events_service import events_service
 
     async with events_service() as base:
-        return await _watch(base, number, silent=silent)
+        return await _watch(base, projection, number, silent=silent)
 
 
-async def _watch(base: Foundation, number: int, *, silent: bool) -> Generation:
+async def _watch(base: Foundation, projection: str, number: int, *, silent: bool) -> Generation:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
@@ -57,7 +57,7 @@ async def _watch(base: Foundation, number: int, *, silent: bool) -> Generation:
     with Progress(*columns, console=console(), disable=silent, expand=True) as bar:
         task = bar.add_task("asked for", total=None, pace="")
         while True:
-            found = await get_generation(base, number)
+            found = await get_generation(base, projection, number)
             still = still + 1 if repr(found) == before else 0
             before = repr(found)
             _show(bar, task, found, waiting=still > IDLE_LOOKS)
@@ -134,9 +134,9 @@ def as_json(generation: Generation) -> dict[str, Any]:
     return GenerationView.of(generation, None).to_wire()
 
 
-async def get_generation(base: Foundation, number: int) -> Generation:
+async def get_generation(base: Foundation, projection: str, number: int) -> Generation:
     """One that there is; the command ends where there is none."""
-    found = await base.side.generations.get(number)
+    found = await base.sides[projection].generations.get(number)
     if found is None:
-        raise refuse(f"there is no generation {number}")
+        raise refuse(f"{projection} has no generation {number}")
     return found

@@ -13,6 +13,7 @@ from services.cli.environment import ENCRYPTION, KAFKA, MONGO, actor, database, 
 from services.cli.output import Json, confirm, print_json, refuse, say
 
 if TYPE_CHECKING:
+    from services.events.app import Foundation
     from services.events.composing import ReadingSide
     from services.kit.kafka.records import Partition
     from services.kit.kafka.stepping_over import RawBatch
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 FOLLOW_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.5
 
-_PROJECTION: Final = "events.email_log"
+_PROJECTION: Final = "events."
+"""What the names of the projectors' readers begin with; the projection's name follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class _InTheWay:
 
 
 def skip(
-    reader: Annotated[str, typer.Argument(help="A consumer group, or events.email_log.")],
+    reader: Annotated[str, typer.Argument(help="A consumer group, events.email_log or events.file.")],
     topic: Annotated[str, typer.Argument()],
     partition: Annotated[int, typer.Argument(min=0)],
     offset: Annotated[int, typer.Argument(min=0, help="The one it is blocked at, as /readyz and the log tell.")],
@@ -66,7 +68,7 @@ def _service(reader: str) -> Literal["email", "events"]:
     """Whose reader it is. Raises PermanentError for one that nobody knows."""
     from services.cli.email_service import role_of
 
-    if reader == _PROJECTION:
+    if reader.startswith(_PROJECTION):
         return "events"
     role_of(reader)
     return "email"
@@ -99,9 +101,10 @@ async def _step_over(reader: str, where: Partition, offset: int, found: _InTheWa
     if _service(reader) == "events":
         async with events_service() as base:
             parked_id = await _park(base.parking, reader, where, offset, found)
-            for generation, at in await _checkpoints(base.side, where):
+            side = _side(base, reader)
+            for generation, at in await _checkpoints(side, where):
                 if at == offset:
-                    await base.side.leases(generation).step_over(where.partition, found.to)
+                    await side.leases(generation).step_over(where.partition, found.to)
     else:
         async with database("email") as own:
             parked_id = await _park(MongoParkingLot(own, key_ring()), reader, where, offset, found)
@@ -133,8 +136,14 @@ async def _stands(reader: str, where: Partition) -> set[int]:
 
     if _service(reader) == "events":
         async with events_service() as base:
-            return {at for _, at in await _checkpoints(base.side, where)}
+            return {at for _, at in await _checkpoints(_side(base, reader), where)}
     return {await standing(need(KAFKA)[KAFKA], reader, where)}
+
+
+def _side(base: Foundation, reader: str) -> ReadingSide:
+    from services.events.foundation import side_of
+
+    return side_of(base, reader.removeprefix(_PROJECTION))
 
 
 async def _checkpoints(side: ReadingSide, where: Partition) -> list[tuple[int, int]]:

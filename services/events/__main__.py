@@ -1,4 +1,6 @@
-"""`python -m services.events all|http|projector`, and `backfill <generation> <processes>`, which a rebuild starts."""
+"""`python -m services.events all|http|projector`, and `backfill <projection> <generation> <processes>`, which a
+rebuild starts.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ USAGE = "usage: python -m services.events all|http|projector\n"
 
 def _main(arguments: list[str]) -> None:
     match arguments:
-        case ["backfill", number, processes] if number.isdecimal() and processes.isdecimal():
+        case ["backfill", projection, number, processes] if number.isdecimal() and processes.isdecimal():
             from services.events.backfilling import run_backfill
 
-            main(lambda: run_backfill(int(number), int(processes), load(EventsSettings)))
+            main(lambda: run_backfill(projection, int(number), int(processes), load(EventsSettings)))
         case ["all" | "http" | "projector" as part]:
             from services.events.app import run
 

@@ -227,8 +227,8 @@ class Aggregates:
             await self._aside.park(record, why)
 
     def _is_busy(self, events: Iterable[KnownEvent]) -> bool:
-        engagement = self._projection.engagement
-        return sum(event.type in engagement for event in events) > self._inline
+        types = self._projection.engagement.types
+        return sum(event.type in types for event in events) > self._inline
 
     async def _write_slice(self, items: list[_Item], buckets: set[str]) -> None:
         todo, rounds = items, 0

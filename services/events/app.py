@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal
 
 from services.events.adapters.backfill_processes import BackfillProcesses
+from services.events.composing import ReadingSide
 from services.events.entrypoints.projector import Parts, ProjectorService
 from services.events.entrypoints.replayer import RebuildsFound
 from services.events.foundation import Foundation, foundation, in_background
@@ -27,10 +28,10 @@ __all__ = ["Foundation", "Part", "foundation", "projector_service", "run"]
 Part = Literal["all", "http", "projector"]
 
 
-def projector_service(base: Foundation) -> ProjectorService:
-    """What projects, sums up, and works on rebuilds."""
-    side, settings = base.side, base.settings
-    workers = BackfillProcesses(settings.rebuild_workers)
+def projector_service(base: Foundation, side: ReadingSide) -> ProjectorService:
+    """What projects, sums up, and works on rebuilds of one projection."""
+    settings = base.settings
+    workers = BackfillProcesses(side.projection.name, settings.rebuild_workers)
     grace = settings.grace_hours * 3600
     rebuilds = RebuildsFound(side.generations, partial(side.rebuild, workers, projects=False, grace=grace), base.clock)
     parts = Parts(
@@ -47,15 +48,18 @@ def projector_service(base: Foundation) -> ProjectorService:
 
 def gauges(base: Foundation) -> LoopComponent:
     """What is looked up for `/metrics`: lag and parked records."""
-    side, progress = base.side, Progress(base.clock)
-    lag = LagGauge(side.projection, side.generations, side.leases, side.log(), base.metrics)
+    progress = Progress(base.clock)
+    lags = [
+        LagGauge(side.projection, side.generations, side.leases, side.log(), base.metrics)
+        for side in base.sides.values()
+    ]
 
     async def look(stopping: asyncio.Event) -> None:
         try:
-            looks = (lag.look, parked_open(base.parking, base.metrics))
+            looks = (*(lag.look for lag in lags), parked_open(base.parking, base.metrics))
             await keep_looking(looks, base.clock, progress, stopping)
         finally:
-            await lag.close()
+            await asyncio.gather(*(lag.close() for lag in lags))
 
     return LoopComponent("gauges", look, progress)
 
@@ -69,10 +73,11 @@ async def run(part: Part, settings: EventsSettings) -> int:
     await base.parking.ensure_indexes()
     loops: dict[str, Component] = {}
     if part in ("all", "projector"):
-        loops["projector"] = projector_service(background)
+        for name, side in background.sides.items():
+            loops[f"projector {name}"] = projector_service(background, side)
         loops["gauges"] = gauges(background)
     server = HttpServer(
-        application(settings, base.side, base.health, serves_api=part in ("all", "http")),
+        application(base, serves_api=part in ("all", "http")),
         host=settings.http_host,
         port=settings.http_port,
         port_variable="MAILROOM_EVENTS_PORT",

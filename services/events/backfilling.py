@@ -7,18 +7,21 @@ import gc
 from typing import Final
 
 from services.events.entrypoints.replayer import BACKFILL, backfill, until_input_ends
-from services.events.foundation import foundation
+from services.events.foundation import foundation, side_of
 from services.events.settings import EventsSettings
 from services.kit.logs import configure
 
 SWEEP_SECONDS: Final = 60.0
 
 
-async def run_backfill(generation: int, processes: int, settings: EventsSettings) -> int:
-    """Be one of `processes` workers that fill a generation, until standard input ends; the exit status."""
+async def run_backfill(projection: str, generation: int, processes: int, settings: EventsSettings) -> int:
+    """Be one of `processes` workers that fill a generation of a projection, until standard input ends; the exit status.
+
+    Raises PermanentError `noProjection` for a name that nothing has.
+    """
     configure(settings.log_level, settings.log_format, service="events-backfill", secrets=settings.secret_values())
     base = foundation(settings)
-    side, stopping = base.side, asyncio.Event()
+    side, stopping = side_of(base, projection), asyncio.Event()
     watching = asyncio.create_task(until_input_ends())
     watching.add_done_callback(lambda _: stopping.set())
     gc.collect()

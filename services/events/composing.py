@@ -61,7 +61,7 @@ class ReadingSide:
 
     def models(self, generation: int) -> ReadModels:
         """The documents of a generation."""
-        return MongoReadModels(self.database, self.projection.name, generation)
+        return MongoReadModels(self.database, self.projection, generation)
 
     def statistics(self, generation: int) -> MongoStatistics:
         """The statistics of a generation."""

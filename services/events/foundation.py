@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from services.events.composing import ReadingSide
-from services.events.projections.projection import EMAIL_LOG
+from services.events.projections.projection import EMAIL_LOG, FILE
 from services.events.settings import EventsSettings
 from services.kit.clock import SystemClock
+from services.kit.errors import PermanentError
 from services.kit.health import Health
 from services.kit.metrics import Metrics
 from services.kit.mongo import PATIENCE_SECONDS, Client, connect
@@ -16,11 +18,11 @@ from services.kit.parking_mongo import MongoParkingLot
 
 @dataclass(frozen=True)
 class Foundation:
-    """What every part of the process stands on."""
+    """What every part of the process stands on. `sides` has the reading side of each projection, by its name."""
 
     settings: EventsSettings
     client: Client
-    side: ReadingSide
+    sides: Mapping[str, ReadingSide]
     parking: MongoParkingLot
     metrics: Metrics
     health: Health
@@ -28,21 +30,28 @@ class Foundation:
 
 
 def foundation(settings: EventsSettings) -> Foundation:
-    """Clients and the reading side; connects to nothing yet."""
+    """Clients and the reading sides; connects to nothing yet."""
     clock, metrics = SystemClock(), Metrics()
     client = connect(settings.mongo_url.get_secret_value(), name="mailroom-events")
     database = client[settings.database]
     parking = MongoParkingLot(database, settings.key_ring())
-    side = ReadingSide(
-        projection=replace(EMAIL_LOG, topic=settings.email_events_topic),
-        bootstrap=settings.kafka_bootstrap,
-        database=database,
-        parking=parking,
-        metrics=metrics,
-        parked_per_minute=settings.parked_per_minute,
-        clock=clock,
+    projections = (
+        replace(EMAIL_LOG, topic=settings.email_events_topic),
+        replace(FILE, topic=settings.files_events_topic),
     )
-    return Foundation(settings, client, side, parking, metrics, Health(clock), clock)
+    sides = {
+        projection.name: ReadingSide(
+            projection=projection,
+            bootstrap=settings.kafka_bootstrap,
+            database=database,
+            parking=parking,
+            metrics=metrics,
+            parked_per_minute=settings.parked_per_minute,
+            clock=clock,
+        )
+        for projection in projections
+    }
+    return Foundation(settings, client, sides, parking, metrics, Health(clock), clock)
 
 
 def in_background(base: Foundation) -> Foundation:
@@ -56,5 +65,13 @@ def in_background(base: Foundation) -> Foundation:
     )
     database = client[settings.database]
     parking = MongoParkingLot(database, settings.key_ring())
-    side = replace(base.side, database=database, parking=parking)
-    return replace(base, client=client, side=side, parking=parking)
+    sides = {name: replace(side, database=database, parking=parking) for name, side in base.sides.items()}
+    return replace(base, client=client, sides=sides, parking=parking)
+
+
+def side_of(base: Foundation, projection: str) -> ReadingSide:
+    """The reading side of a projection, by its name. Raises PermanentError `noProjection`."""
+    side = base.sides.get(projection)
+    if side is None:
+        raise PermanentError("noProjection", f"there is no projection {projection}; there are {', '.join(base.sides)}")
+    return side

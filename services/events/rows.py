@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from services.events.ports import ReadModels, Row, Stored
 from services.events.projections.known import (
     RETRACTED,
+    Engagement,
     Known,
     KnownEvent,
     Overflow,
@@ -38,7 +39,7 @@ async def settle_rows(
     stored: Stored,
     events: Iterable[KnownEvent],
     *,
-    engagement: frozenset[str],
+    engagement: Engagement,
     inline: int,
 ) -> Settled | None:
     """Take `events` into an aggregate that has, or gets, rows.
@@ -48,7 +49,7 @@ async def settle_rows(
         aggregate: its id.
         stored: as read from there.
         events: what is new.
-        engagement: the types of which only the lowest places lie inline.
+        engagement: the facts of which only the lowest places lie inline.
         inline: how many places there are.
 
     Returns:
@@ -77,8 +78,8 @@ async def settle_rows(
         and not any(is_retracted(event, withdrawn) for event in outside)
     )
     if plain:
-        return Settled(known, add_tallies(stored.overflow, tally(outside)))
-    inline_ids = [event.id for event in known.values() if event.type in engagement]
+        return Settled(known, add_tallies(stored.overflow, tally(outside, engagement)))
+    inline_ids = [event.id for event in known.values() if event.type in engagement.types]
     return Settled(known, await models.tally_rows(aggregate, inline_ids, withdrawn))
 
 

@@ -26,3 +26,6 @@ class EventsSettings(KitSettings):
     email_events_topic: str = Field(
         "email.events", alias="MAILROOM_EMAIL_EVENTS_TOPIC", min_length=1, description="the log of mail"
     )
+    files_events_topic: str = Field(
+        "files.events", alias="MAILROOM_FILES_EVENTS_TOPIC", min_length=1, description="the log of files"
+    )

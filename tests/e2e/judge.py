@@ -310,7 +310,8 @@ def _one_document(subject: str, events: Known, document: Json | None, rows: Sequ
     if in_rows != {event.id: event for event in outside}:
         yield f"{subject}: {len(in_rows)} rows beside its document, the log has {len(outside)} for them"
     withdrawn = {event.id for event in events.values()} - {event.id for event in effective(events.values())}
-    folded = email_log.fold(inline.values(), tally(event for event in outside if event.id not in withdrawn))
+    counted = [event for event in outside if event.id not in withdrawn]
+    folded = email_log.fold(inline.values(), tally(counted, email_log.ENGAGEMENT))
     shown = {name: value for name, value in document.items() if name not in (*BOOKKEEPING, "_id")}
     if folded is not None:
         folded = bson.decode(bson.encode(folded), _EXACT_DATES)

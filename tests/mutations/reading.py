@@ -129,8 +129,8 @@ READING: tuple[Mutation, ...] = (
         "5d",
         "the history names another place than the log's",
         "services/events/queries.py",
-        "TOPIC, event.partition, event.offset, is_retracted",
-        "TOPIC, *event.place, is_retracted",
+        "topic, event.partition, event.offset, is_retracted",
+        "topic, *event.place, is_retracted",
         (
             "tests/unit/events_service/test_history.py::test_a_corrected_fact_is_shown_with_the_origin_of_its_correction",
         ),

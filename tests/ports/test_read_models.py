@@ -8,13 +8,17 @@ from uuid import uuid4
 import pytest
 
 from contracts.email import events as mail
-from services.events.adapters.mongo_read_models import MongoReadModels
+from services.events.adapters.mongo_generations import MongoGenerations
+from services.events.adapters.mongo_read_models import MongoReadModels, collection_name
 from services.events.ports import ABSENT, ReadModels, Row, Stored, Write
 from services.events.projections.known import KnownEvent, tally
-from services.events.projections.projection import EMAIL_LOG
-from services.kit.mongo import connect
+from services.events.projections.projection import EMAIL_LOG, FILE
+from services.kit.mongo import Database, connect
 from tests.unit.events_service.events import ANN, BOB, Log, fact, requested, sent
+from tests.unit.events_service.file_events import download, file_log, upload_requested, uploaded
 from tests.unit.events_service.memory import MemoryReadModels
+
+MAIL, LINKS = EMAIL_LOG.engagement, FILE.engagement
 
 
 @pytest.fixture(params=["memory", "mongo"])
@@ -25,7 +29,7 @@ async def models(request: pytest.FixtureRequest) -> AsyncIterator[ReadModels]:
     client = connect(request.getfixturevalue("mongo_url"))
     name = f"test_models_{uuid4().hex[:8]}"
     try:
-        yield MongoReadModels(client[name], "email_log", 1)
+        yield MongoReadModels(client[name], EMAIL_LOG, 1)
     finally:
         await client.drop_database(name)
         await client.close()
@@ -49,12 +53,14 @@ async def test_what_is_read_is_what_was_written_with_every_origin(models: ReadMo
     events = story()
     moved = events[2]._replace(place=(0, 1))  # seen lower in another reading
     outside = opens(4)
-    whole = Write("m1", 0, [*events[:2], moved], tally(outside), True, EMAIL_LOG.fold(events, tally(outside)))
+    whole = Write(
+        "m1", 0, [*events[:2], moved], tally(outside, MAIL), True, EMAIL_LOG.fold(events, tally(outside, MAIL))
+    )
     unseen = Write("m2", 0, events[1:], (), False, None)
     assert await models.write([whole, unseen]) == ["done", "done"]
     found = await models.load(["m1", "m2", "m3"])
     assert found == {
-        "m1": Stored(1, {event.id: event for event in whole.ordered}, tally(outside), True),
+        "m1": Stored(1, {event.id: event for event in whole.ordered}, tally(outside, MAIL), True),
         "m2": Stored(1, {event.id: event for event in events[1:]}, (), False),
     }
 
@@ -96,9 +102,9 @@ async def test_rows_are_counted_without_those_that_lie_inline_or_are_withdrawn(m
     facts = opens(9)
     await models.write_rows("m1", [Row(event) for event in facts])
     await models.write_rows("m1b", [Row(facts[0])])
-    assert await models.tally_rows("m1", [], {}) == tally(facts)
+    assert await models.tally_rows("m1", [], {}) == tally(facts, MAIL)
     inline, withdrawn = [facts[0].id], {facts[1].id: facts[1].revision, facts[2].id: facts[2].revision - 1}
-    assert await models.tally_rows("m1", inline, withdrawn) == tally([*facts[2:]])
+    assert await models.tally_rows("m1", inline, withdrawn) == tally([*facts[2:]], MAIL)
     assert await models.tally_rows("nobody", [], {}) == ()
 
 
@@ -111,11 +117,11 @@ async def test_every_event_of_a_busy_document_has_its_origin(mongo_url: str) -> 
     client = connect(mongo_url)
     name = f"test_models_{uuid4().hex[:8]}"
     try:
-        models = MongoReadModels(client[name], "email_log", 1)
+        models = MongoReadModels(client[name], EMAIL_LOG, 1)
         inside, outside = story(), opens(5)
         await models.write_rows("m1", [Row(event) for event in outside])
-        body = EMAIL_LOG.fold(inside, tally(outside))
-        await models.write([Write("m1", 0, inside, tally(outside), True, body)])
+        body = EMAIL_LOG.fold(inside, tally(outside, MAIL))
+        await models.write([Write("m1", 0, inside, tally(outside, MAIL), True, body)])
         known = await models.known("m1")
         assert {(e.id, e.partition, e.offset) for e in known} == {
             (e.id, e.partition, e.offset) for e in (*inside, *outside)
@@ -123,3 +129,78 @@ async def test_every_event_of_a_busy_document_has_its_origin(mongo_url: str) -> 
     finally:
         await client.drop_database(name)
         await client.close()
+
+
+# --- files: no recipients, an expiry, and a key that is unique ------------------------------------------------------
+
+
+@pytest.fixture
+async def database(mongo_url: str) -> AsyncIterator[Database]:
+    """A database with the first generation of `file`, indexes and all."""
+    client = connect(mongo_url)
+    name = f"test_models_{uuid4().hex[:8]}"
+    try:
+        generations = MongoGenerations(client[name], FILE)
+        await generations.create(FILE.version, number=1)
+        await generations.ensure_indexes(1)
+        yield client[name]
+    finally:
+        await client.drop_database(name)
+        await client.close()
+
+
+@pytest.fixture(params=["memory", "mongo"])
+def file_models(request: pytest.FixtureRequest) -> ReadModels:
+    if request.param == "memory":
+        return MemoryReadModels(projection=FILE)
+    return MongoReadModels(request.getfixturevalue("database"), FILE, 1)
+
+
+def links(count: int) -> list[KnownEvent]:
+    log = file_log()
+    return [log.event(download(7 * number % 11)) for number in range(count)]
+
+
+def file_write(name: str, expected: int = 0, *, key: str | None = None) -> Write:
+    log = file_log(name)
+    request = upload_requested(name) if key is None else upload_requested(name, key=key)
+    events = [log.event(request), log.event(uploaded())]
+    return Write(name, expected, events, (), False, FILE.fold(events, ()))
+
+
+async def test_the_latest_expiry_of_links_outside_the_document_is_kept(file_models: ReadModels) -> None:
+    facts = links(9)
+    await file_models.write_rows("f1", [Row(event) for event in facts])
+    assert await file_models.tally_rows("f1", [], {}) == tally(facts, LINKS)
+    latest = max(facts, key=lambda event: event.data["expiresAt"])
+    without = [event for event in facts if event is not latest]
+    assert await file_models.tally_rows("f1", [], {latest.id: 1}) == tally(without, LINKS)
+    assert tally(without, LINKS)[0].until < tally(facts, LINKS)[0].until
+    whole = file_write("f1")
+    busy = Write("f1", 0, whole.ordered, tally(facts, LINKS), True, FILE.fold(whole.ordered, tally(facts, LINKS)))
+    assert await file_models.write([busy]) == ["done"]
+    assert (await file_models.load(["f1"]))["f1"].overflow == tally(facts, LINKS)
+
+
+async def test_documents_that_show_nothing_yet_do_not_collide(file_models: ReadModels) -> None:
+    early = [Write(name, 0, [file_log(name).event(uploaded())], (), False, None) for name in ("f1", "f2", "f3")]
+    assert await file_models.write(early) == ["done"] * 3
+    assert await file_models.write([file_write("f1", 1), file_write("f2", 1)]) == ["done"] * 2
+
+
+async def test_a_lost_guard_is_a_conflict_and_not_a_claimed_key(file_models: ReadModels) -> None:
+    """Whoever was beaten to a document has the same key as the winner: it is to read again, not to be parked."""
+    assert await file_models.write([file_write("f1")]) == ["done"]
+    assert await file_models.write([file_write("f1"), file_write("f2")]) == ["conflict", "done"]
+    assert await file_models.write([file_write("f1", 7)]) == ["conflict"]
+
+
+async def test_a_key_that_another_file_has_can_never_be_written(database: Database) -> None:
+    """It is parked with its aggregate; redoing it as if somebody else had written it would stop its partition."""
+    models = MongoReadModels(database, FILE, 1)
+    assert await models.write([file_write("f1", key="one/key")]) == ["done"]
+    assert await models.write([file_write("f2", key="one/key"), file_write("f3")]) == ["failed", "done"]
+    assert await models.write([file_write("f2", key="one/key")]) == ["failed"]
+    assert set(await models.load(["f1", "f2", "f3"])) == {"f1", "f3"}
+    plan = await database[collection_name("file", 1)].find({"key": "one/key"}).explain()
+    assert "IXSCAN" in str(plan["queryPlanner"]["winningPlan"])

@@ -1,4 +1,6 @@
-"""Workers of a rebuild as processes of their own: `python -m services.events backfill <generation> <how many>`."""
+"""Workers of a rebuild as processes of their own: `python -m services.events backfill <projection> <generation>
+<how many>`.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ STOP_SECONDS: Final = 15.0
 class BackfillProcesses:
     """`Workers`. Each ends by itself when its standard input is closed, so none outlives whoever started it."""
 
-    def __init__(self, count: int, environment: Mapping[str, str] | None = None) -> None:
-        """`environment`: theirs; this process's own unless given."""
+    def __init__(self, projection: str, count: int, environment: Mapping[str, str] | None = None) -> None:
+        """`projection`: its name; `environment`: theirs, this process's own unless given."""
+        self._projection = projection
         self._count = count
         self._environment = dict(os.environ if environment is None else environment)
         self._generation = 0
@@ -62,5 +65,6 @@ class BackfillProcesses:
         self._processes = []
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", "services.events", "backfill", str(self._generation), str(self._count)]
+        words = ("backfill", self._projection, str(self._generation), str(self._count))
+        command = (sys.executable, "-m", "services.events", *words)
         return await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, env=self._environment)

@@ -17,7 +17,7 @@ from bson import Int64
 from cramjam import lz4
 
 from services.events.ports import Row, Stored, Write
-from services.events.projections.known import KnownEvent, Tally
+from services.events.projections.known import Engagement, KnownEvent, Tally
 from services.events.reader import read_event
 
 Document = dict[str, Any]
@@ -35,7 +35,7 @@ def to_document(write: Write) -> Document:
         document |= write.body
     document["_events"] = _events(write.ordered)
     if write.has_rows:
-        document["_overflow"] = [list(tally) for tally in write.overflow]
+        document["_overflow"] = [_of_tally(tally) for tally in write.overflow]
     return document
 
 
@@ -73,17 +73,18 @@ def row_id(aggregate: str, event_id: str) -> str:
     return f"{aggregate}\n{event_id}"
 
 
-def to_row(aggregate: str, row: Row) -> Document:
+def to_row(aggregate: str, row: Row, engagement: Engagement) -> Document:
     """What is stored of an engagement fact outside its document."""
     event = row.event
-    return {
+    counted = engagement.counted(event)
+    document: Document = {
         "_id": row_id(aggregate, event.id),
         "_rev": Int64(row.rev + 1),
         "aggregate": aggregate,
         "event": event.id,
-        "recipient": event.data["recipient"],
+        "recipient": counted.recipient,
         "type": event.type,
-        "machine": bool(event.data.get("machine")),
+        "machine": counted.machine,
         "time": event.time,
         "revision": event.revision,
         "raw": event.raw,
@@ -91,6 +92,9 @@ def to_row(aggregate: str, row: Row) -> Document:
         "offset": Int64(event.offset),
         "place": list(event.place),
     }
+    if counted.until:
+        document["until"] = counted.until
+    return document
 
 
 def from_row(document: Document) -> Row:
@@ -98,6 +102,10 @@ def from_row(document: Document) -> Row:
     event = read_event(document["raw"], document["partition"], int(document["offset"]))
     partition, offset = document["place"]
     return Row(event._replace(place=(partition, offset)), int(document["_rev"]))
+
+
+def _of_tally(tally: Tally) -> list[Any]:
+    return list(tally if tally.until else tally[:-1])
 
 
 def _events(ordered: list[KnownEvent]) -> Document:

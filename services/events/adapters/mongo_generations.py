@@ -110,6 +110,10 @@ class MongoGenerations:
 
     async def ensure_indexes(self, number: int) -> None:
         models = [IndexModel(list(index)) for index in self._projection.indexes]
+        models += [
+            IndexModel(list(index), unique=True, partialFilterExpression={index[0][0]: {"$exists": True}})
+            for index in self._projection.unique
+        ]
         with foreign_errors():
             await self._database[collection_name(self._name, number)].create_indexes(models)
 

@@ -1,7 +1,8 @@
 """The documents of one generation in MongoDB.
 
 A guarded replace is an upsert: where its guard fails it becomes an insert of an `_id` that is there, and E11000 tells
-by index which one lost (a bulk of plain guarded updates reports counts only).
+by index which one lost (a bulk of plain guarded updates reports counts only). An E11000 of another index is not a lost
+guard: two aggregates claim what only one may have, and redoing it would never end.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, P
 
 from services.events.adapters.mongo_documents import Document, from_document, from_row, row_id, to_document, to_row
 from services.events.ports import Outcome, Row, Stored, Write
-from services.events.projections.known import KnownEvent, Overflow, Tally
+from services.events.projections.known import Engagement, KnownEvent, Overflow, Tally
+from services.events.projections.projection import Projection
 from services.kit.cancellation import cancellation_kept
 from services.kit.errors import Unavailable
 from services.kit.mongo import DUPLICATE_KEY, Collection, Database, classify_bulk, foreign_errors
@@ -44,6 +46,7 @@ _OF_THE_DOCUMENT: Final = frozenset(
 """Server codes that blame one document. Any other one (no space, no right, a database being dropped) blames the server:
 nothing may be set aside for it.
 """
+_BY_ID: Final = {"_id": 1}
 _OUTCOMES: Final[dict[str, Outcome]] = {"done": "done", "duplicate": "conflict", "failed": "failed"}
 
 
@@ -59,8 +62,9 @@ STATISTICS: Final = "__statistics"
 class MongoReadModels:
     """A `ReadModels`."""
 
-    def __init__(self, database: Database, projection: str, generation: int) -> None:
-        name = collection_name(projection, generation)
+    def __init__(self, database: Database, projection: Projection, generation: int) -> None:
+        name = collection_name(projection.name, generation)
+        self._engagement = projection.engagement
         self._documents: Collection = database[name]
         self._facts: Collection = database[name + FACTS]
         self._statistics: Collection = database[name + STATISTICS]
@@ -83,7 +87,7 @@ class MongoReadModels:
         return {document["event"]: from_row(document) for document in found}
 
     async def write_rows(self, aggregate: str, rows: Sequence[Row]) -> list[Outcome]:
-        return await _bulk(self._facts, [_row(aggregate, row) for row in rows])
+        return await _bulk(self._facts, [_row(aggregate, row, self._engagement) for row in rows])
 
     async def tally_rows(self, aggregate: str, inline: Bag[str], withdrawn: Mapping[str, int]) -> Overflow:
         pipeline: list[Document] = [
@@ -99,18 +103,13 @@ class MongoReadModels:
                     "facts": {"$sum": 1},
                     "first": {"$min": "$time"},
                     "last": {"$max": "$time"},
+                    "until": {"$max": "$until"},
                 }
             }
         )
         with foreign_errors():
             groups = await (await self._facts.aggregate(pipeline)).to_list()
-        return tuple(
-            sorted(
-                Tally(key["recipient"], key["type"], key["machine"], int(group["facts"]), group["first"], group["last"])
-                for group in groups
-                for key in (group["_id"],)
-            )
-        )
+        return tuple(sorted(_tally(group) for group in groups))
 
     async def mark_dirty(self, buckets: Iterable[str]) -> None:
         marks = [UpdateOne({"_id": bucket}, {"$inc": {"dirty": 1}}, upsert=True) for bucket in buckets]
@@ -144,8 +143,13 @@ def _write(write: Write) -> Operation:
     return ReplaceOne({"_id": write.id, "_rev": write.expected}, document, upsert=True)
 
 
-def _row(aggregate: str, row: Row) -> Operation:
-    document = to_row(aggregate, row)
+def _tally(group: Document) -> Tally:
+    by, facts, until = group["_id"], int(group["facts"]), group["until"] or ""
+    return Tally(by["recipient"], by["type"], by["machine"], facts, group["first"], group["last"], until)
+
+
+def _row(aggregate: str, row: Row, engagement: Engagement) -> Operation:
+    document = to_row(aggregate, row, engagement)
     if row.rev == 0:
         return InsertOne(document)
     return ReplaceOne({"_id": document["_id"], "_rev": row.rev}, document, upsert=True)
@@ -175,7 +179,18 @@ async def _bulk(collection: Collection, operations: Sequence[Operation]) -> list
         raise Unavailable("MongoDB", f"a bulk got no answer from a majority: {found.detail}")
     if found.where("failed") and not _blames_documents(error):
         raise Unavailable("MongoDB", f"does not take writes to {collection.name}: {found.detail}")
-    return [_OUTCOMES[item] for item in found.items]
+    outcomes = [_OUTCOMES[item] for item in found.items]
+    for index in _claimed_by_others(error):
+        outcomes[index] = "failed"
+    return outcomes
+
+
+def _claimed_by_others(error: PyMongoError | None) -> Iterable[int]:
+    """The operations, by index, whose document has a unique key that another document has already."""
+    if isinstance(error, BulkWriteError):
+        for failure in (error.details or {}).get("writeErrors", ()):
+            if failure.get("code") == DUPLICATE_KEY and failure.get("keyPattern", _BY_ID) != _BY_ID:
+                yield failure["index"]
 
 
 def _blames_documents(error: PyMongoError | None) -> bool:

@@ -1,23 +1,21 @@
 """Statistics buckets of one generation: what is dirty is summed up anew from the documents.
 
 `<collection>__statistics`: {_id: "2026-11-24/marketing", dirty, clean, day, category, rows: [{provider?, templateId?,
-sums}]}. `dirty` counts marks; a bucket is clean when `clean` has reached it. A mark that comes while the sums are made
-leaves it dirty, and a slower worker's older sums never overwrite newer ones.
+sums}]}; `analytics.MEASURES` says what the rows of a projection hold. `dirty` counts marks; a bucket is clean when
+`clean` has reached it. A mark that comes while the sums are made leaves it dirty, and a slower worker's older sums
+never overwrite newer ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Final
 
 from services.events.adapters.mongo_read_models import STATISTICS, collection_name
-from services.events.analytics import CURRENCY, counts_of, sums
-from services.events.projections.statistics import Counts, total
+from services.events.analytics import MEASURES, Row
 from services.kit.mongo import Database, Document, foreign_errors
 
 _DIRTY: Final = {"$expr": {"$gt": ["$dirty", {"$ifNull": ["$clean", 0]}]}}
-_BY: Final = {"provider": "$provider", "templateId": "$templateId"}
 
 
 class MongoStatistics:
@@ -27,6 +25,7 @@ class MongoStatistics:
         name = collection_name(projection, generation)
         self._documents = database[name]
         self._buckets = database[name + STATISTICS]
+        self._measures = MEASURES[projection]
 
     async def dirty(self, limit: int = 20) -> list[str]:
         """Buckets whose sums are old, latest day first."""
@@ -42,8 +41,13 @@ class MongoStatistics:
             before = await self._buckets.find_one({"_id": bucket, **_DIRTY}, {"dirty": 1})
             if before is None:
                 return False
-            mails = {"category": category, "createdAt": {"$gte": since, "$lt": since + timedelta(days=1)}}
-            rows = await (await self._documents.aggregate([{"$match": mails}, sums(_BY)])).to_list(None)
+            cohort = {
+                "category": category,
+                "status": {"$in": list(self._measures.statuses)},
+                "createdAt": {"$gte": since, "$lt": since + timedelta(days=1)},
+            }
+            pipeline = [{"$match": cohort}, self._measures.stage(split=True)]
+            rows = await (await self._documents.aggregate(pipeline)).to_list(None)
             result = await self._buckets.update_one(
                 {"_id": bucket, "$or": [{"clean": {"$lt": before["dirty"]}}, {"clean": None}]},
                 {
@@ -51,17 +55,14 @@ class MongoStatistics:
                         "day": since,
                         "category": category,
                         "clean": before["dirty"],
-                        "rows": [_row(row) for row in rows],
+                        "rows": [self._measures.row(row) for row in rows],
                     }
                 },
             )
         return bool(result.matched_count)
 
-    async def sums(
-        self, since: datetime | None, before: datetime | None, category: str | None
-    ) -> tuple[Counts, str | None] | None:
-        """(sums, currency) of the cohorts of these days; None when one of them is not summed up yet."""
-        where: Document = {} if category is None else {"category": category}
+    async def rows(self, since: datetime | None, before: datetime | None, category: str | None) -> list[Row] | None:
+        """What the cohorts of these days add up to; None when one of them is not summed up yet."""
         keys: Document = {}
         if since is not None:
             keys["$gte"] = since.date().isoformat()
@@ -73,11 +74,4 @@ class MongoStatistics:
         wanted = [each for each in found if category is None or each["_id"].endswith(f"/{category}")]
         if not wanted or any(each.get("clean", 0) < each["dirty"] for each in wanted):
             return None
-        rows = [row for each in wanted for row in each.get("rows", ()) if where.items() <= each.items()]
-        currencies = {row[CURRENCY] for row in rows if row.get(CURRENCY) is not None}
-        return total(Counts(**row["sums"]) for row in rows), currencies.pop() if len(currencies) == 1 else None
-
-
-def _row(row: Document) -> Document:
-    by = {name: value for name, value in (row["_id"] or {}).items() if value is not None}
-    return {**by, "sums": asdict(counts_of(row)), CURRENCY: row.get(CURRENCY)}
+        return [row for each in wanted for row in each.get("rows", ())]

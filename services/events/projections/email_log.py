@@ -12,15 +12,12 @@ from typing import Any, Final
 from contracts.topics import EMAIL_EVENTS
 from contracts.views import WORST_FIRST, EmailLog, EmailStatus
 from services.events.projections.delivery import Delivery
-from services.events.projections.known import NO_OVERFLOW, KnownEvent, Overflow, effective
+from services.events.projections.known import NO_OVERFLOW, Counted, Engagement, KnownEvent, Overflow, effective
 
 NAME: Final = "email_log"
 VERSION: Final = 1
 TOPIC: Final = EMAIL_EVENTS.name
 Document = EmailLog
-ENGAGEMENT: Final = frozenset({"email.opened", "email.clicked"})
-"""The types that one message may gather without end; all but the lowest places lie outside the document."""
-
 INDEXES: Final[tuple[tuple[tuple[str, int], ...], ...]] = (
     (("category", 1), ("status", 1), ("createdAt", -1)),
     (("userId", 1), ("createdAt", -1)),
@@ -54,6 +51,14 @@ LOG_TYPES: Final[dict[str, str]] = {
     "email.failed": "fail",
 }
 """Wire name → how the history calls it. A withdrawn complaint is a complaint with `withdrawn` in its metadata."""
+
+
+def _counted(event: KnownEvent) -> Counted:
+    return Counted(event.data["recipient"], bool(event.data.get("machine")))
+
+
+ENGAGEMENT: Final = Engagement(frozenset({"email.opened", "email.clicked"}), _counted)
+"""Opens and clicks outside the document are counted for each recipient, people and machines apart."""
 
 _PLAIN: Final = ("to", "cc", "bcc", "from", "replyTo", "subject", "content", "category")
 _LATER: Final = ("userId", "clientId", "templateId")

@@ -6,7 +6,8 @@ result; everything that a projection shows is a function of the set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from contracts.registry import EVENTS
@@ -98,8 +99,37 @@ def effective(events: Iterable[KnownEvent]) -> list[KnownEvent]:
     return ordered
 
 
+class Counted(NamedTuple):
+    """What is kept of an engagement fact outside its document.
+
+    Attributes:
+        recipient: whose it is; "" where facts have no recipient.
+        machine: whether a proxy or scanner did it.
+        until: a time of which the latest is kept; "" where facts have none.
+    """
+
+    recipient: str = ""
+    machine: bool = False
+    until: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Engagement:
+    """The facts that one aggregate may gather without end: all but the lowest places lie outside its document.
+
+    Attributes:
+        types: their wire names.
+        counted: what one of them counts as.
+    """
+
+    types: frozenset[str]
+    counted: Callable[[KnownEvent], Counted]
+
+
 class Tally(NamedTuple):
-    """Engagement facts of one recipient outside the document: how many, and the time of the first and the last."""
+    """Engagement facts outside the document that count alike: how many, the time of the first and the last, and the
+    latest `until` that any of them has, "" for none.
+    """
 
     recipient: str
     type: str
@@ -107,6 +137,7 @@ class Tally(NamedTuple):
     facts: int
     first: str
     last: str
+    until: str = ""
 
 
 Overflow = tuple[Tally, ...]
@@ -115,13 +146,13 @@ Overflow = tuple[Tally, ...]
 NO_OVERFLOW: Overflow = ()
 
 
-def tally(events: Iterable[KnownEvent]) -> Overflow:
+def tally(events: Iterable[KnownEvent], engagement: Engagement) -> Overflow:
     """Count engagement facts by recipient, type and machine."""
     found: dict[tuple[str, str, bool], Tally] = {}
     for event in events:
-        recipient, machine = event.data["recipient"], bool(event.data.get("machine"))
+        recipient, machine, until = engagement.counted(event)
         key = (recipient, event.type, machine)
-        found[key] = _plus(found.get(key), Tally(*key, 1, event.time, event.time))
+        found[key] = _plus(found.get(key), Tally(*key, 1, event.time, event.time, until))
     return tuple(sorted(found.values()))
 
 
@@ -137,12 +168,13 @@ def _plus(one: Tally | None, other: Tally) -> Tally:
     if one is None:
         return other
     first, last = min(one.first, other.first), max(one.last, other.last)
-    return one._replace(facts=one.facts + other.facts, first=first, last=last)
+    until = max(one.until, other.until)
+    return one._replace(facts=one.facts + other.facts, first=first, last=last, until=until)
 
 
-def spill(known: Known, engagement: frozenset[str], inline: int = INLINE_PLACES) -> list[KnownEvent]:
+def spill(known: Known, engagement: Engagement, inline: int = INLINE_PLACES) -> list[KnownEvent]:
     """Take out of `known` and return the engagement facts that belong in rows: all but the `inline` lowest places."""
-    facts = [event for event in known.values() if event.type in engagement]
+    facts = [event for event in known.values() if event.type in engagement.types]
     if len(facts) <= inline:
         return []
     facts.sort(key=_place)

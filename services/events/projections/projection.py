@@ -1,4 +1,4 @@
-"""What a projection is, as a value: the engine takes this and knows nothing of mail."""
+"""What a projection is, as a value: the engine takes this and knows neither mail nor files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.base import Model
-from services.events.projections import email_log, statistics
-from services.events.projections.known import KnownEvent, Overflow
+from services.events.projections import email_log, file, statistics
+from services.events.projections.known import Engagement, KnownEvent, Overflow
 
 Body = dict[str, Any]
 Fold = Callable[[Iterable[KnownEvent], Overflow], Body | None]
@@ -24,20 +24,22 @@ class Projection:
         version: raised with every change of `fold` that changes a document.
         topic: the one topic it reads.
         indexes: keys and directions.
-        engagement: types of facts that an aggregate may gather without end.
+        engagement: facts that an aggregate may gather without end.
         document: what a body looks like.
         fold: events and what lies outside the document → its body, None while there is nothing to show.
         bucket_of: the key of a document's statistics bucket; never changes once it has one.
+        unique: keys and directions that no two documents share; a document without the first key is outside.
     """
 
     name: str
     version: int
     topic: str
     indexes: tuple[Index, ...]
-    engagement: frozenset[str]
+    engagement: Engagement
     document: type[Model]
     fold: Fold
     bucket_of: Callable[[Body | None], str | None]
+    unique: tuple[Index, ...] = ()
 
 
 EMAIL_LOG = Projection(
@@ -50,3 +52,18 @@ EMAIL_LOG = Projection(
     fold=email_log.fold,
     bucket_of=statistics.bucket_of,
 )
+
+FILE = Projection(
+    name=file.NAME,
+    version=file.VERSION,
+    topic=file.TOPIC,
+    indexes=file.INDEXES,
+    engagement=file.ENGAGEMENT,
+    document=file.Document,
+    fold=file.fold,
+    bucket_of=statistics.bucket_of,
+    unique=file.UNIQUE,
+)
+
+PROJECTIONS: tuple[Projection, ...] = (EMAIL_LOG, FILE)
+"""All that there are, in the order in which they are told."""

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from services.events.composing import ReadingSide
-from services.events.projections.projection import EMAIL_LOG
+from services.events.projections.projection import EMAIL_LOG, Projection
 from services.kit.metrics import Metrics
 from services.kit.mongo import connect
 from services.kit.testing.parking import MemoryParkingLot
@@ -24,9 +24,15 @@ Write = Callable[[Iterable[Entry]], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture
+def projection() -> Projection:
+    """What is projected; a module of tests for another one says so."""
+    return EMAIL_LOG
+
+
+@pytest.fixture
 async def topic(kafka_bootstrap: str) -> AsyncIterator[str]:
     """A fresh topic of six partitions."""
-    name = f"email.events.{uuid.uuid4().hex[:8]}"
+    name = f"test.events.{uuid.uuid4().hex[:8]}"
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
     await admin.start()
     try:
@@ -38,12 +44,13 @@ async def topic(kafka_bootstrap: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def side(kafka_bootstrap: str, mongo_url: str, topic: str) -> AsyncIterator[ReadingSide]:
+async def side(kafka_bootstrap: str, mongo_url: str, topic: str, projection: Projection) -> AsyncIterator[ReadingSide]:
     """The reading side on that topic and a fresh database."""
     client = connect(mongo_url)
     database = client[f"events_{uuid.uuid4().hex[:8]}"]
-    projection = replace(EMAIL_LOG, topic=topic)
-    yield ReadingSide(projection, kafka_bootstrap, database, MemoryParkingLot(), Metrics(), lease_seconds=3.0)
+    yield ReadingSide(
+        replace(projection, topic=topic), kafka_bootstrap, database, MemoryParkingLot(), Metrics(), lease_seconds=3.0
+    )
     await client.drop_database(database.name)
     await client.close()
 

@@ -49,7 +49,7 @@ def fold_of(side: ReadingSide, records: list[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for aggregate, known in knowns.items():
         outside = spill(known, side.projection.engagement)
-        overflow = tally(outside)
+        overflow = tally(outside, side.projection.engagement)
         body = side.projection.fold(sorted(known.values()), overflow)
         found[aggregate] = (_in_milliseconds(body), known, overflow, {event.id: event for event in outside})
     return found

@@ -32,7 +32,7 @@ class Mails:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.generations = MongoGenerations(database, EMAIL_LOG)
-        self._models = MongoReadModels(database, EMAIL_LOG.name, 1)
+        self._models = MongoReadModels(database, EMAIL_LOG, 1)
 
     async def begin(self) -> None:
         """Make the first generation and let it be read."""

@@ -14,8 +14,8 @@ import pytest
 
 from contracts.email import events as mail
 from services.events.adapters.mongo_email_queries import MongoEmailDocuments, query_of
+from services.events.email_queries import EmailFilter, EmailQueries
 from services.events.entrypoints.http_email import email_router
-from services.events.queries import EmailFilter, EmailQueries
 from services.kit.auth import Authenticator, Role, SecretVerifier, mint_token
 from services.kit.clock import SystemClock
 from services.kit.health import Health
@@ -342,6 +342,19 @@ async def test_an_unchanged_mail_is_not_sent_again(mails: Mails, api: Api) -> No
     changed = await api.get(f"/{found_id}", **{"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != tag
+
+
+async def test_an_unchanged_list_is_not_sent_again(mails: Mails, api: Api) -> None:
+    found_id = await mails.add(at=1)
+    for path in ("", "?limit=1&category=notification", f"/{found_id}/history"):
+        first = await api.get(path)
+        tag = first.headers["etag"]
+        assert first.headers["cache-control"] == "private, no-cache"
+        again = await api.get(path, **{"If-None-Match": tag})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    tag = (await api.get()).headers["etag"]
+    await mails.add(at=2)
+    assert (await api.get(**{"If-None-Match": tag})).status_code == 200
 
 
 async def test_the_history_has_every_event_in_fold_order_with_its_origin(mails: Mails, api: Api) -> None:

@@ -9,32 +9,65 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, get_args
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from services.events.composing import ReadingSide
+from services.events.foundation import Foundation, foundation
 from services.events.generations import ensure_first, swap
 from services.events.serving import application
 from services.events.settings import EventsSettings
 from services.kit.auth import Role, mint_token
-from services.kit.clock import SystemClock
 from services.kit.errors import PermanentError
-from services.kit.health import Health
 from services.kit.kafka.records import Park, Record
 from services.kit.parking import ParkedRecord
 from services.kit.settings import load
+from tests.integration.events.stored_files import Files
 from tests.integration.events.stored_mails import Mails
 from tests.unit.events_service.events import ANN, MESSAGE, Log, requested
+from tests.unit.events_service.file_events import FILE_ID, file_log, upload_requested
 
 SECRET = "s" * 40
-SCOPES = ("email:create", "email:read", "email:operate", "projections:operate")
+SCOPES = (
+    "email:create",
+    "email:read",
+    "email:operate",
+    "files:create",
+    "files:read",
+    "files:delete",
+    "files:operate",
+    "projections:operate",
+)
 
 
 @pytest.fixture
-async def app(side: ReadingSide, kafka_bootstrap: str, mongo_url: str) -> FastAPI:
-    """The application over a reading side whose first generation is active."""
+async def base(kafka_bootstrap: str, mongo_url: str, topic: str) -> AsyncIterator[Foundation]:
+    """What the service stands on, with an active first generation of every projection; one topic does for both."""
+    environ = {
+        "MAILROOM_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "MAILROOM_MONGO_URL": mongo_url,
+        "MAILROOM_EVENTS_DATABASE": f"test_operating_{uuid4().hex[:8]}",
+        "MAILROOM_EMAIL_EVENTS_TOPIC": topic,
+        "MAILROOM_FILES_EVENTS_TOPIC": topic,
+        "MAILROOM_PUBLIC_URL": "http://127.0.0.1:1",
+        "FILE_ENCRYPTION_KEY": "k" * 40,
+        "MAILROOM_JWT_ALGORITHM": "HS256",
+        "MAILROOM_JWT_SECRET": SECRET,
+    }
+    base = foundation(load(EventsSettings, environ))
+    try:
+        for side in base.sides.values():
+            await _begin(side)
+        yield base
+    finally:
+        await base.client.drop_database(base.settings.database)
+        await base.client.close()
+
+
+async def _begin(side: ReadingSide) -> None:
     log = side.log()
     await log.start()
     async with asyncio.timeout(10):
@@ -42,15 +75,17 @@ async def app(side: ReadingSide, kafka_bootstrap: str, mongo_url: str) -> FastAP
             with contextlib.suppress(PermanentError):  # a new topic takes a moment to be known to the broker
                 await ensure_first(side.projection, side.generations, side.leases(1), log)
     await log.stop()
-    environ = {
-        "MAILROOM_KAFKA_BOOTSTRAP": kafka_bootstrap,
-        "MAILROOM_MONGO_URL": mongo_url,
-        "MAILROOM_PUBLIC_URL": "http://127.0.0.1:1",
-        "FILE_ENCRYPTION_KEY": "k" * 40,
-        "MAILROOM_JWT_ALGORITHM": "HS256",
-        "MAILROOM_JWT_SECRET": SECRET,
-    }
-    return application(load(EventsSettings, environ), side, Health(SystemClock()), wait_seconds=0.05)
+
+
+@pytest.fixture
+def app(base: Foundation) -> FastAPI:
+    return application(base, wait_seconds=0.05)
+
+
+@pytest.fixture
+def side(base: Foundation) -> ReadingSide:
+    """The reading side of mails."""
+    return base.sides["email_log"]
 
 
 @pytest.fixture
@@ -65,6 +100,7 @@ def as_(user: str, *scopes: str, role: Role = "user") -> dict[str, str]:
 
 
 OPERATOR = as_("olga", "projections:operate")
+PROJECTIONS = ("email_log", "file")
 
 
 async def data(answer: httpx.Response, status: int = 200) -> Any:
@@ -75,26 +111,37 @@ async def data(answer: httpx.Response, status: int = 200) -> Any:
 # --- projections ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_projection_tells_its_generations_and_partitions(client: httpx.AsyncClient) -> None:
-    (listed,) = await data(await client.get("/api/projections", headers=OPERATOR))
-    assert (listed["name"], listed["active"], listed["lag"], listed.get("previous")) == ("email_log", 1, 0, None)
-    assert [(each["number"], each["stage"]) for each in listed["generations"]] == [(1, "active")]
-    one = await data(await client.get("/api/projections/email_log", headers=OPERATOR))
+async def test_projections_are_told_in_their_order(client: httpx.AsyncClient) -> None:
+    listed = await data(await client.get("/api/projections", headers=OPERATOR))
+    assert [each["name"] for each in listed] == list(PROJECTIONS)
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+async def test_a_projection_tells_its_generations_and_partitions(client: httpx.AsyncClient, name: str) -> None:
+    one = await data(await client.get(f"/api/projections/{name}", headers=OPERATOR))
+    assert (one["name"], one["active"], one["lag"], one.get("previous")) == (name, 1, 0, None)
+    assert [(each["number"], each["stage"]) for each in one["generations"]] == [(1, "active")]
     assert [each["partition"] for each in one["partitions"]] == list(range(6))
     assert {(each["generation"], each["lag"], each.get("owner")) for each in one["partitions"]} == {(1, 0, None)}
     assert (await client.get("/api/projections/unknown", headers=OPERATOR)).status_code == 404
 
 
-async def test_a_rebuild_is_asked_for_once_paused_and_resumed(client: httpx.AsyncClient, side: ReadingSide) -> None:
-    made = await data(await client.post("/api/projections/email_log/rebuild", headers=OPERATOR), 202)
+@pytest.mark.parametrize("name", PROJECTIONS)
+async def test_a_rebuild_is_asked_for_once_paused_and_resumed(
+    client: httpx.AsyncClient, base: Foundation, name: str
+) -> None:
+    path = f"/api/projections/{name}"
+    made = await data(await client.post(f"{path}/rebuild", headers=OPERATOR), 202)
     assert (made["number"], made["stage"], made["paused"]) == (2, "created", False)
-    again = await client.post("/api/projections/email_log/rebuild", headers=OPERATOR)
+    again = await client.post(f"{path}/rebuild", headers=OPERATOR)
     assert (again.status_code, again.json()["details"]) == (409, [{"reason": "rebuildInProgress"}])
-    assert (await data(await client.post("/api/projections/email_log/pause", headers=OPERATOR)))["paused"] is True
-    found = await side.generations.get(2)
+    assert (await data(await client.post(f"{path}/pause", headers=OPERATOR)))["paused"] is True
+    found = await base.sides[name].generations.get(2)
     assert found is not None
     assert found.paused
-    assert (await data(await client.post("/api/projections/email_log/resume", headers=OPERATOR)))["paused"] is False
+    assert (await data(await client.post(f"{path}/resume", headers=OPERATOR)))["paused"] is False
+    for other, side in base.sides.items():
+        assert (await side.generations.get(2) is not None) == (other == name), "the other one is left alone"
 
 
 async def test_what_cannot_be_done_now_says_why(client: httpx.AsyncClient) -> None:
@@ -110,15 +157,17 @@ async def test_a_rollback_goes_to_the_generation_before(client: httpx.AsyncClien
     await swap(side.generations, 2, expected=1)
     back = await data(await client.post("/api/projections/email_log/rollback", headers=OPERATOR))
     assert (back["number"], back["stage"]) == (1, "active")
-    (listed,) = await data(await client.get("/api/projections", headers=OPERATOR))
-    assert (listed["active"], listed["previous"]) == (1, 2)
+    state = await data(await client.get("/api/projections/email_log", headers=OPERATOR))
+    assert (state["active"], state["previous"]) == (1, 2)
 
 
 # --- parked records ------------------------------------------------------------------------------------------------
 
 
-async def parked(side: ReadingSide, offset: int, value: bytes | None, reason: str = "foldFailed") -> str:
-    record = Record(side.projection.topic, 3, offset, 1_795_000_000_000, MESSAGE.encode(), value, (("h", b"\xff"),))
+async def parked(
+    side: ReadingSide, offset: int, value: bytes | None, reason: str = "foldFailed", key: str = MESSAGE
+) -> str:
+    record = Record(side.projection.topic, 3, offset, 1_795_000_000_000, key.encode(), value, (("h", b"\xff"),))
     park = Park(reason, "bug" if reason == "foldFailed" else "poison", "detail", error=ValueError("boom"))
     one = ParkedRecord.of(side.consumer, record, park, side.clock.now())
     await side.parking.park([one])
@@ -147,6 +196,22 @@ async def test_a_parked_record_is_listed_shown_and_retried_in_place(
     assert again.status_code == 409
     assert (await data(await client.get("/api/parked", headers=OPERATOR)))["records"] == []
     assert len((await data(await client.get("/api/parked?status=any", headers=OPERATOR)))["records"]) == 1
+
+
+async def test_a_parked_record_of_files_goes_to_the_projection_of_files(
+    client: httpx.AsyncClient, base: Foundation
+) -> None:
+    side = base.sides["file"]
+    parked_id = await parked(side, 5, file_log().raw(upload_requested()), key=FILE_ID)
+    assert parked_id.startswith("events.file|")
+    retried = await data(await client.post(f"/api/parked/{quote(parked_id, safe='')}/retry", headers=OPERATOR))
+    assert retried["status"] == "retried"
+    file = await data(await client.get(f"/api/files/{FILE_ID}", headers=as_("user-1", "files:read")))
+    assert file["status"] == "uploading"
+    history = await data(await client.get(f"/api/files/{FILE_ID}/history", headers=as_("user-1", "files:read")))
+    assert [each["origin"] for each in history["events"]] == [
+        {"topic": side.projection.topic, "partition": 3, "offset": 5}
+    ]
 
 
 async def test_a_retry_that_fails_says_why_and_the_record_can_be_given_up(
@@ -195,6 +260,9 @@ MATRIX = (
     Row("GET", "/api/email", "email:read", 200, 200, 200),
     Row("GET", "/api/email/{message_id}", "email:read", 200, 404, 200),
     Row("GET", "/api/email/{message_id}/history", "email:read", 200, 404, 200),
+    Row("GET", "/api/files", "files:read", 200, 200, 200),
+    Row("GET", "/api/files/{file_id}", "files:read", 200, 404, 200),
+    Row("GET", "/api/files/{file_id}/history", "files:read", 200, 404, 200),
     Row("GET", "/api/projections", "projections:operate", 200, 200, 200),
     Row("GET", "/api/projections/{name}", "projections:operate", 200, 200, 200),
     Row("POST", "/api/projections/{name}/rebuild", "projections:operate", 202, 202, 202),
@@ -224,10 +292,11 @@ USERS: tuple[tuple[str, Role], ...] = (
 
 async def test_every_route_asks_for_its_scope_and_its_owner(client: httpx.AsyncClient, side: ReadingSide) -> None:
     owned = await Mails(side.database).add(user_id="owner")
+    file = await Files(side.database).add(user_id="owner")
     numbers = itertools.count(100)
 
     async def call(row: Row, headers: dict[str, str]) -> httpx.Response:
-        names = {"message_id": owned, "name": "email_log", "parked_id": ""}
+        names = {"message_id": owned, "file_id": file, "name": "email_log", "parked_id": ""}
         if "{parked_id}" in row.route:
             names["parked_id"] = quote(await parked(side, next(numbers), Log().raw(requested())), safe="")
         for generation in await side.generations.list():
@@ -248,6 +317,6 @@ async def test_every_route_asks_for_its_scope_and_its_owner(client: httpx.AsyncC
             expected = row.admin if role == "admin" else row.owner if user == "owner" else row.stranger
             answer = await call(row, as_(user, row.scope, role=role))
             assert (where, user, role, answer.status_code) == (where, user, role, expected), answer.text
-            if row.route == "/api/email":
+            if row.route in ("/api/email", "/api/files"):
                 sees = user == "owner" or role == "admin"
                 assert (user, role, answer.json()["data"]["total"]) == (user, role, 1 if sees else 0)

@@ -7,7 +7,6 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,11 +23,13 @@ from services.kit.auth import mint_token
 from services.kit.errors import PermanentError
 from services.kit.server import HttpServer
 from services.kit.settings import load
+from tests.integration.events.stored_files import Files
 from tests.integration.events.stored_mails import Mails
 from tests.unit.events_service.events import attempted, sent
+from tests.unit.events_service.file_events import download, uploaded
 
 SECRET = "s" * 40
-TOKEN = mint_token(SECRET, "user-1", ["email:read", "projections:operate"], "admin")
+TOKEN = mint_token(SECRET, "user-1", ["email:read", "files:read", "projections:operate"], "admin")
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -38,22 +39,24 @@ CHECKS = [
 ]
 
 
-async def _serve(
-    environ: dict[str, str], topic: str, url: list[str], ready: threading.Event, over: threading.Event
-) -> None:
+async def _serve(environ: dict[str, str], url: list[str], ready: threading.Event, over: threading.Event) -> None:
     base = foundation(load(EventsSettings, environ))
-    base = replace(base, side=replace(base.side, projection=replace(base.side.projection, topic=topic)))
+    topic = base.settings.email_events_topic
     admin = AIOKafkaAdminClient(bootstrap_servers=base.settings.kafka_bootstrap)
-    log = base.side.log()
-    server = HttpServer(application(base.settings, base.side, base.health, wait_seconds=0.02), host="127.0.0.1", port=0)
+    server = HttpServer(application(base, wait_seconds=0.02), host="127.0.0.1", port=0)
     try:
         await admin.start()
         await admin.create_topics([NewTopic(topic, 2, 1)])
-        await log.start()
-        while (await base.side.generations.pointer()).active is None:
-            with contextlib.suppress(PermanentError):  # a new topic takes a moment to be known to the broker
-                await ensure_first(base.side.projection, base.side.generations, base.side.leases(1), log)
-        await Mails(base.side.database).add(attempted(), sent())
+        for side in base.sides.values():
+            log = side.log()
+            await log.start()
+            while (await side.generations.pointer()).active is None:
+                with contextlib.suppress(PermanentError):  # a new topic takes a moment to be known to the broker
+                    await ensure_first(side.projection, side.generations, side.leases(1), log)
+            await log.stop()
+        database = base.client[base.settings.database]
+        await Mails(database).add(attempted(), sent())
+        await Files(database).add(uploaded(), download(), tags=["a"])
         await server.start()
         url.append(f"http://127.0.0.1:{server.port}")
         ready.set()
@@ -61,7 +64,6 @@ async def _serve(
     finally:
         ready.set()
         await server.stop(3)
-        await log.stop()
         await admin.delete_topics([topic])
         await admin.close()
         await base.client.drop_database(base.settings.database)
@@ -70,12 +72,14 @@ async def _serve(
 
 @pytest.fixture(scope="module")
 def api_schema(kafka_bootstrap: str, mongo_url: str) -> Iterator[schemathesis.BaseSchema]:
-    """The document that a real server gives, over a read model with one mail in it."""
+    """The document that a real server gives, over read models with one mail and one file in them."""
     name = uuid.uuid4().hex[:8]
     environ = {
         "MAILROOM_KAFKA_BOOTSTRAP": kafka_bootstrap,
         "MAILROOM_MONGO_URL": mongo_url,
         "MAILROOM_EVENTS_DATABASE": f"test_schema_{name}",
+        "MAILROOM_EMAIL_EVENTS_TOPIC": f"test.events.{name}",
+        "MAILROOM_FILES_EVENTS_TOPIC": f"test.events.{name}",
         "MAILROOM_PUBLIC_URL": "http://127.0.0.1:1",
         "FILE_ENCRYPTION_KEY": "k" * 40,
         "MAILROOM_JWT_ALGORITHM": "HS256",
@@ -83,7 +87,7 @@ def api_schema(kafka_bootstrap: str, mongo_url: str) -> Iterator[schemathesis.Ba
     }
     url: list[str] = []
     ready, over = threading.Event(), threading.Event()
-    serving = _serve(environ, f"email.events.{name}", url, ready, over)
+    serving = _serve(environ, url, ready, over)
     thread = threading.Thread(target=asyncio.run, args=(serving,), daemon=True)
     thread.start()
     try:

@@ -29,12 +29,13 @@ async def workers(side: ReadingSide, mongo_url: str) -> AsyncIterator[BackfillPr
         "MAILROOM_MONGO_URL": mongo_url,
         "MAILROOM_EVENTS_DATABASE": side.database.name,
         "MAILROOM_EMAIL_EVENTS_TOPIC": side.projection.topic,
+        "MAILROOM_FILES_EVENTS_TOPIC": side.projection.topic,
         "MAILROOM_PUBLIC_URL": "http://127.0.0.1:1",
         "FILE_ENCRYPTION_KEY": "k" * 32,
         "MAILROOM_JWT_ALGORITHM": "HS256",
         "MAILROOM_JWT_SECRET": "s" * 32,
     }
-    processes = BackfillProcesses(2, environment)
+    processes = BackfillProcesses(side.projection.name, 2, environment)
     yield processes
     await processes.stop()
 

@@ -45,5 +45,5 @@ async def test_a_replay_adds_nothing_to_the_log(
     record = Record(side.projection.topic, 0, 0, 0, key, value, ())
     parked = ParkedRecord.of(side.consumer, record, Park("foldFailed", "bug", "mended since"), side.clock.now())
     await side.parking.park([parked])
-    assert await parked_retries(side).retry(parked.id, by="operator:test") == DONE
+    assert await parked_retries([side], side.parking, side.clock).retry(parked.id, by="operator:test") == DONE
     assert await bounds(side) == before

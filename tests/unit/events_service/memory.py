@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from services.events.ports import Outcome, Row, Stored, Write
 from services.events.projections.known import Overflow, is_retracted, tally
-from services.events.projections.projection import Body
+from services.events.projections.projection import EMAIL_LOG, Body, Projection
 
 Hook = Callable[[str], Awaitable[None]]
 
@@ -28,6 +28,7 @@ class MemoryReadModels:
     unwritable: set[str] = field(default_factory=set)
     writes: int = 0
     hook: Hook = _nothing
+    projection: Projection = EMAIL_LOG
 
     async def load(self, ids: Sequence[str]) -> dict[str, Stored]:
         await self.hook("load")
@@ -69,11 +70,12 @@ class MemoryReadModels:
     async def tally_rows(self, aggregate: str, inline: Collection[str], withdrawn: Mapping[str, int]) -> Overflow:
         await self.hook("tally_rows")
         rows = self.rows.get(aggregate, {})
-        return tally(
+        counted = [
             row.event
             for row in rows.values()
             if row.event.id not in inline and not is_retracted(row.event, dict(withdrawn))
-        )
+        ]
+        return tally(counted, self.projection.engagement)
 
     async def mark_dirty(self, buckets: Iterable[str]) -> None:
         await self.hook("mark_dirty")

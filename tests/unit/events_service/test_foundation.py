@@ -20,8 +20,10 @@ async def test_the_background_has_few_connections_and_requests_have_others() -> 
     background = in_background(base)
     pools = [each.client.options.pool_options for each in (base, background)]
     assert [pool.max_pool_size for pool in pools] == [50, 3]
-    assert background.side.database.client is background.client
-    assert base.side.database.client is base.client
-    assert background.side.database.name == base.side.database.name
+    assert set(base.sides) == set(background.sides) == {"email_log", "file"}
+    for name, side in base.sides.items():
+        assert background.sides[name].database.client is background.client
+        assert side.database.client is base.client
+        assert background.sides[name].database.name == side.database.name
     for each in (base, background):
         await each.client.close()

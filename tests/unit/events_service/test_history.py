@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from contracts.email import events as mail
+from services.events.email_queries import EmailQueries
 from services.events.projections.known import Known, KnownEvent, add
-from services.events.queries import EmailQueries
 from services.events.reader import read_event
 from services.kit.testing import FakeClock
 from tests.unit.events_service.events import Log, fact, requested

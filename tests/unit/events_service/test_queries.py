@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from contracts.email import events as mail
 from services.events.cursors import LONGEST, Place, Step, decode, decode_step, encode, encode_step
 from services.events.projections.known import KnownEvent
-from services.events.timeline import COMPARED, timeline
+from services.events.timeline import COMPARED, STORIES, TimelineStep, timeline
 from services.kit.errors import InvalidRequest
 from tests.unit.events_service.events import (
     ANN,
@@ -74,6 +75,10 @@ def test_an_endless_cursor_is_refused() -> None:
 # --- timeline ------------------------------------------------------------------------------------------------------
 
 
+def mail_timeline(events: Iterable[KnownEvent]) -> list[TimelineStep]:
+    return timeline(events, STORIES["email_log"])
+
+
 def story() -> list[KnownEvent]:
     log = Log()
     return [
@@ -91,7 +96,7 @@ def story() -> list[KnownEvent]:
 
 
 def test_each_event_says_what_it_changed() -> None:
-    assert [step.changes for step in timeline(story())] == [
+    assert [step.changes for step in mail_timeline(story())] == [
         ("the log begins: queued, 2 recipient(s)",),
         (f"{ANN}: attempt 1",),
         (f"{BOB}: attempt 1",),
@@ -110,13 +115,13 @@ def test_neither_order_nor_repetition_of_what_is_known_matters(random: object) -
     events = story()
     shuffled = events.copy()
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis' Random
-    assert timeline(shuffled) == timeline(events)
+    assert mail_timeline(shuffled) == mail_timeline(events)
 
 
 def test_what_is_retracted_is_shown_and_changes_nothing() -> None:
     log = Log()
     events = [log.event(requested()), log.event(bounced(), event_id="wrong"), log.event(retracted("wrong"))]
-    assert [(step.event.type, step.retracted, step.changes) for step in timeline(events)[1:]] == [
+    assert [(step.event.type, step.retracted, step.changes) for step in mail_timeline(events)[1:]] == [
         ("email.bounced", True, ()),
         ("event.retracted", False, ()),
     ]
@@ -124,7 +129,7 @@ def test_what_is_retracted_is_shown_and_changes_nothing() -> None:
 
 def test_facts_before_their_request_are_told_when_it_comes() -> None:
     log = Log()
-    steps = timeline([log.event(fact(mail.EmailDelivered), at=1), log.event(requested(), at=2)])
+    steps = mail_timeline([log.event(fact(mail.EmailDelivered), at=1), log.event(requested(), at=2)])
     assert steps[0].changes == ()
     assert steps[1].changes == (
         "the log begins: delivered, 1 recipient(s)",
@@ -135,6 +140,6 @@ def test_facts_before_their_request_are_told_when_it_comes() -> None:
 def test_a_long_history_tells_opens_by_their_own_words() -> None:
     log = Log()
     opens = [log.event(fact(mail.EmailOpened, machine=number % 2 == 0)) for number in range(COMPARED)]
-    steps = timeline([log.event(requested(), at=0), *opens, log.event(bounced(), at=9000)])
+    steps = mail_timeline([log.event(requested(), at=0), *opens, log.event(bounced(), at=9000)])
     assert {step.changes for step in steps[1:-1]} == {("opens + 1",), ("machine opens + 1",)}
     assert steps[-1].changes == (f"{ANN}: sent → bounced", "mail: sent → bounced")

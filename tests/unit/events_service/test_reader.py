@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import contracts
 from contracts.base import EventData, Money, format_time
 from contracts.email import events as mail
 from contracts.email.values import AttachmentInfo, ContentRef
 from contracts.errors import ContractError
+from contracts.files import events as files
 from contracts.recipients import events as recipients
 from contracts.registry import EVENTS, event_from_wire, read_json
 from services.events import reader
@@ -39,14 +38,23 @@ from tests.unit.events_service.events import (
     settled,
     unknown,
 )  # fmt: skip
+from tests.unit.events_service.file_events import (
+    deleted,
+    download,
+    object_fact,
+    restored,
+    scan_settled,
+    scanned,
+    upload_failed,
+    upload_requested,
+    uploaded,
+)
 
-FILES: list[EventData] = [
-    event_from_wire(read_json(path.read_bytes())).data
-    for path in sorted((Path(contracts.__file__).parent / "examples").glob("file.*.json"))
-    if path.name.removesuffix(".v1.json") in EVENTS
-]
+OBJECT_FACTS = (
+    files.FileObjectCreated, files.FileObjectRemoved, files.FileDeleteMarkerCreated, files.FileObjectExpired,
+    files.FileObjectTagged, files.FileObjectMoved,
+)  # fmt: skip
 EVERYTHING: list[EventData] = [
-    *FILES,
     requested(),
     requested(
         ANN, cc=[BOB], bcc=["c@example.com"], reply_to=ANN, template_id="welcome", client_id="c", tags={"a": "b"},
@@ -63,6 +71,12 @@ EVERYTHING: list[EventData] = [
     mail.EmailUnsubscribed(recipient=ANN, source="page"), retracted("x"),
     recipients.RecipientSuppressed(address=ANN, scope="all", reason="manual", cause="c", until=START),
     recipients.RecipientUnsuppressed(address=ANN, scope="list:a", reason="r"),
+    upload_requested(), upload_requested(client_id="c", tags=["a"], upload_id="u"), uploaded(checksum="c"), uploaded(),
+    upload_failed(), upload_failed("expired", None), deleted(), restored(), scan_settled(), scanned(), download(),
+    files.FileUpdated(is_public=True, tags=["b"], file_name="f", original_name="o"), files.FileUpdated(),
+    files.FileUploadClosed(foreign=1),
+    *(object_fact(model, size=3, storage_class="STANDARD", sequencer="00A") for model in OBJECT_FACTS),
+    *(object_fact(model, None) for model in OBJECT_FACTS),
 ]  # fmt: skip
 
 Read = tuple[str, str, str, int, dict[str, Any]] | str
