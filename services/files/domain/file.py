@@ -115,7 +115,8 @@ def evolve(state: State, event: Recorded) -> State:
     data = event.data
     if isinstance(state, Absent):
         return _begun(data, event.time) if isinstance(data, FileUploadRequested) else state
-    return replace(_changed(state, data, event.time), updated_at=event.time)
+    changed = _changed(state, data, event.time)
+    return changed if isinstance(data, FileUploadClosed) else replace(changed, updated_at=event.time)
 
 
 def fold(events: Iterable[Recorded], state: State | None = None) -> State:

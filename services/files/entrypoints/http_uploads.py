@@ -270,8 +270,9 @@ class _Door:
     def _asked(
         self, body: UploadRequest, caller: Principal, file_id: str, hashed: str, request: Request
     ) -> FileUploadRequested:
-        now = self.clock.now()
-        lasts = self.terms.post if body.chosen == "post" else self.terms.multipart
+        now, rules = self.clock.now(), self.rules[body.category]
+        method = body.chosen(rules)
+        lasts = self.terms.post if method == "post" else self.terms.multipart
         metadata = UploadMetadata(
             uploaded_by=caller.user_id,
             ip_address=None if request.client is None else request.client.host,
@@ -288,14 +289,14 @@ class _Door:
             original_name=body.file_name,
             content_type=body.content_type,
             declared_size=body.size,
-            max_size_bytes=body.most,
+            max_size_bytes=body.most(rules),
             category=body.category,
             is_public=body.is_public,
-            scan_needed=self.rules[body.category].scan or None,
+            scan_needed=rules.scan or None,
             user_id=caller.user_id,
             client_id=body.client_id,
             metadata=metadata,
-            method=body.chosen,
+            method=method,
             expires_at=(now + lasts).replace(microsecond=0),
             request_hash=hashed,
         )

@@ -57,7 +57,7 @@ class UploadRequest(CommandData):
     content_type: Annotated[ContentType, BeforeValidator(_without_parameters, json_schema_input_type=str)]
     category: FileCategory
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None
-    """The most that will be taken; 10 MiB unless said, or `size` if that is said."""
+    """The most that will be taken. Unless said: `size`, else 10 MiB or what the category takes, if that is less."""
     size: Annotated[int, Field(ge=1)] | None = None
     """The bytes of the file, where they are known: another size will fail. Needed for an upload in parts."""
     is_public: bool = False
@@ -66,29 +66,28 @@ class UploadRequest(CommandData):
     method: UploadMethod | None = None
     """`post` up to 100 MiB, else `multipart`, unless said."""
 
-    @property
-    def most(self) -> int:
+    def most(self, rules: Rules) -> int:
         """The most that will be taken: bytes."""
-        return self.max_size_bytes or self.size or DEFAULT_SIZE
+        return self.max_size_bytes or self.size or min(DEFAULT_SIZE, rules.max_bytes)
 
-    @property
-    def chosen(self) -> UploadMethod:
+    def chosen(self, rules: Rules) -> UploadMethod:
         """How it will be uploaded."""
-        return self.method or ("post" if self.most <= POST_LIMIT else "multipart")
+        return self.method or ("post" if self.most(rules) <= POST_LIMIT else "multipart")
 
     def check(self, rules: Rules) -> None:
         """Raise InvalidRequest with every field that the category's rules, or S3's, do not allow."""
+        most, chosen = self.most(rules), self.chosen(rules)
         found: list[Detail] = [
             {"field": field, "message": message}
-            for field, message in problems(rules, self.file_name, self.content_type, self.most, self.is_public)
+            for field, message in problems(rules, self.file_name, self.content_type, most, self.is_public)
         ]
-        if self.size is not None and self.size > self.most:
+        if self.size is not None and self.size > most:
             found.append({"field": "size", "message": "is more than maxSizeBytes"})
-        if self.chosen == "post" and self.most > POST_LIMIT:
+        if chosen == "post" and most > POST_LIMIT:
             found.append({"field": "method", "message": f"above {POST_LIMIT} bytes an upload goes in parts: multipart"})
-        if self.chosen == "multipart" and self.size is None:
+        if chosen == "multipart" and self.size is None:
             found.append({"field": "size", "message": "is needed for an upload in parts: the bytes of the file"})
-        if self.metadata.checksum is not None and self.most > POST_LIMIT:
+        if self.metadata.checksum is not None and most > POST_LIMIT:
             message = f"can be checked up to {POST_LIMIT} bytes: sign the parts' own checksums for more"
             found.append({"field": "metadata.checksum", "message": message})
         if found:
