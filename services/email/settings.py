@@ -35,7 +35,15 @@ class EmailSettings(KitSettings):
     secret_access_key: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY", description="that key's secret")
     aws_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", description="an emulator of AWS")
     ses_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_SESV2", description="one for SES alone")
-    bucket: str = Field(alias="AWS_S3_BUCKET", min_length=3, description="the bucket for large contents")
+    shared_bucket: str | None = Field(
+        None,
+        alias="AWS_S3_BUCKET",
+        min_length=3,
+        description="stands in for MAILROOM_CONTENT_BUCKET where that is not set",
+    )
+    content_bucket: str | None = Field(
+        None, alias="MAILROOM_CONTENT_BUCKET", min_length=3, description="the bucket for large contents"
+    )
     configuration_set: str = Field(
         alias="SES_CONFIGURATION_SET", min_length=1, description="the SES configuration set that reports events"
     )
@@ -100,6 +108,14 @@ class EmailSettings(KitSettings):
         SenderIdentity.of(value, None, ())
         return value
 
+    @field_validator("content_bucket")
+    @classmethod
+    def _or_the_shared_one(cls, value: str | None, info: ValidationInfo) -> str | None:
+        found = value or info.data.get("shared_bucket")
+        if found is None:
+            raise ValueError("needed, because AWS_S3_BUCKET is not set either")
+        return str(found)
+
     @field_validator("lanes")
     @classmethod
     def _are_lanes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -113,6 +129,11 @@ class EmailSettings(KitSettings):
         for each in value:
             SenderIdentity.of(each, None, ())
         return value
+
+    @property
+    def bucket(self) -> str:
+        """Where large contents are."""
+        return self.content_bucket or ""  # never empty: its validator has seen to that
 
     @property
     def policy(self) -> Policy:
