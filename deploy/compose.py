@@ -83,6 +83,9 @@ def resources() -> AwsResources:
         topic_arn=f"arn:aws:sns:{processes.REGION}:{processes.ACCOUNT}:{processes.TOPIC_NAME}",
         bucket=processes.BUCKET_NAME,
         configuration_set=processes.CONFIGURATION_SET,
+        files_bucket=processes.FILES_BUCKET_NAME,
+        files_queue_url=f"{queues}/{processes.FILES_QUEUE_NAME}",
+        files_dead_letter_queue_url=f"{queues}/{processes.FILES_DEAD_LETTER_QUEUE_NAME}",
     )
 
 

@@ -17,6 +17,9 @@ QUEUE_NAME = "mailroom-local-notifications"
 DEAD_LETTER_QUEUE_NAME = "mailroom-local-notifications-dead"
 TOPIC_NAME = "mailroom-local-notifications"
 BUCKET_NAME = f"mailroom-local-content-{ACCOUNT}"
+FILES_BUCKET_NAME = f"mailroom-local-files-{ACCOUNT}"
+FILES_QUEUE_NAME = "mailroom-local-files"
+FILES_DEAD_LETTER_QUEUE_NAME = "mailroom-local-files-dead"
 CONFIGURATION_SET = "mailroom-local"
 
 FROM_ADDRESS = "no-reply@mailroom.example"
@@ -39,13 +42,16 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class AwsResources:
-    """Outputs of the CloudFormation template that the services need."""
+    """Outputs of the CloudFormation template that the services need. `bucket` is the one for large contents of mail."""
 
-    queue_url: str
-    dead_letter_queue_url: str
-    topic_arn: str
-    bucket: str
-    configuration_set: str
+    queue_url: str = ""
+    dead_letter_queue_url: str = ""
+    topic_arn: str = ""
+    bucket: str = ""
+    configuration_set: str = ""
+    files_bucket: str = ""
+    files_queue_url: str = ""
+    files_dead_letter_queue_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +91,9 @@ EMAIL_VARIABLES = frozenset(
         "AWS_ENDPOINT_URL_SESV2",
         "AWS_SES_FROM_EMAIL",
         "AWS_SES_REPLY_TO",
-        "AWS_S3_BUCKET",
         "SES_CONFIGURATION_SET",
         "WEBHOOK_SECRET",
+        "MAILROOM_CONTENT_BUCKET",
         "MAILROOM_EMAIL_DATABASE",
         "MAILROOM_EMAIL_PORT",
         "MAILROOM_NOTIFICATIONS_QUEUE_URL",
@@ -188,7 +194,12 @@ JOBS = (
         variables=frozenset({"MAILROOM_KAFKA_BOOTSTRAP"}),
         needs=("kafka",),
     ),
-    Job(name="resources", module=("deploy.local.resources",), variables=AWS_VARIABLES, needs=("aws",)),
+    Job(
+        name="resources",
+        module=("deploy.local.resources",),
+        variables=AWS_VARIABLES | {"MAILROOM_PUBLIC_URL"},
+        needs=("aws",),
+    ),
 )
 
 
@@ -253,7 +264,7 @@ def service_environment(at: Addresses, aws: AwsResources, secrets: Secrets) -> d
         "AWS_SES_FROM_EMAIL": FROM_ADDRESS,
         "AWS_SES_REPLY_TO": REPLY_TO_ADDRESS,
         "SES_CONFIGURATION_SET": aws.configuration_set,
-        "AWS_S3_BUCKET": aws.bucket,
+        "MAILROOM_CONTENT_BUCKET": aws.bucket,
         "WEBHOOK_SECRET": secrets.webhook_secret,
         "FILE_ENCRYPTION_KEY": secrets.file_encryption_key,
         "MAILROOM_KAFKA_BOOTSTRAP": at.kafka_bootstrap,
