@@ -18,7 +18,8 @@ from deploy.processes import Addresses, AwsResources, Job, Process, Secrets
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docker-compose.yml"
 
-EMAIL_PORT, EVENTS_PORT, SIMULATOR_PORT, AWS_PORT, GATEWAY_PORT = 8101, 8102, 8103, 4566, 8100
+EMAIL_PORT, EVENTS_PORT, FILES_PORT = 8101, 8102, 8109
+SIMULATOR_PORT, AWS_PORT, GATEWAY_PORT = 8103, 4566, 8100
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 MONGO_IMAGE = "mongo:6.0"
 AWS_IMAGE = "ministackorg/ministack:1.5.33"
@@ -28,6 +29,7 @@ ADDRESSES = Addresses(
     http_host="0.0.0.0",  # noqa: S104 - inside its container; only the gateway is published
     email_port=EMAIL_PORT,
     events_port=EVENTS_PORT,
+    files_port=FILES_PORT,
     kafka_bootstrap="kafka:9092",
     mongo_url="mongodb://mongo:27017/?replicaSet=rs0",
     aws_url=f"http://aws:{AWS_PORT}",
@@ -240,6 +242,7 @@ def _gateway() -> dict[str, Any]:
             "MAILROOM_GATEWAY_PORT": str(GATEWAY_PORT),
             "MAILROOM_EMAIL_UPSTREAM": f"email:{EMAIL_PORT}",
             "MAILROOM_EVENTS_UPSTREAM": f"events:{EVENTS_PORT}",
+            "MAILROOM_FILES_UPSTREAM": f"files:{FILES_PORT}",
         },
         "depends_on": _after(("email", "events")),
         "healthcheck": _health(["CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{GATEWAY_PORT}/healthz"]),

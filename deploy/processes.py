@@ -33,6 +33,7 @@ class Addresses:
     http_host: str
     email_port: int
     events_port: int
+    files_port: int
     kafka_bootstrap: str
     mongo_url: str
     aws_url: str

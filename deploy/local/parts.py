@@ -125,6 +125,7 @@ def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
             "MAILROOM_GATEWAY_PORT": str(site.ports["gateway"]),
             "MAILROOM_EMAIL_UPSTREAM": f"{HOST}:{site.ports['email']}",
             "MAILROOM_EVENTS_UPSTREAM": f"{HOST}:{site.ports['events']}",
+            "MAILROOM_FILES_UPSTREAM": f"{HOST}:{site.ports['files']}",
         },
     )
 
