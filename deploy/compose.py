@@ -88,6 +88,7 @@ def resources() -> AwsResources:
         files_bucket=processes.FILES_BUCKET_NAME,
         files_queue_url=f"{queues}/{processes.FILES_QUEUE_NAME}",
         files_dead_letter_queue_url=f"{queues}/{processes.FILES_DEAD_LETTER_QUEUE_NAME}",
+        distribution_domain="${CLOUDFRONT_DOMAIN:-}",
     )
 
 
@@ -244,7 +245,7 @@ def _gateway() -> dict[str, Any]:
             "MAILROOM_EVENTS_UPSTREAM": f"events:{EVENTS_PORT}",
             "MAILROOM_FILES_UPSTREAM": f"files:{FILES_PORT}",
         },
-        "depends_on": _after(("email", "events")),
+        "depends_on": _after(("email", "events", "files")),
         "healthcheck": _health(["CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{GATEWAY_PORT}/healthz"]),
         "ports": [f"127.0.0.1:${{MAILROOM_GATEWAY_PORT:-{GATEWAY_PORT}}}:{GATEWAY_PORT}"],
         "volumes": ["./deploy/gateway/Caddyfile:/etc/caddy/Caddyfile:ro"],

@@ -53,6 +53,7 @@ class AwsResources:
     files_bucket: str = ""
     files_queue_url: str = ""
     files_dead_letter_queue_url: str = ""
+    distribution_domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,17 @@ EMAIL_VARIABLES = frozenset(
         "MAILROOM_EMAIL_DATABASE",
         "MAILROOM_EMAIL_PORT",
         "MAILROOM_NOTIFICATIONS_QUEUE_URL",
+    }
+)
+FILES_VARIABLES = frozenset(
+    {
+        *AWS_VARIABLES,
+        *PLATFORM_VARIABLES,
+        "AWS_S3_BUCKET",
+        "CLOUDFRONT_DOMAIN",
+        "MAILROOM_FILES_DATABASE",
+        "MAILROOM_FILES_PORT",
+        "MAILROOM_FILES_QUEUE_URL",
     }
 )
 EVENTS_VARIABLES = frozenset({*PLATFORM_VARIABLES, "MAILROOM_EVENTS_DATABASE", "MAILROOM_EVENTS_PORT"})
@@ -176,6 +188,14 @@ PROCESSES = (
         needs=("mongo", "topics", "resources", SIMULATOR),
         own=(("MAILROOM_EMAIL_LANES", "urgent"),),
         cpu_shares=FIRST,
+    ),
+    Process(
+        name="files",
+        module=("services.files", "all"),
+        variables=FILES_VARIABLES,
+        port_setting="MAILROOM_FILES_PORT",
+        needs=("mongo", "topics", "resources"),
+        own=(FEW_CONNECTIONS,),
     ),
     Process(
         name="events",
@@ -266,17 +286,22 @@ def service_environment(at: Addresses, aws: AwsResources, secrets: Secrets) -> d
         "AWS_SES_REPLY_TO": REPLY_TO_ADDRESS,
         "SES_CONFIGURATION_SET": aws.configuration_set,
         "MAILROOM_CONTENT_BUCKET": aws.bucket,
+        "AWS_S3_BUCKET": aws.files_bucket,
+        "CLOUDFRONT_DOMAIN": aws.distribution_domain,
         "WEBHOOK_SECRET": secrets.webhook_secret,
         "FILE_ENCRYPTION_KEY": secrets.file_encryption_key,
         "MAILROOM_KAFKA_BOOTSTRAP": at.kafka_bootstrap,
         "MAILROOM_MONGO_URL": at.mongo_url,
         "MAILROOM_EMAIL_DATABASE": "mailroom_email",
         "MAILROOM_EVENTS_DATABASE": "mailroom_events",
+        "MAILROOM_FILES_DATABASE": "mailroom_files",
+        "MAILROOM_FILES_QUEUE_URL": aws.files_queue_url,
         "MAILROOM_NOTIFICATIONS_QUEUE_URL": aws.queue_url,
         "MAILROOM_PUBLIC_URL": at.public_url,
         "MAILROOM_HTTP_HOST": at.http_host,
         "MAILROOM_EMAIL_PORT": str(at.email_port),
         "MAILROOM_EVENTS_PORT": str(at.events_port),
+        "MAILROOM_FILES_PORT": str(at.files_port),
         "MAILROOM_JWT_ALGORITHM": "HS256",
         "MAILROOM_JWT_SECRET": secrets.jwt_secret,
     }

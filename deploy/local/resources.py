@@ -125,6 +125,7 @@ def _outputs(stack: Mapping[str, Any]) -> AwsResources:
             files_bucket=outputs["FilesBucketName"],
             files_queue_url=outputs["FilesQueueUrl"],
             files_dead_letter_queue_url=outputs["FilesDeadLetterQueueUrl"],
+            distribution_domain=outputs.get("FilesDistributionDomain", ""),
         )
     except KeyError as missing:
         raise StackError(f"{TEMPLATE} has no output named {missing}.") from None
