@@ -18,7 +18,8 @@ from deploy.processes import Addresses, AwsResources, Job, Process, Secrets
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docker-compose.yml"
 
-EMAIL_PORT, EVENTS_PORT, SIMULATOR_PORT, AWS_PORT, GATEWAY_PORT = 8101, 8102, 8103, 4566, 8100
+EMAIL_PORT, EVENTS_PORT, FILES_PORT = 8101, 8102, 8109
+SIMULATOR_PORT, AWS_PORT, GATEWAY_PORT = 8103, 4566, 8100
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 MONGO_IMAGE = "mongo:6.0"
 AWS_IMAGE = "ministackorg/ministack:1.5.33"
@@ -28,6 +29,7 @@ ADDRESSES = Addresses(
     http_host="0.0.0.0",  # noqa: S104 - inside its container; only the gateway is published
     email_port=EMAIL_PORT,
     events_port=EVENTS_PORT,
+    files_port=FILES_PORT,
     kafka_bootstrap="kafka:9092",
     mongo_url="mongodb://mongo:27017/?replicaSet=rs0",
     aws_url=f"http://aws:{AWS_PORT}",
@@ -83,6 +85,10 @@ def resources() -> AwsResources:
         topic_arn=f"arn:aws:sns:{processes.REGION}:{processes.ACCOUNT}:{processes.TOPIC_NAME}",
         bucket=processes.BUCKET_NAME,
         configuration_set=processes.CONFIGURATION_SET,
+        files_bucket=processes.FILES_BUCKET_NAME,
+        files_queue_url=f"{queues}/{processes.FILES_QUEUE_NAME}",
+        files_dead_letter_queue_url=f"{queues}/{processes.FILES_DEAD_LETTER_QUEUE_NAME}",
+        distribution_domain="${CLOUDFRONT_DOMAIN:-}",
     )
 
 
@@ -237,8 +243,9 @@ def _gateway() -> dict[str, Any]:
             "MAILROOM_GATEWAY_PORT": str(GATEWAY_PORT),
             "MAILROOM_EMAIL_UPSTREAM": f"email:{EMAIL_PORT}",
             "MAILROOM_EVENTS_UPSTREAM": f"events:{EVENTS_PORT}",
+            "MAILROOM_FILES_UPSTREAM": f"files:{FILES_PORT}",
         },
-        "depends_on": _after(("email", "events")),
+        "depends_on": _after(("email", "events", "files")),
         "healthcheck": _health(["CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{GATEWAY_PORT}/healthz"]),
         "ports": [f"127.0.0.1:${{MAILROOM_GATEWAY_PORT:-{GATEWAY_PORT}}}:{GATEWAY_PORT}"],
         "volumes": ["./deploy/gateway/Caddyfile:/etc/caddy/Caddyfile:ro"],

@@ -17,6 +17,9 @@ QUEUE_NAME = "mailroom-local-notifications"
 DEAD_LETTER_QUEUE_NAME = "mailroom-local-notifications-dead"
 TOPIC_NAME = "mailroom-local-notifications"
 BUCKET_NAME = f"mailroom-local-content-{ACCOUNT}"
+FILES_BUCKET_NAME = f"mailroom-local-files-{ACCOUNT}"
+FILES_QUEUE_NAME = "mailroom-local-files"
+FILES_DEAD_LETTER_QUEUE_NAME = "mailroom-local-files-dead"
 CONFIGURATION_SET = "mailroom-local"
 
 FROM_ADDRESS = "no-reply@mailroom.example"
@@ -30,6 +33,7 @@ class Addresses:
     http_host: str
     email_port: int
     events_port: int
+    files_port: int
     kafka_bootstrap: str
     mongo_url: str
     aws_url: str
@@ -39,13 +43,17 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class AwsResources:
-    """Outputs of the CloudFormation template that the services need."""
+    """Outputs of the CloudFormation template that the services need. `bucket` is the one for large contents of mail."""
 
-    queue_url: str
-    dead_letter_queue_url: str
-    topic_arn: str
-    bucket: str
-    configuration_set: str
+    queue_url: str = ""
+    dead_letter_queue_url: str = ""
+    topic_arn: str = ""
+    bucket: str = ""
+    configuration_set: str = ""
+    files_bucket: str = ""
+    files_queue_url: str = ""
+    files_dead_letter_queue_url: str = ""
+    distribution_domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +93,23 @@ EMAIL_VARIABLES = frozenset(
         "AWS_ENDPOINT_URL_SESV2",
         "AWS_SES_FROM_EMAIL",
         "AWS_SES_REPLY_TO",
-        "AWS_S3_BUCKET",
         "SES_CONFIGURATION_SET",
         "WEBHOOK_SECRET",
+        "MAILROOM_CONTENT_BUCKET",
         "MAILROOM_EMAIL_DATABASE",
         "MAILROOM_EMAIL_PORT",
         "MAILROOM_NOTIFICATIONS_QUEUE_URL",
+    }
+)
+FILES_VARIABLES = frozenset(
+    {
+        *AWS_VARIABLES,
+        *PLATFORM_VARIABLES,
+        "AWS_S3_BUCKET",
+        "CLOUDFRONT_DOMAIN",
+        "MAILROOM_FILES_DATABASE",
+        "MAILROOM_FILES_PORT",
+        "MAILROOM_FILES_QUEUE_URL",
     }
 )
 EVENTS_VARIABLES = frozenset({*PLATFORM_VARIABLES, "MAILROOM_EVENTS_DATABASE", "MAILROOM_EVENTS_PORT"})
@@ -171,6 +190,14 @@ PROCESSES = (
         cpu_shares=FIRST,
     ),
     Process(
+        name="files",
+        module=("services.files", "all"),
+        variables=FILES_VARIABLES,
+        port_setting="MAILROOM_FILES_PORT",
+        needs=("mongo", "topics", "resources"),
+        own=(FEW_CONNECTIONS,),
+    ),
+    Process(
         name="events",
         module=("services.events", "all"),
         variables=EVENTS_VARIABLES,
@@ -188,7 +215,12 @@ JOBS = (
         variables=frozenset({"MAILROOM_KAFKA_BOOTSTRAP"}),
         needs=("kafka",),
     ),
-    Job(name="resources", module=("deploy.local.resources",), variables=AWS_VARIABLES, needs=("aws",)),
+    Job(
+        name="resources",
+        module=("deploy.local.resources",),
+        variables=AWS_VARIABLES | {"MAILROOM_PUBLIC_URL"},
+        needs=("aws",),
+    ),
 )
 
 
@@ -253,18 +285,23 @@ def service_environment(at: Addresses, aws: AwsResources, secrets: Secrets) -> d
         "AWS_SES_FROM_EMAIL": FROM_ADDRESS,
         "AWS_SES_REPLY_TO": REPLY_TO_ADDRESS,
         "SES_CONFIGURATION_SET": aws.configuration_set,
-        "AWS_S3_BUCKET": aws.bucket,
+        "MAILROOM_CONTENT_BUCKET": aws.bucket,
+        "AWS_S3_BUCKET": aws.files_bucket,
+        "CLOUDFRONT_DOMAIN": aws.distribution_domain,
         "WEBHOOK_SECRET": secrets.webhook_secret,
         "FILE_ENCRYPTION_KEY": secrets.file_encryption_key,
         "MAILROOM_KAFKA_BOOTSTRAP": at.kafka_bootstrap,
         "MAILROOM_MONGO_URL": at.mongo_url,
         "MAILROOM_EMAIL_DATABASE": "mailroom_email",
         "MAILROOM_EVENTS_DATABASE": "mailroom_events",
+        "MAILROOM_FILES_DATABASE": "mailroom_files",
+        "MAILROOM_FILES_QUEUE_URL": aws.files_queue_url,
         "MAILROOM_NOTIFICATIONS_QUEUE_URL": aws.queue_url,
         "MAILROOM_PUBLIC_URL": at.public_url,
         "MAILROOM_HTTP_HOST": at.http_host,
         "MAILROOM_EMAIL_PORT": str(at.email_port),
         "MAILROOM_EVENTS_PORT": str(at.events_port),
+        "MAILROOM_FILES_PORT": str(at.files_port),
         "MAILROOM_JWT_ALGORITHM": "HS256",
         "MAILROOM_JWT_SECRET": secrets.jwt_secret,
     }

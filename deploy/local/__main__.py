@@ -159,7 +159,7 @@ def _passed_on() -> dict[str, str]:
     """Settings of the services that the caller's environment has and the stack does not fix itself."""
     stack_settings = {*_OWN_SETTINGS, *map(port_setting, DEFAULT_PORTS)}
     addresses = site_from_environment(os.environ).addresses()
-    fixed = service_environment(addresses, AwsResources("", "", "", "", ""), Secrets("", "", ""))
+    fixed = service_environment(addresses, AwsResources(), Secrets("", "", ""))
     return {
         name: value
         for name, value in os.environ.items()

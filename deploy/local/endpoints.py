@@ -16,6 +16,9 @@ class AwsEndpoints:
     dead_letter_queue_url: str
     topic_arn: str
     bucket: str
+    files_bucket: str
+    files_queue_url: str
+    files_dead_letter_queue_url: str
     region: str
     configuration_set: str
     access_key_id: str
@@ -33,6 +36,9 @@ def aws_endpoints(stack: Stack) -> AwsEndpoints:
         dead_letter_queue_url=made.dead_letter_queue_url,
         topic_arn=made.topic_arn,
         bucket=made.bucket,
+        files_bucket=made.files_bucket,
+        files_queue_url=made.files_queue_url,
+        files_dead_letter_queue_url=made.files_dead_letter_queue_url,
         region=REGION,
         configuration_set=made.configuration_set,
         access_key_id=credentials["AWS_ACCESS_KEY_ID"],

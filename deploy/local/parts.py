@@ -72,8 +72,9 @@ def http_ok(site: Site, part: str, path: str) -> None:
 def read_outputs(site: Site) -> AwsResources:
     """What the template made at the last start of this stack."""
     try:
-        return AwsResources(**json.loads(site.outputs_file.read_text()))
-    except (OSError, ValueError, TypeError):
+        found = json.loads(site.outputs_file.read_text())
+        return AwsResources(**{name: found[name] for name in AwsResources.__slots__})
+    except (OSError, ValueError, TypeError, KeyError):
         raise StackError("The AWS resources are not deployed yet: run `make up`.") from None
 
 
@@ -124,6 +125,7 @@ def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
             "MAILROOM_GATEWAY_PORT": str(site.ports["gateway"]),
             "MAILROOM_EMAIL_UPSTREAM": f"{HOST}:{site.ports['email']}",
             "MAILROOM_EVENTS_UPSTREAM": f"{HOST}:{site.ports['events']}",
+            "MAILROOM_FILES_UPSTREAM": f"{HOST}:{site.ports['files']}",
         },
     )
 
@@ -152,7 +154,7 @@ def _service(process: Process) -> Part:
 
 def _deploy_resources(site: Site, env: Mapping[str, str]) -> str | None:
     try:
-        made = resources.deploy(site.url("aws"))
+        made = resources.deploy(site.url("aws"), resources.origins(env))
     except StackError as error:
         raise StackError(
             f"{error}\nTo begin with an empty emulator: `make down`, then delete {site.data_dir('aws')}."

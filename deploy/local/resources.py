@@ -1,14 +1,15 @@
 """Deploy the CloudFormation template, to the emulator locally and in Compose, and read what it made.
 
 As a command (`python -m deploy.local.resources`) it takes the address and credentials from the usual AWS
-variables, deploys, prints the outputs as JSON, and can be run again at any time.
+variables, deploys, prints the outputs as JSON, and can be run again at any time. Pages of MAILROOM_PUBLIC_URL, and of
+MAILROOM_CORS_ORIGINS where that is set, may upload to the bucket for files.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -22,8 +23,18 @@ _PENDING = "_IN_PROGRESS"
 _BROKEN = ("ROLLBACK_COMPLETE", "CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAILED")
 
 
-def deploy(aws_url: str, seconds: float = 60) -> AwsResources:
+def origins(environ: Mapping[str, str]) -> list[str]:
+    """Whose pages upload: the public URL's, and those that may call the API from elsewhere."""
+    others = environ.get("MAILROOM_CORS_ORIGINS", "").split(",")
+    found = [each.strip().rstrip("/") for each in (environ.get("MAILROOM_PUBLIC_URL", ""), *others)]
+    return [each for each in dict.fromkeys(found) if each]
+
+
+def deploy(aws_url: str, upload_origins: Sequence[str] = (), seconds: float = 60) -> AwsResources:
     """Create the stack or bring it up to date; returns what the services need of it.
+
+    Pages of `upload_origins` may upload to the bucket for files. Parts of the template behind a condition, such as the
+    distribution, are not made: the emulator does not know all of them.
 
     Raises StackError with CloudFormation's own reasons when a resource cannot be made.
     """
@@ -37,12 +48,12 @@ def deploy(aws_url: str, seconds: float = 60) -> AwsResources:
         config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 3}),
     )
     try:
-        return _outputs(_settled(client, seconds))
+        return _outputs(_settled(client, upload_origins, seconds))
     except (BotoCoreError, ClientError) as error:
         raise StackError(f"{TEMPLATE} could not be deployed to {aws_url}: {error}") from error
 
 
-def _settled(client: Any, seconds: float) -> Mapping[str, Any]:
+def _settled(client: Any, upload_origins: Sequence[str], seconds: float) -> Mapping[str, Any]:
     stack = _describe(client)
     if stack and str(stack["StackStatus"]) in _BROKEN:
         client.delete_stack(StackName=STACK_NAME)
@@ -53,7 +64,10 @@ def _settled(client: Any, seconds: float) -> Mapping[str, Any]:
         "TemplateBody": (ROOT / TEMPLATE).read_text(),
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
         # The emulator speaks plain HTTP, which the template refuses elsewhere.
-        "Parameters": [{"ParameterKey": "RequireTls", "ParameterValue": "false"}],
+        "Parameters": [
+            {"ParameterKey": "RequireTls", "ParameterValue": "false"},
+            {"ParameterKey": "FilesOrigins", "ParameterValue": ",".join(upload_origins)},
+        ],
     }
     if stack is None:
         client.create_stack(**arguments)
@@ -108,6 +122,10 @@ def _outputs(stack: Mapping[str, Any]) -> AwsResources:
             topic_arn=outputs["NotificationsTopicArn"],
             bucket=outputs["ContentBucketName"],
             configuration_set=outputs["ConfigurationSetName"],
+            files_bucket=outputs["FilesBucketName"],
+            files_queue_url=outputs["FilesQueueUrl"],
+            files_dead_letter_queue_url=outputs["FilesDeadLetterQueueUrl"],
+            distribution_domain=outputs.get("FilesDistributionDomain", ""),
         )
     except KeyError as missing:
         raise StackError(f"{TEMPLATE} has no output named {missing}.") from None
@@ -119,7 +137,7 @@ def main() -> int:
         print("AWS_ENDPOINT_URL is not set: this command deploys to an emulator only.", file=sys.stderr)
         return 2
     try:
-        made = deploy(aws_url)
+        made = deploy(aws_url, origins(os.environ))
     except StackError as error:
         print(error, file=sys.stderr)
         return 1

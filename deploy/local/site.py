@@ -22,6 +22,7 @@ DEFAULT_PORTS = {
     "kafka": 8106,
     "kafka_controller": 8107,
     "email-urgent": 8108,
+    "files": 8109,
 }
 
 
@@ -88,6 +89,7 @@ class Site:
             http_host=HOST,
             email_port=self.ports["email"],
             events_port=self.ports["events"],
+            files_port=self.ports["files"],
             kafka_bootstrap=f"{HOST}:{self.ports['kafka']}",
             mongo_url=f"mongodb://{HOST}:{self.ports['mongo']}/?replicaSet=rs0",
             aws_url=self.url("aws"),

@@ -37,7 +37,7 @@ PORT_SECONDS = 5.0
 OURS = (GATEWAY, *(process.name for process in PROCESSES))
 """What serves, and is stopped before all that it stands on."""
 _COMPLAINT = re.compile(r'\b(ERROR|FATAL|CRITICAL|Traceback|Exception)\b|"s":"[EF]"|"level":\s*"(error|critical)"')
-_NO_RESOURCES = AwsResources("", "", "", "", "")
+_NO_RESOURCES = AwsResources()
 
 
 class Stack:

@@ -24,6 +24,7 @@ JWT_SECRET: Final = "MAILROOM_JWT_SECRET"  # noqa: S105 - a variable's name
 DATABASES: Final = {
     "email": ("MAILROOM_EMAIL_DATABASE", "mailroom_email"),
     "events": ("MAILROOM_EVENTS_DATABASE", "mailroom_events"),
+    "files": ("MAILROOM_FILES_DATABASE", "mailroom_files"),
 }
 """Service → (variable, default) of its database's name."""
 

@@ -19,8 +19,11 @@ OTHERS = (
     "MAILROOM_GRACE_HOURS",
     "MAILROOM_REBUILD_WORKERS",
     "MAILROOM_EMAIL_EVENTS_TOPIC",
+    "MAILROOM_FILES_DATABASE",
+    "MAILROOM_FILES_PORT",
+    "MAILROOM_FILES_QUEUE_URL",
 )
-"""Variables that the events service reads: one environment may serve both."""
+"""Variables that the other services read: one environment may serve all."""
 
 
 async def _application(role: Role) -> int:

@@ -31,7 +31,15 @@ class EmailSettings(AwsSettings):
     )
 
     ses_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_SESV2", description="one for SES alone")
-    bucket: str = Field(alias="AWS_S3_BUCKET", min_length=3, description="the bucket for large contents")
+    shared_bucket: str | None = Field(
+        None,
+        alias="AWS_S3_BUCKET",
+        min_length=3,
+        description="stands in for MAILROOM_CONTENT_BUCKET where that is not set",
+    )
+    content_bucket: str | None = Field(
+        None, alias="MAILROOM_CONTENT_BUCKET", min_length=3, description="the bucket for large contents"
+    )
     configuration_set: str = Field(
         alias="SES_CONFIGURATION_SET", min_length=1, description="the SES configuration set that reports events"
     )
@@ -96,6 +104,14 @@ class EmailSettings(AwsSettings):
         SenderIdentity.of(value, None, ())
         return value
 
+    @field_validator("content_bucket")
+    @classmethod
+    def _or_the_shared_one(cls, value: str | None, info: ValidationInfo) -> str | None:
+        found = value or info.data.get("shared_bucket")
+        if found is None:
+            raise ValueError("needed, because AWS_S3_BUCKET is not set either")
+        return str(found)
+
     @field_validator("lanes")
     @classmethod
     def _are_lanes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -109,6 +125,11 @@ class EmailSettings(AwsSettings):
         for each in value:
             SenderIdentity.of(each, None, ())
         return value
+
+    @property
+    def bucket(self) -> str:
+        """Where large contents are."""
+        return self.content_bucket or ""  # never empty: its validator has seen to that
 
     @property
     def policy(self) -> Policy:

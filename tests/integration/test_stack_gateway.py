@@ -25,6 +25,7 @@ def upstream(name: str, port: int) -> ThreadingHTTPServer:
             body = name.encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("X-Service", name)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
@@ -50,7 +51,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def origin(gateway: Stack) -> Iterator[str]:
-    servers = [upstream(name, gateway.site.ports[name]) for name in ("email", "events")]
+    servers = [upstream(name, gateway.site.ports[name]) for name in ("email", "events", "files")]
     yield gateway.site.url("gateway")
     for server in servers:
         server.shutdown()
@@ -75,13 +76,32 @@ ID = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b"
         ("GET", f"/api/email/{ID}", "events"),
         ("GET", f"/api/email/{ID}/history", "events"),
         ("GET", "/api/email/analytics", "events"),
+        ("GET", "/api/files?page=2", "events"),
+        ("HEAD", "/api/files", "events"),
+        ("GET", f"/api/files/{ID}", "events"),
+        ("GET", f"/api/files/{ID}/history", "events"),
+        ("POST", "/api/files/upload-url", "files"),
+        ("POST", "/api/files/upload-complete", "files"),
+        ("POST", "/api/files/batch", "files"),
+        ("POST", f"/api/files/{ID}/parts", "files"),
+        ("GET", f"/api/files/{ID}/parts", "files"),
+        ("DELETE", f"/api/files/{ID}/upload", "files"),
+        ("GET", f"/api/files/{ID}/download", "files"),
+        ("HEAD", f"/api/files/{ID}/download", "files"),
+        ("GET", f"/api/files/{ID}/public", "files"),
+        ("GET", f"/api/files/{ID}/history/more", "files"),
+        ("PATCH", f"/api/files/{ID}", "files"),
+        ("DELETE", f"/api/files/{ID}", "files"),
+        ("POST", f"/api/files/{ID}/restore", "files"),
         ("GET", "/api/projections", "events"),
         ("POST", "/api/projections/email_log/rebuild", "events"),
         ("POST", "/api/parked/some-id/retry", "events"),
     ],
 )
 def test_each_path_and_method_reaches_its_service(origin: str, method: str, path: str, service: str) -> None:
-    assert httpx.request(method, origin + path).text == service
+    answer = httpx.request(method, origin + path)
+    assert answer.headers["x-service"] == service
+    assert method == "HEAD" or answer.text == service
 
 
 @pytest.mark.parametrize(
@@ -93,6 +113,8 @@ def test_each_path_and_method_reaches_its_service(origin: str, method: str, path
         ("GET", "/api/emails"),
         ("PATCH", "/api/email/x"),
         ("GET", "/api/suppressionsx"),
+        ("GET", "/api/filesx"),
+        ("POST", "/api/file"),
     ],
 )
 def test_nothing_else_is_let_through(origin: str, method: str, path: str) -> None:

@@ -79,7 +79,15 @@ def test_the_resources_are_named_as_compose_expects_and_can_be_deployed_again(
     made, expected = test_stack.resources(), compose.resources()
     assert made.queue_url.partition("/0")[2] == expected.queue_url.partition("/0")[2]
     assert made.dead_letter_queue_url.partition("/0")[2] == expected.dead_letter_queue_url.partition("/0")[2]
-    assert (made.topic_arn, made.bucket) == (expected.topic_arn, expected.bucket)
+    assert made.files_queue_url.partition("/0")[2] == expected.files_queue_url.partition("/0")[2]
+    assert (
+        made.files_dead_letter_queue_url.partition("/0")[2] == expected.files_dead_letter_queue_url.partition("/0")[2]
+    )
+    assert (made.topic_arn, made.bucket, made.files_bucket) == (
+        expected.topic_arn,
+        expected.bucket,
+        expected.files_bucket,
+    )
     assert made.configuration_set == expected.configuration_set
     test_stack.start(["resources"])
     assert test_stack.resources() == made

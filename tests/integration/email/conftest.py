@@ -107,7 +107,7 @@ def settings(test_stack: Stack, kafka_bootstrap: str, mongo_url: str, aws: AwsEn
             "AWS_SECRET_ACCESS_KEY": aws.secret_access_key,
             "AWS_ENDPOINT_URL": aws.endpoint_url,
             "AWS_ENDPOINT_URL_SESV2": aws.ses_endpoint_url,
-            "AWS_S3_BUCKET": aws.bucket,
+            "MAILROOM_CONTENT_BUCKET": aws.bucket,
             "SES_CONFIGURATION_SET": aws.configuration_set,
             "AWS_SES_FROM_EMAIL": "Mailroom <no-reply@mailroom.example>",
             "MAILROOM_NOTIFICATIONS_QUEUE_URL": aws.queue_url,

@@ -48,6 +48,13 @@ def test_lanes_come_in_the_order_of_their_urgency() -> None:
     assert load(EmailSettings, GOOD | {"MAILROOM_EMAIL_LANES": "low, urgent"}).lanes == ("urgent", "low")
 
 
+def test_the_bucket_for_contents_has_a_variable_of_its_own_and_the_old_one_stands_in() -> None:
+    assert load(EmailSettings, GOOD).bucket == "bucket"
+    assert load(EmailSettings, GOOD | {"MAILROOM_CONTENT_BUCKET": "contents"}).bucket == "contents"
+    with pytest.raises(SettingsError, match="MAILROOM_CONTENT_BUCKET is needed, because AWS_S3_BUCKET is not set"):
+        load(EmailSettings, GOOD | {"AWS_S3_BUCKET": ""})
+
+
 def test_what_they_become() -> None:
     settings = load(EmailSettings, GOOD | {"MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES": "5"})
     assert settings.identity.verified == {"crm@example.com", "sales@example.com", "news@example.com"}

@@ -1,0 +1,160 @@
+"""What the template makes for files, as CloudFormation would see it: what the emulator leaves out or does not know."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+
+from contracts.files.values import FileCategory
+from tests.unit.policies.template import ACCOUNT, FILE, Rendered, source
+
+SMALL = {"avatar"}
+"""Looked at every day, and too small to be worth a move."""
+
+OPTIONAL = {
+    "ScanMalware": ("true", {"FilesScanRole", "FilesScanPolicy", "FilesScanPlan", "FilesScanRule"}),
+    "ReplicaBucketArn": ("arn:aws:s3:::copy", {"FilesReplicationRole", "FilesReplicationPolicy"}),
+    "CloudFrontPublicKey": (
+        "-----BEGIN PUBLIC KEY-----",
+        {
+            "FilesOriginAccess",
+            "FilesPublicKey",
+            "FilesKeyGroup",
+            "FilesCache",
+            "FilesAnswerHeaders",
+            "FilesFunction",
+            "FilesDistribution",
+        },
+    ),
+    "ServiceRoleTrustedService": ("ecs-tasks.amazonaws.com", {"FilesRole", "ServiceRole"}),
+}
+
+
+def made(rendered: Rendered) -> set[str]:
+    return {name for name in source()["Resources"] if rendered.has(name)}
+
+
+def test_it_can_be_deployed_without_a_bucket_for_templates() -> None:
+    assert len(FILE.read_bytes()) <= 51_200
+
+
+@pytest.mark.parametrize("parameter", OPTIONAL)
+def test_what_is_optional_is_off_until_its_parameter_is_given(parameter: str) -> None:
+    value, resources = OPTIONAL[parameter]
+    assert made(Rendered(**{parameter: value})) - made(Rendered()) == resources
+
+
+def test_every_optional_part_renders_and_so_do_all_together() -> None:
+    for given in (*({name: value} for name, (value, _) in OPTIONAL.items()), {n: v for n, (v, _) in OPTIONAL.items()}):
+        rendered = Rendered(**given)
+        for name in made(rendered):
+            if "Properties" in source()["Resources"][name]:
+                rendered.properties(name)
+        assert {"FilesBucketName", "FilesQueueUrl", "FilesDeadLetterQueueUrl"} <= set(rendered.outputs())
+
+
+def test_the_distribution_is_told_by_its_own_domain_or_the_alias() -> None:
+    key = "-----BEGIN PUBLIC KEY-----"
+    certificate = "arn:aws:acm:us-east-1:111122223333:certificate/1"
+    named = Rendered(CloudFrontPublicKey=key, CloudFrontAlias="cdn.example.com", CloudFrontCertificateArn=certificate)
+    assert named.outputs()["FilesDistributionDomain"] == "cdn.example.com"
+    assert named.properties("FilesDistribution")["DistributionConfig"]["Aliases"] == ["cdn.example.com"]
+    plain = Rendered(CloudFrontPublicKey=key)
+    assert plain.outputs()["FilesDistributionDomain"] == "made-FilesDistribution-DomainName"
+    assert "Aliases" not in plain.properties("FilesDistribution")["DistributionConfig"]
+    assert plain.outputs()["FilesKeyPairId"] == "made-FilesPublicKey"
+    assert not {"FilesDistributionDomain", "FilesKeyPairId"} & set(Rendered().outputs())
+
+
+def test_links_are_signed_and_the_public_way_is_apart() -> None:
+    config = Rendered(CloudFrontPublicKey="-----BEGIN PUBLIC KEY-----").properties("FilesDistribution")[
+        "DistributionConfig"
+    ]
+    signed, (public,) = config["DefaultCacheBehavior"], config["CacheBehaviors"]
+    assert signed["TrustedKeyGroups"] == ["made-FilesKeyGroup"]
+    assert (public["PathPattern"], "TrustedKeyGroups" in public) == ("/public/*", False)
+    referers = {each["Id"]: each["OriginCustomHeaders"] for each in config["Origins"]}
+    assert referers == {way: [{"HeaderName": "Referer", "HeaderValue": way}] for way in ("signed", "public")}
+    assert (signed["TargetOriginId"], public["TargetOriginId"]) == ("signed", "public")
+    for each in (signed, public):
+        assert each["ViewerProtocolPolicy"] == "https-only"
+        assert each["AllowedMethods"] == ["GET", "HEAD"]
+        assert [one["EventType"] for one in each["FunctionAssociations"]] == ["viewer-request"]
+
+
+def test_the_cache_goes_by_version_way_and_what_the_link_asks_for() -> None:
+    rendered = Rendered(CloudFrontPublicKey="-----BEGIN PUBLIC KEY-----")
+    key = rendered.properties("FilesCache")["CachePolicyConfig"]["ParametersInCacheKeyAndForwardedToOrigin"]
+    assert key["QueryStringsConfig"] == {
+        "QueryStringBehavior": "whitelist",
+        "QueryStrings": ["versionId", "response-content-disposition", "response-content-type"],
+    }
+    assert key["HeadersConfig"] == {"HeaderBehavior": "whitelist", "Headers": ["x-mailroom-way"]}
+    assert key["CookiesConfig"] == {"CookieBehavior": "none"}
+
+
+def bucket(**parameters: str) -> dict[str, Any]:
+    return Rendered(**parameters).properties("FilesBucket")
+
+
+def test_every_category_ages_but_avatars() -> None:
+    rules = {rule["Id"]: rule for rule in bucket()["LifecycleConfiguration"]["Rules"]}
+    aging = {name: rule for name, rule in rules.items() if "Transitions" in rule}
+    assert set(aging) == set(get_args(FileCategory)) - SMALL
+    for name, rule in aging.items():
+        assert (rule["Prefix"], rule["Status"]) == (f"{name}/", "Enabled")
+        rare, cold = rule["Transitions"]
+        assert (rare["StorageClass"], cold["StorageClass"]) == ("STANDARD_IA", "GLACIER_IR")
+        assert 30 <= rare["TransitionInDays"] <= cold["TransitionInDays"] - 30
+    rest = {name: rule for name, rule in rules.items() if name not in aging}
+    assert set(rest) == {"recoverable", "abort-unfinished-uploads"}
+    assert {rule["Prefix"] for rule in rest.values()} == {""}
+    assert rest["recoverable"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": "90"}
+    assert rest["abort-unfinished-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+
+
+def test_no_current_version_ever_expires() -> None:
+    assert not any("ExpirationInDays" in rule for rule in bucket()["LifecycleConfiguration"]["Rules"])
+
+
+def test_origins_are_declared_or_no_page_uploads() -> None:
+    assert "CorsConfiguration" not in bucket()
+    (rule,) = bucket(FilesOrigins="https://a.example,https://b.example")["CorsConfiguration"]["CorsRules"]
+    assert rule["AllowedOrigins"] == ["https://a.example", "https://b.example"]
+    assert rule["AllowedMethods"] == ["GET", "HEAD", "POST", "PUT"]
+    assert rule["ExposedHeaders"] == ["ETag", "x-amz-version-id"]
+
+
+def test_contracts_and_invoices_are_copied_where_asked() -> None:
+    assert "ReplicationConfiguration" not in bucket()
+    rules = bucket(ReplicaBucketArn="arn:aws:s3:::copy")["ReplicationConfiguration"]["Rules"]
+    assert [rule["Filter"]["Prefix"] for rule in rules] == ["contract/", "invoice/"]
+    assert {rule["Destination"]["Bucket"] for rule in rules} == {"arn:aws:s3:::copy"}
+    assert len({rule["Priority"] for rule in rules}) == 2
+    assert not any("SourceSelectionCriteria" in rule for rule in rules)
+    keys = {"FilesKmsKeyArns": "arn:aws:kms:x", "ReplicaKmsKeyArn": "arn:aws:kms:y"}
+    rules = bucket(ReplicaBucketArn="arn:aws:s3:::copy", **keys)["ReplicationConfiguration"]["Rules"]
+    assert {rule["Destination"]["EncryptionConfiguration"]["ReplicaKmsKeyID"] for rule in rules} == {"arn:aws:kms:y"}
+
+
+def test_scan_results_come_to_the_queue_that_s3_notifies() -> None:
+    rendered = Rendered(ScanMalware="true")
+    rule = rendered.properties("FilesScanRule")
+    assert [each["Arn"] for each in rule["Targets"]] == [rendered.arn("FilesQueue")]
+    assert rule["EventPattern"] == {
+        "source": ["aws.guardduty"],
+        "detail-type": ["GuardDuty Malware Protection Object Scan Result"],
+        "detail": {"s3ObjectDetails": {"bucketName": [f"mailroom-local-files-{ACCOUNT}"]}},
+    }
+    assert rule["Name"] == "mailroom-local-file-scans", "the queue's policy writes this name out"
+    notified = rendered.properties("FilesBucket")["NotificationConfiguration"]
+    assert notified["EventBridgeConfiguration"] == {"EventBridgeEnabled": True}
+    assert rendered.properties("FilesScanPlan")["Actions"] == {"Tagging": {"Status": "ENABLED"}}
+
+
+def test_the_queue_lets_the_bucket_send_under_whatever_name() -> None:
+    for given in ({}, {"FilesBucketName": "our-crm-files"}, {"EnvironmentName": "production"}):
+        rendered = Rendered(**given)
+        allowed = rendered.properties("FilesQueuePolicy")["PolicyDocument"]["Statement"][0]
+        assert allowed["Condition"]["ArnEquals"]["aws:SourceArn"] == rendered.arn("FilesBucket")
