@@ -43,7 +43,8 @@ def up(stack: Stack, args: argparse.Namespace) -> int:
         return 0
     print(f"\nMailroom is up after {time.monotonic() - began:.1f} s.")
     print(f"  API through the gateway  {stack.site.url('gateway')}/api/email")
-    print(f"  API descriptions         {stack.site.url('email')}/docs  {stack.site.url('events')}/docs")
+    described = "  ".join(f"{stack.site.url(name)}/docs" for name in ("email", "files", "events"))
+    print(f"  API descriptions         {described}")
     print("  a token for it           ./mailroom token --help")
     print("  next                     make demo · make status · make logs · make down")
     return 0
