@@ -15,7 +15,16 @@ from services.cli.output import Json, print_json, refuse, say
 if TYPE_CHECKING:
     from services.kit.auth import Role
 
-SCOPES: Final = ("email:create", "email:read", "email:operate", "projections:operate")
+SCOPES: Final = (
+    "email:create",
+    "email:read",
+    "email:operate",
+    "files:create",
+    "files:read",
+    "files:delete",
+    "files:operate",
+    "projections:operate",
+)
 LONGEST_DAYS: Final = 30
 _TTL = re.compile(r"(\d{1,6})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -27,7 +36,7 @@ def token(
         list[str] | None,
         typer.Option(help="A scope; give it several times, or several separated by commas. Default: all."),
     ] = None,
-    role: Annotated[Literal["user", "admin", "service"], typer.Option(help="admin sees mails of others.")] = "user",
+    role: Annotated[Literal["user", "admin", "service"], typer.Option(help="admin sees what belongs to others.")] = "user",
     ttl: Annotated[str, typer.Option(help="How long it is good: 30m, 1h, 7d; 30d at most.")] = "1h",
     json: Json = False,
 ) -> None:

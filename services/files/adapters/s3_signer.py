@@ -70,7 +70,7 @@ class S3Signer:
         now, end = self._now(), self._credentials_end()
         lasts = max(LEAST, (expires_at if end is None else min(expires_at, end)) - now)
         seconds = int(lasts.total_seconds())
-        return seconds, now + timedelta(seconds=seconds)
+        return seconds, (now + timedelta(seconds=seconds)).replace(microsecond=0)
 
 
 def _encryption(put: Put) -> dict[str, str]:
