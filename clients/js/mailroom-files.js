@@ -187,8 +187,9 @@ function refusal(status, body, retryAfter) {
   const found = reason ? byReason(reason, message, info) : undefined;
   if (found) return found;
   const fields = new Set(details.map((each) => each.field));
-  if (status === 413 || fields.has("maxSizeBytes") || fields.has("size")) return new TooLargeError(message, info);
-  if (fields.has("contentType") || fields.has("fileName")) return new TypeRefusedError(message, info);
+  const refused = told.length > 0 ? `The file is refused: ${told.map(sentence).join(" ")}` : message;
+  if (status === 413 || fields.has("maxSizeBytes") || fields.has("size")) return new TooLargeError(refused, info);
+  if (fields.has("contentType") || fields.has("fileName")) return new TypeRefusedError(refused, info);
   if (status === 410) return new ExpiredError(message, info);
   return new ServerError(message, info);
 }

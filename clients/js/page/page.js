@@ -47,9 +47,17 @@ function stateInWords({ phase, loaded, total, resumed }) {
   return resumed > 0 ? `${share}, ${inWords(resumed)} of it from before` : share;
 }
 
-/** @param {unknown} error */
-function errorInWords(error) {
-  return error instanceof UploadError ? `${error.message} ${error.advice}` : "Something went wrong in this page. Load it again.";
+/** @param {unknown} error @param {Category} [into] */
+function errorInWords(error, into) {
+  if (!(error instanceof UploadError)) return "Something went wrong in this page. Load it again.";
+  return `${happened(error, into).replace(/(\d+) bytes/g, (_, bytes) => inWords(Number(bytes)))} ${error.advice}`;
+}
+
+/** @param {UploadError} error @param {Category} [into] */
+function happened(error, into) {
+  if (error.code === "typeRefused" && error.details.some((each) => each.reason === "typeMismatch")) return "The file is not what its name says.";
+  if (error.code === "typeRefused" && error.details.some((each) => each.field === "contentType") && into) return `Files of this type are not taken as “${labelOf(into)}”.`;
+  return error.message;
 }
 
 /** To those who listen instead of looking. @param {string} text */
@@ -104,7 +112,7 @@ function start(file, into) {
     } catch (error) {
       const cancelled = error instanceof UploadError && error.code === "aborted";
       const repeatable = error instanceof UploadError && (error.again || error.status === 401 || error.code === "expired");
-      show("failed", cancelled ? "Cancelled." : errorInWords(error), cancelled || repeatable);
+      show("failed", cancelled ? "Cancelled." : errorInWords(error, into), cancelled || repeatable);
       say(`${file.name}: ${state.textContent}`);
       if (error instanceof UploadError && error.status === 401) askForToken();
     }

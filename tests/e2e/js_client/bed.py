@@ -57,11 +57,11 @@ class FakeBed(Bed):
 
 
 @contextlib.contextmanager
-def fake_bed() -> Iterator[FakeBed]:
+def fake_bed(part_size: int = PART) -> Iterator[FakeBed]:
     """Both fakes on free ports, S3 on an origin of its own as in life."""
     faults = Faults()
     s3 = FakeS3(faults)
-    service = FakeService(s3, faults, PART)
+    service = FakeService(s3, faults, part_size)
 
     def service_handler(origin: str) -> type[Handler]:
         return service.handler(origin)
@@ -72,7 +72,10 @@ def fake_bed() -> Iterator[FakeBed]:
         def sha256(file_id: str) -> str:
             return s3.objects[service.files[file_id].key].sha256
 
-        yield FakeBed(origin, service.token, sha256, faults, service, s3)
+        try:
+            yield FakeBed(origin, service.token, sha256, faults, service, s3)
+        finally:
+            faults.clear()
 
 
 def stack_bed(stack: Stack) -> Bed:
@@ -168,17 +171,17 @@ class Bench:
 
     def start(self, size: int, name: str = "file.txt", options: str = "{category: 'document'}", more: str = "") -> None:
         """Begin an upload. `options` and `more` (further arguments of `make`) are JavaScript."""
-        script = (
-            f"(name) => {{ window.running = upload(client, make({size}, name{', ' + more if more else ''}), {options}) }}"
-        )
-        self.page.evaluate(script, name)
+        made = f"make({size}, name{', ' + more if more else ''})"
+        self.page.evaluate(f"(name) => {{ window.running = upload(client, {made}, {options}) }}", name)
 
     def end(self) -> Json:
         """How it ended: `{file}` or `{error}`."""
         found: Json = self.page.evaluate("() => window.running")
         return found
 
-    def upload(self, size: int, name: str = "file.txt", options: str = "{category: 'document'}", more: str = "") -> Json:
+    def upload(
+        self, size: int, name: str = "file.txt", options: str = "{category: 'document'}", more: str = ""
+    ) -> Json:
         """Both: the File."""
         self.start(size, name, options, more)
         ended = self.end()
@@ -186,7 +189,9 @@ class Bench:
         file: Json = ended["file"]
         return file
 
-    def refused(self, size: int, name: str = "file.txt", options: str = "{category: 'document'}", more: str = "") -> Json:
+    def refused(
+        self, size: int, name: str = "file.txt", options: str = "{category: 'document'}", more: str = ""
+    ) -> Json:
         """Both: the error."""
         self.start(size, name, options, more)
         ended = self.end()

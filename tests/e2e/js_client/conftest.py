@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from tests.e2e.js_client.bed import Bed, Bench, FakeBed, fake_bed, serve_client, stack_bed
+from tests.e2e.js_client.bed import PART, Bed, Bench, FakeBed, fake_bed, serve_client, stack_bed
 
 
 @pytest.fixture(scope="module")
@@ -23,19 +23,17 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def started_fake() -> Iterator[FakeBed]:
-    with fake_bed() as bed:
-        yield bed
+@pytest.fixture
+def part_size() -> int:
+    """Of the fakes' multipart uploads."""
+    return PART
 
 
 @pytest.fixture
-def fake(started_fake: FakeBed) -> Iterator[FakeBed]:
-    """The fakes, with nothing wrong yet."""
-    assert started_fake.faults is not None
-    started_fake.faults.clear()
-    yield started_fake
-    started_fake.faults.clear()
+def fake(part_size: int) -> Iterator[FakeBed]:
+    """The fakes, new, with nothing wrong yet."""
+    with fake_bed(part_size) as bed:
+        yield bed
 
 
 @pytest.fixture

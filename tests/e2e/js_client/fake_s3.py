@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import IO
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.e2e.js_client.fake_http import Cut, Handler
@@ -59,7 +59,7 @@ class OpenUpload:
     part_size: int
     metadata: dict[str, str]
     parts: dict[int, Part] = field(default_factory=dict)
-    bytes: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
+    bytes: Any = field(default_factory=tempfile.TemporaryFile)
 
 
 class FakeS3:
@@ -128,55 +128,10 @@ class FakeS3:
 
     def handler(self, allowed_origin: str) -> type[Handler]:
         """Serves browsers; pages of `allowed_origin` may read its answers."""
-        s3 = self
+        return type("S3Handler", (_S3Handler,), {"s3": self, "allowed_origin": allowed_origin})
 
-        class S3Handler(Handler):
-            def do_OPTIONS(self) -> None:  # noqa: N802
-                self._answer(200)
-
-            def do_POST(self) -> None:  # noqa: N802
-                self._do("post", None)
-
-            def do_PUT(self) -> None:  # noqa: N802
-                query = parse_qs(urlsplit(self.path).query)
-                self._do("put", int(query.get("partNumber", ["0"])[0]))
-
-            def _do(self, at: str, part: int | None) -> None:
-                fault = s3.faults.meet(at, part)
-                s3.faults.begin()
-                try:
-                    etag = s3._post(self, fault) if at == "post" else s3._put(self, fault)
-                    if fault is not None and fault.do == "lost":
-                        self.cut()
-                    self._answer(204 if at == "post" else 200, etag=etag)
-                except Refused as refused:
-                    self._refuse(refused)
-                except Cut:
-                    self.close_connection = True
-                finally:
-                    s3.faults.end()
-
-            def _refuse(self, refused: Refused) -> None:
-                xml = f"<Error><Code>{refused.code}</Code><Message>{refused.message}</Message></Error>"
-                try:
-                    self._answer(refused.status, xml.encode())
-                except Cut:
-                    self.close_connection = True
-
-            def _answer(self, status: int, body: bytes = b"", etag: str | None = None) -> None:
-                headers = {} if etag is None else {"ETag": etag}
-                if self.headers.get("Origin") == allowed_origin:
-                    headers |= {"Access_Control_Allow_Origin": allowed_origin, "Vary": "Origin"}
-                    if self.command == "OPTIONS":
-                        asked = self.headers.get("Access-Control-Request-Headers", "")
-                        headers |= {"Access_Control_Allow_Methods": "POST, PUT", "Access_Control_Allow_Headers": asked}
-                    elif s3.exposes_etag:
-                        headers |= {"Access_Control_Expose_Headers": "ETag"}
-                self.say(status, body, "application/xml", **headers)
-
-        return S3Handler
-
-    def _put(self, request: Handler, fault: Fault | None) -> str:
+    def put_part(self, request: Handler, fault: Fault | None) -> str:
+        """Take a part: its ETag. Raises Refused, Cut."""
         query = {name: values[0] for name, values in parse_qs(urlsplit(request.path).query).items()}
         number, upload_id = int(query["partNumber"]), query["uploadId"]
         at, size = float(query["at"]), int(query["size"])
@@ -212,7 +167,8 @@ class FakeS3:
             part = upload.parts[number] = Part(size, f'"{digest.hexdigest()}"')
         return part.etag
 
-    def _post(self, request: Handler, fault: Fault | None) -> str:
+    def put_form(self, request: Handler, fault: Fault | None) -> str:
+        """Take a form: the object's ETag. Raises Refused, Cut."""
         if request.length() is None:
             raise Refused(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
         body = request.body(fault)
@@ -261,6 +217,55 @@ class FakeS3:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._secret, text.encode(), "sha256").hexdigest()
+
+
+class _S3Handler(Handler):
+    s3: FakeS3
+    allowed_origin: str
+
+    def do_OPTIONS(self) -> None:  # noqa: N802
+        self._answer(200)
+
+    def do_POST(self) -> None:  # noqa: N802
+        self._do("post", None)
+
+    def do_PUT(self) -> None:  # noqa: N802
+        query = parse_qs(urlsplit(self.path).query)
+        self._do("put", int(query.get("partNumber", ["0"])[0]))
+
+    def _do(self, at: str, part: int | None) -> None:
+        fault = self.s3.faults.meet(at, part)
+        try:
+            try:
+                self.s3.faults.begin()
+                etag = self.s3.put_form(self, fault) if at == "post" else self.s3.put_part(self, fault)
+            finally:
+                self.s3.faults.end()
+            if fault is not None and fault.do == "lost":
+                self.cut()
+            self._answer(204 if at == "post" else 200, etag=etag)
+        except Refused as refused:
+            self._refuse(refused)
+        except Cut:
+            self.close_connection = True
+
+    def _refuse(self, refused: Refused) -> None:
+        xml = f"<Error><Code>{refused.code}</Code><Message>{refused.message}</Message></Error>"
+        try:
+            self._answer(refused.status, xml.encode())
+        except Cut:
+            self.close_connection = True
+
+    def _answer(self, status: int, body: bytes = b"", etag: str | None = None) -> None:
+        headers = {} if etag is None else {"ETag": etag}
+        if self.headers.get("Origin") == self.allowed_origin:
+            headers |= {"Access_Control_Allow_Origin": self.allowed_origin, "Vary": "Origin"}
+            if self.command == "OPTIONS":
+                asked = self.headers.get("Access-Control-Request-Headers", "")
+                headers |= {"Access_Control_Allow_Methods": "POST, PUT", "Access_Control_Allow_Headers": asked}
+            elif self.s3.exposes_etag:
+                headers |= {"Access_Control_Expose_Headers": "ETag"}
+        self.say(status, body, "application/xml", **headers)
 
 
 def _status(fault: Fault | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 from services.files.domain.categories import DEFAULT_SIZE, DEFAULTS, POST_LIMIT, problems
 from tests.e2e.js_client.fake_http import Cut, Handler
 from tests.e2e.js_client.fake_s3 import FakeS3, Refused, StoredObject
-from tests.e2e.js_client.faults import Faults
+from tests.e2e.js_client.faults import Fault, Faults
 
 Json = dict[str, Any]
 COOKIE = "mailroom_session"
@@ -188,7 +190,7 @@ class FakeService:
         if claimed != found.size or found.metadata != {"file-id": known.file_id}:
             self.end(known, "failed", "sizeMismatch")
             raise NotDone(409, "The size is not what was declared.", {"reason": "sizeMismatch"})
-        if checksum is not None and bytes.fromhex(found.sha256) != _decoded(checksum):
+        if checksum is not None and bytes.fromhex(found.sha256) != base64.b64decode(checksum):
             self.end(known, "failed", "checksumMismatch")
             raise NotDone(409, "The checksum is not what was declared.", {"reason": "checksumMismatch"})
 
@@ -201,15 +203,13 @@ class FakeService:
         return self.files[file_id]
 
     def _new(self, body: Json, key: str | None) -> Known:
-        rules = DEFAULTS.get(body.get("category", ""))  # type: ignore[call-overload]
+        rules = DEFAULTS.get(body.get("category", ""))
         if rules is None:
             raise NotDone(400, "The request is not valid.", {"field": "category", "message": "there is no such"})
         limit = int(body.get("maxSizeBytes") or DEFAULT_SIZE)
         found = problems(rules, body["fileName"], body["contentType"], limit, body.get("isPublic", False))
         if found:
-            raise NotDone(
-                400, "The request is not valid.", *({"field": field, "message": why} for field, why in found)
-            )
+            raise NotDone(400, "The request is not valid.", *({"field": field, "message": why} for field, why in found))
         file_id = secrets.token_hex(8)
         known = Known(file_id, body, f"{body['category']}/2026/01/{file_id}/{secrets.token_hex(8)}")
         by_size = "multipart" if int(body.get("size") or limit) > POST_LIMIT else "post"
@@ -226,72 +226,83 @@ class FakeService:
         url = self.s3.presigned_part(self.s3_origin, known.upload_id or "", number, size)
         return {"partNumber": number, "size": size, "url": url, "headers": {"Content-Length": str(size)}}
 
+    def listed(self) -> Json:
+        """What is completed, newest first."""
+        done = [each for each in self.files.values() if each.status == "completed"]
+        return {"files": [self.view(each) for each in reversed(done)], "total": len(done)}
+
+    def download(self, known: Known) -> Json:
+        """A link; nothing is behind it."""
+        return {"url": f"{self.s3_origin}/bucket/{known.file_id}", "expiresAt": _in(minutes=5)}
+
     def handler(self, origin: str) -> type[Handler]:
         """Serves browsers."""
-        service = self
+        return type("ServiceHandler", (_ServiceHandler,), {"service": self, "origin": origin})
 
-        class ServiceHandler(Handler):
-            def do_GET(self) -> None:  # noqa: N802
-                self._do()
 
-            def do_POST(self) -> None:  # noqa: N802
-                self._do()
+class _ServiceHandler(Handler):
+    service: FakeService
+    origin: str
 
-            def do_DELETE(self) -> None:  # noqa: N802
-                self._do()
+    def do_GET(self) -> None:  # noqa: N802
+        self._do()
 
-            def _do(self) -> None:
-                path = urlsplit(self.path).path
-                fault = service.faults.meet(path)
-                try:
-                    raw = self.body(fault)
-                    if fault is not None and isinstance(fault.do, int):
-                        raise NotDone(fault.do, "Something is wrong at the moment.")
-                    self._allow()
-                    data = self._route(path, json.loads(raw or b"{}"))
-                    if fault is not None and fault.do == "lost":
-                        self.cut()
-                    created = path == "/api/files/upload-url" and "method" in data
-                    self.say(201 if created else 200, json.dumps({"success": True, "data": data}).encode())
-                except NotDone as no:
-                    body = {"success": False, "error": no.error, "details": no.details}
-                    self.say(no.status, json.dumps(body).encode(), Retry_After="0")
-                except Cut:
-                    self.close_connection = True
+    def do_POST(self) -> None:  # noqa: N802
+        self._do()
 
-            def _allow(self) -> None:
-                given = self.headers.get("Authorization")
-                if given is not None:
-                    if given != f"Bearer {service.token}":
-                        raise NotDone(401, "The token is not accepted.")
-                    return
-                if f"{COOKIE}={service.token}" not in self.headers.get("Cookie", ""):
-                    raise NotDone(401, "Send a token: Authorization: Bearer <token>.")
-                if self.command != "GET" and self.headers.get("Origin") != origin:
-                    raise NotDone(403, "With the session cookie, a change needs an allowed Origin.")
+    def do_DELETE(self) -> None:  # noqa: N802
+        self._do()
 
-            def _route(self, path: str, body: Json) -> Json:
-                match self.command, path.removeprefix("/api/files").strip("/").split("/"):
-                    case "POST", ["upload-url"]:
-                        return service.upload_url(body, self.headers.get("Idempotency-Key"))
-                    case "POST", ["parts"]:
-                        return service.parts(body)
-                    case "POST", ["parts", "list"]:
-                        return service.parts_list(body)
-                    case "POST", ["upload-complete"]:
-                        return service.complete(body)
-                    case "POST", ["abort"]:
-                        return service.abort(service.by_token(body))
-                    case "DELETE", [file_id] if file_id in service.files:
-                        return service.abort(service.files[file_id])
-                    case "GET", [""]:
-                        done = [each for each in service.files.values() if each.status == "completed"]
-                        return {"files": [service.view(each) for each in reversed(done)], "total": len(done)}
-                    case "GET", [file_id, "download"] if file_id in service.files:
-                        return {"url": f"{service.s3_origin}/bucket/{file_id}", "expiresAt": _in(minutes=5)}
-                raise NotDone(404, "Not found.")
+    def _do(self) -> None:
+        path = urlsplit(self.path).path
+        fault = self.service.faults.meet(path)
+        try:
+            data = self._answer(path, self.body(fault), fault)
+            if fault is not None and fault.do == "lost":
+                self.cut()
+            created = path == "/api/files/upload-url" and "method" in data
+            self.say(201 if created else 200, json.dumps({"success": True, "data": data}).encode())
+        except NotDone as no:
+            body = {"success": False, "error": no.error, "details": no.details}
+            self.say(no.status, json.dumps(body).encode(), Retry_After="0")
+        except Cut:
+            self.close_connection = True
 
-        return ServiceHandler
+    def _answer(self, path: str, raw: bytes, fault: Fault | None) -> Json:
+        if fault is not None and isinstance(fault.do, int):
+            raise NotDone(fault.do, "Something is wrong at the moment.")
+        self._allow()
+        return self._route(path, json.loads(raw or b"{}"))
+
+    def _allow(self) -> None:
+        given = self.headers.get("Authorization")
+        if given is not None:
+            if given != f"Bearer {self.service.token}":
+                raise NotDone(401, "The token is not accepted.")
+            return
+        if f"{COOKIE}={self.service.token}" not in self.headers.get("Cookie", ""):
+            raise NotDone(401, "Send a token: Authorization: Bearer <token>.")
+        if self.command != "GET" and self.headers.get("Origin") != self.origin:
+            raise NotDone(403, "With the session cookie, a change needs an allowed Origin.")
+
+    def _route(self, path: str, body: Json) -> Json:
+        service = self.service
+        posts: dict[str, Callable[[], Json]] = {
+            "upload-url": lambda: service.upload_url(body, self.headers.get("Idempotency-Key")),
+            "parts": lambda: service.parts(body),
+            "parts/list": lambda: service.parts_list(body),
+            "upload-complete": lambda: service.complete(body),
+            "abort": lambda: service.abort(service.by_token(body)),
+        }
+        rest = path.removeprefix("/api/files").strip("/")
+        if self.command == "POST" and rest in posts:
+            return posts[rest]()
+        if self.command == "GET" and not rest:
+            return service.listed()
+        known = service.files.get(rest.removesuffix("/download"))
+        if known is None:
+            raise NotDone(404, "Not found.")
+        return service.abort(known) if self.command == "DELETE" else service.download(known)
 
 
 def _in(**span: int) -> str:
@@ -300,9 +311,3 @@ def _in(**span: int) -> str:
 
 def _digest(body: Json) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _decoded(checksum: str) -> bytes:
-    import base64
-
-    return base64.b64decode(checksum)

@@ -22,6 +22,7 @@ class Fault:
     part: int | None = None
     times: int = 1
     released: threading.Event = field(default_factory=threading.Event)
+    dropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,21 @@ class Faults:
         return None
 
     def clear(self) -> None:
-        """Nothing goes wrong any more, what is held goes on, and what was asked is forgotten."""
+        """Nothing goes wrong any more, what is held is cut, and what was asked is forgotten."""
         with self._lock:
             for fault in self._planned:
+                fault.dropped = True
                 fault.released.set()
             self._planned.clear()
             self.asked.clear()
             self.most_at_once = 0
+
+    def release(self) -> None:
+        """Nothing goes wrong any more, and what is held goes on."""
+        with self._lock:
+            for fault in self._planned:
+                fault.times = 0
+                fault.released.set()
 
     def count(self, at: str, part: int | None = None) -> int:
         """How many requests there were."""

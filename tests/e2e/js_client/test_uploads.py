@@ -50,7 +50,9 @@ def test_names_are_given_back_as_they_were(bench: Bench, method: str) -> None:
 
 
 def test_options_reach_the_file(bench: Bench) -> None:
-    file = bench.upload(10, "a.csv", "{category: 'document', tags: ['april'], isPublic: false}", "'application/vnd.ms-excel'")
+    file = bench.upload(
+        10, "a.csv", "{category: 'document', tags: ['april'], isPublic: false}", "'application/vnd.ms-excel'"
+    )
     assert file["contentType"] == "text/csv", "what a spreadsheet program says of itself is no type of this file"
     assert file["metadata"]["tags"] == ["april"]
 
