@@ -12,7 +12,8 @@ from tests.mutations.catalogue import MUTATIONS
 from tests.mutations.table import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("bench/*.md")])
+FOLDERS = ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md", "clients/*/*.md")
+PAGES = sorted(page for pattern in FOLDERS for page in ROOT.glob(pattern))
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]+)?\)")
 NAMED = re.compile(
     r"`((?:contracts|services|deploy|tests|docs|bench|requirements)/[\w./-]*[\w/](?:\.\w+)?)(?:::[\w:]+)?`"
