@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import email
+import email.policy
 import os
 import sys
 import uuid
@@ -23,6 +25,9 @@ from rich.table import Table
 
 from deploy.local.demo.cases import COMPLAINT, DELIVERED, INVALID, INVALID_FIELDS, SENT, Case, Run
 from deploy.local.demo.doors import HttpDoor, KafkaDoor
+from deploy.local.demo.files import SCOPES as FILE_SCOPES
+from deploy.local.demo.files import FileCase, FilesDoor
+from deploy.local.demo.files import cases as file_cases
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.site import ROOT, StackError, site_from_environment
 from deploy.local.stack import OURS, Stack
@@ -30,7 +35,7 @@ from deploy.processes import SIMULATOR
 from services.email.domain.correlation import MESSAGE_TAG
 from services.kit.auth import mint_token
 
-SCOPES = ("email:create", "email:read", "email:operate", "projections:operate")
+SCOPES = ("email:create", "email:read", "email:operate", "projections:operate", *FILE_SCOPES)
 
 
 class Demo:
@@ -41,6 +46,7 @@ class Demo:
         self.run = uuid.uuid4().hex[:8]
         self.user = f"demo-{self.run}"
         self.cases = Run(self.run, datetime.now(UTC)).cases()
+        self.files = file_cases()
         self.differences: list[str] = []
         self.since = 0
 
@@ -61,6 +67,9 @@ class Demo:
                 await self._wait(http)
                 await self._accepted_once()
                 await self._funnel(http)
+                door = FilesDoor(client, mint_token(secret, self.user, SCOPES))
+                await self._files(door)
+                await self._attached(http)
         finally:
             await producer.stop()
         await self._lag()
@@ -166,6 +175,51 @@ class Demo:
     def _recipients(self, *behaviours: str) -> int:
         return sum(address.partition("+")[0] in behaviours for case in self.cases for address in case.expected)
 
+    async def _files(self, door: FilesDoor) -> None:
+        self._title(f"Uploading {len(self.files)} files straight to S3, as a browser does")
+        with self._bar("uploaded", len(self.files)) as step:
+
+            async def one(case: FileCase) -> None:
+                await door.play(case)
+                step()
+
+            await asyncio.gather(*(one(case) for case in self.files))
+        with self._bar("settled", len(self.files)) as step:
+            await asyncio.gather(*(door.settled(case, self.seconds, step) for case in self.files))
+        table = Table("file", "name", "category", "bytes", "expected", "found", title="Each file")
+        for case in self.files:
+            problems = case.differences or await door.problems(case)
+            self.differences += [f"file {case.name}: {problem}" for problem in problems]
+            found = f"[{'red' if problems else 'green'}]{case.found.get('status', 'nothing')}[/]"
+            size = f"{len(case.data):,}"
+            table.add_row(case.name, case.file_name, case.category, size, case.status, found)
+        self.console.print(table)
+
+    async def _attached(self, http: HttpDoor) -> None:
+        """A mail with a file that was uploaded: the provider gets its bytes."""
+        file = next(case for case in self.files if case.name == "a form, told")
+        address = f"success+{self.run}-file@inbox.example"
+        body = {
+            "to": address, "subject": "Your report", "textContent": "As attached.", "category": "notification",
+            "attachments": [{"fileId": file.file_id}],
+        }  # fmt: skip
+        case = Case("a file attached by its id", "http", body, {address: DELIVERED})
+        await http.send(case)
+        deadline = asyncio.get_running_loop().time() + self.seconds
+        while asyncio.get_running_loop().time() < deadline:
+            case.found = await http.read(f"/api/email/{case.message_id}")
+            if case.found.get("status") == DELIVERED:
+                break
+            await asyncio.sleep(0.25)
+        self._must(case.found.get("status") == DELIVERED, f"{case.name}: status is {case.found.get('status')}")
+        async with SimulatorClient(self.stack.site.url("simulator")) as simulator:
+            found = await simulator.messages(to=address)
+            raw = await simulator.raw(found[0]["providerMessageId"]) if found else b""
+        mail = email.message_from_bytes(raw, policy=email.policy.default)
+        got = [each.get_content() for each in mail.iter_attachments()]
+        self._must(got == [file.data], f"{case.name}: the mail does not carry the file's bytes")
+        self.console.print("  a mail that names a file by its id carries the bytes of its verified version")
+
     async def _lag(self) -> None:
         code, _ = await self._cli("lag", "--json")
         self._must(code == 0, f"`mailroom lag` ended with {code}")
@@ -197,6 +251,7 @@ class Demo:
         self._title("Where to look next")
         for line in (
             f"./mailroom why email_log {one.message_id}",
+            f"./mailroom why file {self.files[0].file_id}",
             "./mailroom lag",
             "./mailroom parked list --service email",
             "./mailroom templates preview welcome",
@@ -210,7 +265,8 @@ class Demo:
             for difference in self.differences:
                 self.console.print(f"  {difference}", style="red", highlight=False, soft_wrap=True)
             return 1
-        self.console.print(f"\n[green]All {len(self.cases)} messages are what they must be.[/]")
+        told = f"All {len(self.cases)} messages and {len(self.files)} files are what they must be."
+        self.console.print(f"\n[green]{told}[/]")
         return 0
 
     def _must(self, holds: bool, otherwise: str) -> None:
