@@ -42,7 +42,8 @@ def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 def test_every_command_knows_json_and_says_what_it_is_for() -> None:
     found = dict(commands(typer.main.get_command(app)))
-    assert {("topics", "apply"), ("token",), ("lag",), ("why", "email_log"), ("explain", "ses")} <= found.keys()
+    assert {("topics", "apply"), ("token",), ("lag",), ("why", "email_log"), ("why", "file")} <= found.keys()
+    assert ("explain", "ses") in found
     for path, command in found.items():
         assert "--json" in [option for parameter in command.params for option in parameter.opts], path
         assert command.help, path
