@@ -36,7 +36,9 @@ def token(
         list[str] | None,
         typer.Option(help="A scope; give it several times, or several separated by commas. Default: all."),
     ] = None,
-    role: Annotated[Literal["user", "admin", "service"], typer.Option(help="admin sees what belongs to others.")] = "user",
+    role: Annotated[
+        Literal["user", "admin", "service"], typer.Option(help="admin sees what belongs to others.")
+    ] = "user",
     ttl: Annotated[str, typer.Option(help="How long it is good: 30m, 1h, 7d; 30d at most.")] = "1h",
     json: Json = False,
 ) -> None:

@@ -140,8 +140,15 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", CORRELATION_ID, REQUEST_ID],
-            expose_headers=[REQUEST_ID, CORRELATION_ID, "Retry-After"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "If-None-Match",
+                CORRELATION_ID,
+                REQUEST_ID,
+            ],
+            expose_headers=[REQUEST_ID, CORRELATION_ID, "ETag", "Retry-After"],
             max_age=600,
         )
     app.add_middleware(

@@ -22,7 +22,7 @@ from tests.e2e.judge import Json
 
 PATIENCE = 60.0
 SENDER = ("email:create", "email:read")
-OPERATOR = (*SENDER, "email:operate", "projections:operate")
+OPERATOR = (*SENDER, "email:operate", "files:read", "projections:operate")
 
 
 class Callers:

@@ -228,8 +228,8 @@ class Observer:
             return [group for group, *_ in await admin.list_consumer_groups()]
 
     async def _is_projector(self, group: str) -> bool:
-        """The projector tells Kafka its positions for lag tools only, every few seconds: its leases count."""
-        return "projector" in group or PROJECTION in group
+        """A projector tells Kafka its positions for lag tools only, every few seconds: its leases count."""
+        return group.startswith("events.")
 
     @asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,10 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
 from pymongo import MongoClient
 
 from deploy.local.site import ROOT
 from deploy.local.stack import Stack
+from tests.unit.events_service.file_events import download, file_log, upload_requested, uploaded
 
 Mailroom = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -87,7 +90,8 @@ def test_lag_names_every_group_and_the_projection(mailroom: Mailroom) -> None:
     found = told(mailroom("lag", "--json", "--seconds", "0"))
     readers = {each["reader"] for each in found}
     assert {"email-intake-normal", "email-translator", "email-settler"} <= readers
-    assert any(reader.startswith("email_log g") for reader in readers)
+    for projection in ("email_log", "file"):
+        assert any(reader.startswith(f"{projection} g") for reader in readers)
     assert "email-translator" in mailroom("lag").stdout
 
 
@@ -177,6 +181,42 @@ def test_a_rebuild_is_watched_to_its_end_and_rolled_back(caller: httpx.Client, m
     assert told(mailroom("rebuild", "rollback", "email_log", "--yes", "--json"))["number"] == plan["active"]
     assert status(caller, message_id) == "delivered"
     assert mailroom("rebuild", "pause", "email_log").returncode == 1  # there is none to pause
+
+
+def test_a_file_is_explained_and_its_read_model_rebuilt(stack: Stack, mailroom: Mailroom) -> None:
+    """As if the files service had published: the events service alone reads them."""
+    file_id = str(uuid.uuid4())
+    log = file_log(file_id)
+    story = [log.raw(each) for each in (upload_requested(file_id), uploaded(), download())]
+    _publish(stack, "files.events", file_id, story)
+
+    def shown() -> list[str] | None:
+        found = mailroom("why", "file", file_id, "--json")
+        steps = told(found)["timeline"] if found.returncode == 0 else []
+        return [step["type"] for step in steps] if len(steps) == len(story) else None
+
+    assert until(shown) == ["file.uploadRequested", "file.uploaded", "file.downloadIssued"]
+    printed = mailroom("why", "file", file_id).stdout
+    assert f"file {file_id}  completed" in printed
+    assert "uploading → completed" in printed
+    before = told(mailroom("rebuild", "status", "file", "--json"))["active"]
+    built = told(mailroom("rebuild", "start", "file", "--json"))
+    assert (built["stage"], built["report"]["differing"]) == ("active", 0)
+    assert told(mailroom("rebuild", "rollback", "file", "--yes", "--json"))["number"] == before
+    assert told(mailroom("why", "file", file_id, "--json"))["file"]["access"]["downloadCount"] == 1
+
+
+def _publish(stack: Stack, topic: str, key: str, values: list[bytes]) -> None:
+    async def publish() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=stack.site.addresses().kafka_bootstrap, acks="all")
+        await producer.start()
+        try:
+            for value in values:
+                await producer.send_and_wait(topic, value, key=key.encode())
+        finally:
+            await producer.stop()
+
+    asyncio.run(publish())
 
 
 @pytest.fixture

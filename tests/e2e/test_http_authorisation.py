@@ -68,6 +68,9 @@ MATRIX = (
     Row("events", "GET", "/api/email", "email:read", Allowed.all(200)),
     Row("events", "GET", "/api/email/{message_id}", "email:read", OWNED),
     Row("events", "GET", "/api/email/{message_id}/history", "email:read", OWNED),
+    Row("events", "GET", "/api/files", "files:read", Allowed.all(200)),
+    Row("events", "GET", "/api/files/{file_id}", "files:read", NAMED_NOTHING),
+    Row("events", "GET", "/api/files/{file_id}/history", "files:read", NAMED_NOTHING),
     Row("events", "GET", "/api/projections", "projections:operate", Allowed.all(200)),
     Row("events", "GET", "/api/projections/{name}", "projections:operate", NAMED_NOTHING),
     Row("events", "POST", "/api/projections/{name}/rebuild", "projections:operate", NAMED_NOTHING),
@@ -92,7 +95,13 @@ async def callers(stack: Stack) -> AsyncIterator[Callers]:
 
 async def call(callers: Callers, row: Row, headers: Mapping[str, str], message_id: str, **more: Any) -> httpx.Response:
     """The row's call, good in every way but perhaps who makes it."""
-    names = {"message_id": message_id, "name": "no_such", "parked_id": "nobody|nowhere|0|0", "token": "nonsense"}
+    names = {
+        "message_id": message_id,
+        "file_id": "no-such-file",
+        "name": "no_such",
+        "parked_id": "nobody|nowhere|0|0",
+        "token": "nonsense",
+    }
     url = callers.stack.site.url(row.service) + row.route.format(**names)
     match row.method, row.route:
         case "POST", "/api/email":

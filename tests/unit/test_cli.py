@@ -48,6 +48,7 @@ def test_every_command_knows_json_and_says_what_it_is_for() -> None:
         ("token",),
         ("lag",),
         ("why", "email_log"),
+        ("why", "file"),
         ("explain", "ses"),
         ("explain", "s3"),
     } <= found.keys()

@@ -16,7 +16,7 @@ from services.kit.errors import Conflict, NotFound, PermanentError
 from services.kit.http import Answer, Refusal, router
 
 Operator = Annotated[Principal, Depends(require("projections:operate"))]
-Name = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[a-z_]+$", description="for instance email_log")]
+Name = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[a-z_]+$", description="email_log or file")]
 
 _NOT_NOW: dict[int | str, dict[str, Any]] = {
     409: {"model": Refusal, "description": "The projection does not stand so that this can be done"}
