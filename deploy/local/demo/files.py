@@ -70,7 +70,7 @@ class FilesDoor:
 
     async def play(self, case: FileCase) -> None:
         """Upload it, and do with it what the case says."""
-        asked = await self._call(
+        asked = await self.call(
             "POST", "/api/files/upload-url", 201,
             json={
                 "fileName": case.file_name, "contentType": case.content_type, "category": case.category,
@@ -80,14 +80,14 @@ class FilesDoor:
         case.file_id = asked["fileId"]
         more = await self._parts(asked, case.data) if asked["method"] == "multipart" else {}
         if asked["method"] == "post":
-            await self._form(asked, case.data)
+            await self.form(asked, case.data)
         if case.says_so:
             body = {"fileId": case.file_id, "actualSize": len(case.data), **more}
-            await self._call("POST", "/api/files/upload-complete", 409 if case.status == "failed" else 200, json=body)
+            await self.call("POST", "/api/files/upload-complete", 409 if case.status == "failed" else 200, json=body)
         if case.then:
-            await self._call("DELETE", f"/api/files/{case.file_id}", 200)
+            await self.call("DELETE", f"/api/files/{case.file_id}", 200)
         if case.then == "restore":
-            await self._call("POST", f"/api/files/{case.file_id}/restore", 200)
+            await self.call("POST", f"/api/files/{case.file_id}/restore", 200)
 
     async def read(self, case: FileCase) -> None:
         """What the read model says of it."""
@@ -119,7 +119,8 @@ class FilesDoor:
             return [f"without a token it is answered with {public.status_code}"]
         return []
 
-    async def _form(self, asked: dict[str, Any], data: bytes) -> None:
+    async def form(self, asked: dict[str, Any], data: bytes) -> None:
+        """Post the form that was given."""
         answer = await self._client.post(asked["uploadUrl"], data=asked["fields"], files={"file": ("file", data)})
         if answer.status_code != 204:
             raise AssertionError(f"S3 answered the form with {answer.status_code} {answer.text}")
@@ -136,7 +137,8 @@ class FilesDoor:
             parts.append({"partNumber": part["partNumber"], "etag": answer.headers["etag"]})
         return {"uploadToken": asked["uploadToken"], "parts": parts}
 
-    async def _call(self, method: str, path: str, status: int, **options: Any) -> dict[str, Any]:
+    async def call(self, method: str, path: str, status: int, **options: Any) -> dict[str, Any]:
+        """Call the API; the answer's data. AssertionError where the status is another one."""
         answer = await self._client.request(method, path, headers=self._headers, **options)
         if answer.status_code != status:
             raise AssertionError(f"{method} {path} answered {answer.status_code} {answer.text}")
