@@ -568,7 +568,6 @@ export class MailroomFiles {
   /** What the caller is told of an error; the record goes when there is nothing to go on with. @param {Run} run @param {unknown} error */
   async #told(run, error) {
     if (!(error instanceof UploadError)) return error;
-    if (error instanceof NetworkError && !(await readable(run.file))) return new UnreadableError();
     if (!error.again && error.status !== 401 && error.status !== 403) await this.#forget(run);
     return error;
   }
@@ -591,6 +590,7 @@ export class MailroomFiles {
         if (run.signal.aborted || !(error instanceof UploadError) || !error.again) throw error;
         if (error.stale ? ++stale > 2 : ++failed > this.#retries) throw error;
         if (error.stale) continue;
+        if (error instanceof NetworkError && !(await readable(run.file))) throw new UnreadableError();
         run.meter.say("waiting", error);
         if (error instanceof NetworkError && (await online(this.#offlineMs, run.signal))) failed = 0;
         await sleep(this.#pause(failed, error), run.signal);

@@ -216,6 +216,16 @@ def test_the_connection_goes_and_comes_back(
     expect(row).to_contain_text("Uploaded.", timeout=LATE)
 
 
+def test_a_file_that_changes_meanwhile_is_to_be_chosen_again(page: Page, tmp_path: Path, faults: Faults) -> None:
+    faults.plan("post", "hold")
+    path = a_file(tmp_path, 5 * MIB)
+    choose(page, path)
+    expect(card(page, "report.txt")).to_contain_text(re.compile(r"\d+ % of"))
+    path.write_text("something else")
+    faults.clear()
+    expect(card(page, "report.txt")).to_contain_text("changed, moved or deleted since it was chosen. Choose it again.")
+
+
 def test_a_token_is_asked_for_and_kept_out_of_storage(browser: Browser, bed: Bed, tmp_path: Path) -> None:
     context = browser.new_context()
     serve_client(context, bed)
