@@ -26,13 +26,14 @@ AWS_IMAGE = "ministackorg/ministack:1.5.33"
 CADDY_IMAGE = "caddy:2.11"
 
 ADDRESSES = Addresses(
-    http_host="0.0.0.0",  # noqa: S104 - inside its container; only the gateway is published
+    http_host="0.0.0.0",  # noqa: S104 - inside its container; only the gateway and the emulator are published
     email_port=EMAIL_PORT,
     events_port=EVENTS_PORT,
     files_port=FILES_PORT,
     kafka_bootstrap="kafka:9092",
     mongo_url="mongodb://mongo:27017/?replicaSet=rs0",
     aws_url=f"http://aws:{AWS_PORT}",
+    s3_public_url=f"http://127.0.0.1:${{MAILROOM_AWS_PORT:-{AWS_PORT}}}",
     simulator_url=f"http://simulator:{SIMULATOR_PORT}",
     public_url=f"http://127.0.0.1:${{MAILROOM_GATEWAY_PORT:-{GATEWAY_PORT}}}",
 )
@@ -89,6 +90,8 @@ def resources() -> AwsResources:
         files_queue_url=f"{queues}/{processes.FILES_QUEUE_NAME}",
         files_dead_letter_queue_url=f"{queues}/{processes.FILES_DEAD_LETTER_QUEUE_NAME}",
         distribution_domain="${CLOUDFRONT_DOMAIN:-}",
+        distribution_key_pair_id="${MAILROOM_CLOUDFRONT_KEY_PAIR_ID:-}",
+        distribution_private_key="${MAILROOM_CLOUDFRONT_PRIVATE_KEY:-}",
     )
 
 
@@ -228,6 +231,8 @@ def _aws() -> dict[str, Any]:
             "PYTHONDONTWRITEBYTECODE": "1",
         },
         "healthcheck": _health(["CMD", "python", "-c", ask]),
+        # Browsers upload straight to its S3.
+        "ports": [f"127.0.0.1:${{MAILROOM_AWS_PORT:-{AWS_PORT}}}:{AWS_PORT}"],
         "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
         "cpu_shares": processes.IN_THE_BACKGROUND,
         **_hardened("1g", "1.0"),

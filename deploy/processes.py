@@ -37,6 +37,8 @@ class Addresses:
     kafka_bootstrap: str
     mongo_url: str
     aws_url: str
+    s3_public_url: str
+    """Where browsers reach S3: signed addresses name it."""
     simulator_url: str
     public_url: str
 
@@ -54,6 +56,8 @@ class AwsResources:
     files_queue_url: str = ""
     files_dead_letter_queue_url: str = ""
     distribution_domain: str = ""
+    distribution_key_pair_id: str = ""
+    distribution_private_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +111,12 @@ FILES_VARIABLES = frozenset(
         *PLATFORM_VARIABLES,
         "AWS_S3_BUCKET",
         "CLOUDFRONT_DOMAIN",
+        "MAILROOM_CLOUDFRONT_KEY_PAIR_ID",
+        "MAILROOM_CLOUDFRONT_PRIVATE_KEY",
         "MAILROOM_FILES_DATABASE",
         "MAILROOM_FILES_PORT",
         "MAILROOM_FILES_QUEUE_URL",
+        "MAILROOM_S3_PUBLIC_ENDPOINT",
     }
 )
 EVENTS_VARIABLES = frozenset({*PLATFORM_VARIABLES, "MAILROOM_EVENTS_DATABASE", "MAILROOM_EVENTS_PORT"})
@@ -288,6 +295,9 @@ def service_environment(at: Addresses, aws: AwsResources, secrets: Secrets) -> d
         "MAILROOM_CONTENT_BUCKET": aws.bucket,
         "AWS_S3_BUCKET": aws.files_bucket,
         "CLOUDFRONT_DOMAIN": aws.distribution_domain,
+        "MAILROOM_CLOUDFRONT_KEY_PAIR_ID": aws.distribution_key_pair_id,
+        "MAILROOM_CLOUDFRONT_PRIVATE_KEY": aws.distribution_private_key,
+        "MAILROOM_S3_PUBLIC_ENDPOINT": at.s3_public_url,
         "WEBHOOK_SECRET": secrets.webhook_secret,
         "FILE_ENCRYPTION_KEY": secrets.file_encryption_key,
         "MAILROOM_KAFKA_BOOTSTRAP": at.kafka_bootstrap,

@@ -93,6 +93,7 @@ class Site:
             kafka_bootstrap=f"{HOST}:{self.ports['kafka']}",
             mongo_url=f"mongodb://{HOST}:{self.ports['mongo']}/?replicaSet=rs0",
             aws_url=self.url("aws"),
+            s3_public_url=self.url("aws"),
             simulator_url=self.url("simulator"),
             public_url=self.url("gateway"),
         )

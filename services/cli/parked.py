@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Records that a consumer could not handle and set aside.")
 
-Service = Literal["email", "events"]
+Service = Literal["email", "files", "events"]
 OfService = Annotated[Service, typer.Option("--service", help="Whose records.")]
 ParkedId = Annotated[str, typer.Argument(metavar="ID", help="consumer|topic|partition|offset, in quotes.")]
 
@@ -170,6 +170,8 @@ async def _retry(service: Service, parked_id: str) -> ParkedDetail:
     consumer = (await _show(service, parked_id)).consumer
     if service == "events":
         await _retry_events(parked_id)
+    elif service == "files":
+        await _retry_files(parked_id, consumer)
     else:
         await _retry_email(parked_id, consumer)
     return await _show(service, parked_id)
@@ -188,6 +190,13 @@ async def _retry_email(parked_id: str, consumer: str) -> None:
 
     async with email_service(role_of(consumer), publishing=True) as email:
         await email.retries.retry(parked_id, by=actor())
+
+
+async def _retry_files(parked_id: str, consumer: str) -> None:
+    from services.cli.files_service import files_service, role_of
+
+    async with files_service(role_of(consumer), publishing=True) as files:
+        await files.retries.retry(parked_id, by=actor())
 
 
 async def _discard(service: Service, parked_id: str, reason: str) -> ParkedDetail:

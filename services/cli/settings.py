@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,17 +43,27 @@ def settings(markdown: Markdown = False, json: Json = False) -> None:
 
 
 def variables() -> list[Variable]:
-    """Those of both services first, in the order in which they are declared."""
+    """Those of all services first, in the order in which they are declared; each once, with those who read it."""
     from services.email.settings import EmailSettings
     from services.events.settings import EventsSettings
+    from services.files.settings import FilesSettings
     from services.kit.settings import KitSettings
 
     shared = KitSettings.model_fields
-    found = [_variable("both", field) for field in shared.values()]
-    for service, declared in (("email", EmailSettings), ("events", EventsSettings)):
-        own = {name: field for name, field in declared.model_fields.items() if name not in shared}
-        found += [_variable(service, field) for field in own.values()]
-    return found
+    found = {str(field.alias): _variable("all", field) for field in shared.values()}
+    for service, declared in (("email", EmailSettings), ("files", FilesSettings), ("events", EventsSettings)):
+        for name, field in declared.model_fields.items():
+            if name in shared:
+                continue
+            known = found.get(str(field.alias))
+            if known is None:
+                found[str(field.alias)] = _variable(service, field)
+                continue
+            readers, needed = f"{known.service}, {service}", known.needed or field.is_required()
+            same = known.meaning == field.description
+            meaning = known.meaning if same else f"{known.service}: {known.meaning}; {service}: {field.description}"
+            found[known.name] = replace(known, service=readers, needed=needed, meaning=meaning)
+    return list(found.values())
 
 
 def as_markdown(found: list[Variable]) -> list[str]:
@@ -67,9 +77,8 @@ def as_markdown(found: list[Variable]) -> list[str]:
 
 def _variable(service: str, field: FieldInfo) -> Variable:
     needed = field.is_required()
-    return Variable(
-        str(field.alias), service, needed, "" if needed else _written(field.default), field.description or ""
-    )
+    default = "" if needed or field.default_factory is not None else _written(field.default)
+    return Variable(str(field.alias), service, needed, default, field.description or "")
 
 
 def _written(value: Any) -> str:

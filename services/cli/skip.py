@@ -64,10 +64,14 @@ def skip(
     say(f"{reader} {'went' if passed else 'goes'} on at {found.to}{'' if passed else ' as soon as it runs'}")
 
 
-def _service(reader: str) -> Literal["email", "events"]:
+def _service(reader: str) -> Literal["email", "files", "events"]:
     """Whose reader it is. Raises PermanentError for one that nobody knows."""
+    from services.cli import files_service
     from services.cli.email_service import role_of
 
+    if reader.startswith(files_service.READERS):
+        files_service.role_of(reader)
+        return "files"
     if reader.startswith(_PROJECTION):
         return "events"
     role_of(reader)

@@ -60,6 +60,7 @@ from services.kit.logs import configure
 from services.kit.metrics import Metrics
 from services.kit.mongo import Database
 from services.kit.parking_mongo import MongoParkingLot
+from services.kit.parking_retry import ParkedRetries
 from services.kit.retry import retrying
 from services.kit.server import HttpServer
 from services.kit.tracing import Tracing
@@ -201,6 +202,8 @@ class FilesService:
             self._consume("files-translator", FILES_NOTIFICATIONS.name, translator)
         if self.has("settler"):
             self._consume("files-settler", FILES_EVENTS.name, Settler(self.files))
+
+        self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
 
     def _consume(self, group: str, topic: str, handler: BatchHandler) -> None:
         self.handlers[group] = handler
