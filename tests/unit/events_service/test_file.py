@@ -235,9 +235,12 @@ def test_types_of_others_and_unknown_ones_are_ignored() -> None:
     assert folded([*events, log.event(attempted()), strange]) == before
 
 
-def test_every_decision_of_files_is_taken() -> None:
+def test_every_decision_of_files_is_taken_but_the_closing_that_changes_nothing_to_see() -> None:
     decisions = {name for name, each in EVENTS.items() if each.kind == "decision" and each.topic is FILES_EVENTS}
-    assert set(file._Known._TAKE) == decisions
+    assert set(file._Known._TAKE) == decisions - {"file.uploadClosed"}
+    log = file_log()
+    events = [log.event(upload_requested()), log.event(uploaded())]
+    assert folded([*events, log.event(files.FileUploadClosed(foreign=1))]) == folded(events)
 
 
 # --- places and overflow -------------------------------------------------------------------------------------------
