@@ -13,7 +13,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from services.cli import contracts, explain, lag, parked, rebuild, sends, settings, skip, templates, token, topics, why
+from services.cli import (
+    contracts,
+    explain,
+    files,
+    lag,
+    parked,
+    rebuild,
+    sends,
+    settings,
+    skip,
+    templates,
+    token,
+    topics,
+    why,
+)
 
 REFUSED, AWAY, BUG, SETTINGS, INTERRUPTED = 1, 3, 70, 78, 130
 DEBUG = "MAILROOM_DEBUG"
@@ -83,6 +97,7 @@ app.add_typer(explain.app, name="explain")
 app.add_typer(sends.app, name="sends")
 app.add_typer(parked.app, name="parked")
 app.add_typer(why.app, name="why")
+app.add_typer(files.app, name="files")
 app.add_typer(rebuild.app, name="rebuild")
 app.command("lag")(lag.lag)
 app.command("skip")(skip.skip)

@@ -88,7 +88,7 @@ class Files:
     async def _change(self, file_id: str, command: Decide, *, looks: bool) -> Held:
         for _ in range(TRIES):
             held = await self.streams.load(file_id)
-            seen = await self._see(held.state) if looks and isinstance(held.state, File) else Seen()
+            seen = await self.see(held.state) if looks and isinstance(held.state, File) else Seen()
             asked = command(seen)
             decision = decide(held.state, asked, self.clock.now(), self.streams.policy)
             if isinstance(held.state, Absent):
@@ -108,7 +108,8 @@ class Files:
 
     # --- S3 ---
 
-    async def _see(self, state: File) -> Seen:
+    async def see(self, state: File) -> Seen:
+        """What S3 shows of the key now, with the version that matters. Raises TransientError."""
         key, uploading = state.request.key, state.verified is None
         for _ in range(LOOKS):
             versions = await self.objects.versions(key)

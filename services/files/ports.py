@@ -5,7 +5,7 @@ Every method may raise `TransientError` (again later) unless its docstring says 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -63,8 +63,21 @@ class Put:
     checksum: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Everything under one key: versions and delete markers, newest first, and when the newest came."""
+
+    key: str
+    versions: tuple[ObjectVersion, ...]
+    newest_at: datetime
+
+
 class Objects(Protocol):
     """One versioned bucket."""
+
+    def everything(self) -> AsyncIterator[Listed]:
+        """Every key of the bucket, in the order of keys. May take long; what is stored meanwhile may be missing."""
+        ...
 
     async def versions(self, key: str) -> tuple[ObjectVersion, ...]:
         """All versions and delete markers of exactly this key, newest first."""

@@ -18,6 +18,9 @@ SOURCE = "/mailroom/files"
 LANE = "uploads"
 """The lane in which files wait for the end of their upload."""
 
+KEPT = "kept"
+"""The look-up value of files whose verified version lies in S3."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -95,7 +98,8 @@ class FileStreams:
         if not isinstance(state, File):
             return StreamIndex()
         due = due_at(state, self.policy)
-        return StreamIndex(due, None if due is None else LANE, (), state.request.user_id)
+        kept = state.phase == "completed" or state.recoverable
+        return StreamIndex(due, None if due is None else LANE, (KEPT,) if kept else (), state.request.user_id)
 
 
 def hold(stream: Stream) -> Held | PermanentError:

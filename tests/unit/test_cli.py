@@ -49,6 +49,8 @@ def test_every_command_knows_json_and_says_what_it_is_for() -> None:
         ("lag",),
         ("why", "email_log"),
         ("why", "file"),
+        ("files", "upload"),
+        ("files", "reconcile"),
         ("explain", "ses"),
         ("explain", "s3"),
     } <= found.keys()

@@ -7,9 +7,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree as ET
 
 import aiohttp
@@ -18,7 +19,7 @@ from botocore.exceptions import ClientError
 from contracts.files.values import ScanResult
 from services.files.adapters.sniffing import HEAD_BYTES, sniff
 from services.files.domain.seen import Inspected, ObjectVersion, Sniffed
-from services.files.ports import Part, Put
+from services.files.ports import Listed, Part, Put
 from services.kit import aws
 from services.kit.errors import PermanentError, SettingsError, Unavailable
 
@@ -69,16 +70,33 @@ class S3Objects:
 
     async def versions(self, key: str) -> tuple[ObjectVersion, ...]:
         found: list[ObjectVersion] = []
+        async for page in self._pages(key):
+            found += [ObjectVersion(each.version, each.is_marker) for each in page if each.key == key]
+            if any(each.key > key for each in page):
+                break
+        return tuple(found)
+
+    async def everything(self) -> AsyncIterator[Listed]:
+        key, held = "", list[_Entry]()
+        async for page in self._pages(""):
+            for each in page:
+                if held and each.key != key:
+                    yield _listed(key, held)
+                    held = []
+                key = each.key
+                held.append(each)
+        if held:
+            yield _listed(key, held)
+
+    async def _pages(self, prefix: str) -> AsyncIterator[list[_Entry]]:
         start: dict[str, str] = {}
         while True:
             with _s3():
                 async with asyncio.timeout(CALL_SECONDS):
-                    page = await self._client.list_object_versions(Bucket=self._bucket, Prefix=key, **start)
-            in_order: list[tuple[str, str, bool]] = page.get(_IN_ORDER, [])
-            found += [ObjectVersion(version, is_marker) for name, version, is_marker in in_order if name == key]
-            passed = any(name > key for name, _, _ in in_order)
-            if passed or not page.get("IsTruncated"):
-                return tuple(found)
+                    page = await self._client.list_object_versions(Bucket=self._bucket, Prefix=prefix, **start)
+            yield page.get(_IN_ORDER, [])
+            if not page.get("IsTruncated"):
+                return
             start = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
 
     async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
@@ -230,6 +248,13 @@ class S3Objects:
         return sniff(first), base64.b64encode(digest.digest()).decode() if whole else None
 
 
+class _Entry(NamedTuple):
+    key: str
+    version: str
+    is_marker: bool
+    at: datetime
+
+
 class _NotThere(Exception):
     """The object, version or upload is not there (any more)."""
 
@@ -269,10 +294,16 @@ def _keep_order(response_dict: Mapping[str, Any], customized_response_dict: dict
     if response_dict.get("status_code") != 200:
         return
     body = response_dict["body"]
-    found: list[tuple[str, str, bool]] = []
+    found: list[_Entry] = []
     for each in ET.fromstring(body):  # noqa: S314 - S3's own answer over TLS
         kind = each.tag.rpartition("}")[2]
         if kind in ("Version", "DeleteMarker"):
             texts = {inner.tag.rpartition("}")[2]: inner.text or "" for inner in each}
-            found.append((texts["Key"], texts["VersionId"], kind == "DeleteMarker"))
+            at = datetime.fromisoformat(texts["LastModified"])
+            found.append(_Entry(texts["Key"], texts["VersionId"], kind == "DeleteMarker", at))
     customized_response_dict[_IN_ORDER] = found
+
+
+def _listed(key: str, entries: Sequence[_Entry]) -> Listed:
+    versions = tuple(ObjectVersion(each.version, each.is_marker) for each in entries)
+    return Listed(key, versions, max(each.at for each in entries))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from services.files.adapters.sniffing import HEAD_BYTES, sniff
 from services.files.domain.seen import Inspected, ObjectVersion
-from services.files.ports import Part, Put, SignedPost, SignedUrl
+from services.files.ports import Listed, Part, Put, SignedPost, SignedUrl
 from services.kit.errors import Unavailable
 from tests.unit.files_service.bucket import Key
 
@@ -41,6 +41,7 @@ class MemoryObjects:
     keys: dict[str, Key] = field(default_factory=dict)
     uploads: dict[str, tuple[Put, dict[int, tuple[str, bytes]]]] = field(default_factory=dict)
     away: bool = False
+    newest_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
     def key(self, key: str) -> Key:
         return self.keys.setdefault(key, Key())
@@ -61,6 +62,12 @@ class MemoryObjects:
     async def versions(self, key: str) -> tuple[ObjectVersion, ...]:
         self._there()
         return tuple(self.key(key).stack)
+
+    async def everything(self) -> AsyncIterator[Listed]:
+        self._there()
+        for name in sorted(self.keys):
+            if self.keys[name].stack:
+                yield Listed(name, tuple(self.keys[name].stack), self.newest_at)
 
     async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
         self._there()
