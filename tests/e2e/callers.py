@@ -22,7 +22,8 @@ from tests.e2e.judge import Json
 
 PATIENCE = 60.0
 SENDER = ("email:create", "email:read")
-OPERATOR = (*SENDER, "email:operate", "files:read", "projections:operate")
+UPLOADER = ("files:create", "files:read", "files:delete")
+OPERATOR = (*SENDER, *UPLOADER, "email:operate", "projections:operate")
 
 
 class Callers:
@@ -108,7 +109,7 @@ class Callers:
 @asynccontextmanager
 async def calling(stack: Stack) -> AsyncIterator[Callers]:
     """Callers of a stack that is up, and left up, without faults."""
-    if not await asyncio.to_thread(stack.ready, ["email", "events", "gateway"]):
+    if not await asyncio.to_thread(stack.ready, ["email", "files", "events", "gateway"]):
         await asyncio.to_thread(stack.start)
     async with (
         observing(stack) as observer,

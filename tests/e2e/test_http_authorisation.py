@@ -19,9 +19,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from contracts.ids import uuid7
+from deploy.local.demo.files import PDF, FileCase, FilesDoor
 from deploy.local.stack import Stack
 from services.kit.auth import Role
-from tests.e2e.callers import OPERATOR, Callers, calling, data, refused
+from tests.e2e.callers import OPERATOR, PATIENCE, UPLOADER, Callers, calling, data, refused
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -55,6 +56,8 @@ class Row:
 OWNED = Allowed(owner=200, stranger=404, service=404, admin=200)
 NAMED_NOTHING = Allowed.all(404)
 """Operators' verbs are tried on names that do not exist, so that nothing is rebuilt or retried here."""
+NOT_A_TOKEN = Allowed.all(400)
+"""An upload's own token says whose it is: its owners and others are told apart in the files service's own tests."""
 
 MATRIX = (
     Row("email", "POST", "/api/email", "email:create", Allowed.all(202)),
@@ -65,12 +68,23 @@ MATRIX = (
     Row("email", "DELETE", "/api/suppressions", "email:operate", Allowed.all(200)),
     Row("email", "GET", "/unsubscribe/{token}", None, NAMED_NOTHING),
     Row("email", "POST", "/unsubscribe/{token}", None, NAMED_NOTHING),
+    Row("files", "POST", "/api/files/upload-url", "files:create", Allowed.all(201)),
+    Row("files", "POST", "/api/files/parts", "files:create", NOT_A_TOKEN),
+    Row("files", "POST", "/api/files/parts/list", "files:create", NOT_A_TOKEN),
+    Row("files", "POST", "/api/files/abort", "files:create", NOT_A_TOKEN),
+    Row("files", "POST", "/api/files/upload-complete", "files:create", OWNED),
+    Row("files", "POST", "/api/files/batch", "files:delete", Allowed.all(200)),
+    Row("files", "GET", "/api/files/{file_id}/download", "files:read", OWNED),
+    Row("files", "GET", "/api/files/{file_id}/public", None, NAMED_NOTHING),
+    Row("files", "PATCH", "/api/files/{file_id}", "files:create", OWNED),
+    Row("files", "DELETE", "/api/files/{file_id}", "files:delete", OWNED),
+    Row("files", "POST", "/api/files/{file_id}/restore", "files:delete", OWNED),
     Row("events", "GET", "/api/email", "email:read", Allowed.all(200)),
     Row("events", "GET", "/api/email/{message_id}", "email:read", OWNED),
     Row("events", "GET", "/api/email/{message_id}/history", "email:read", OWNED),
     Row("events", "GET", "/api/files", "files:read", Allowed.all(200)),
-    Row("events", "GET", "/api/files/{file_id}", "files:read", NAMED_NOTHING),
-    Row("events", "GET", "/api/files/{file_id}/history", "files:read", NAMED_NOTHING),
+    Row("events", "GET", "/api/files/{file_id}", "files:read", OWNED),
+    Row("events", "GET", "/api/files/{file_id}/history", "files:read", OWNED),
     Row("events", "GET", "/api/projections", "projections:operate", Allowed.all(200)),
     Row("events", "GET", "/api/projections/{name}", "projections:operate", NAMED_NOTHING),
     Row("events", "POST", "/api/projections/{name}/rebuild", "projections:operate", NAMED_NOTHING),
@@ -93,11 +107,11 @@ async def callers(stack: Stack) -> AsyncIterator[Callers]:
         yield callers
 
 
-async def call(callers: Callers, row: Row, headers: Mapping[str, str], message_id: str, **more: Any) -> httpx.Response:
+async def call(callers: Callers, row: Row, headers: Mapping[str, str], subject: str, **more: Any) -> httpx.Response:
     """The row's call, good in every way but perhaps who makes it."""
     names = {
-        "message_id": message_id,
-        "file_id": "no-such-file",
+        "message_id": subject,
+        "file_id": subject,
         "name": "no_such",
         "parked_id": "nobody|nowhere|0|0",
         "token": "nonsense",
@@ -112,11 +126,36 @@ async def call(callers: Callers, row: Row, headers: Mapping[str, str], message_i
             more["params"] = {"address": callers.address()}
         case "POST", "/api/parked/{parked_id}/discard":
             more["json"] = {"reason": "the matrix"}
+        case "POST", "/api/files/upload-url":
+            more["json"] = {"fileName": "a.pdf", "contentType": "application/pdf", "category": "document"}
+        case "POST", "/api/files/parts":
+            more["json"] = {"uploadToken": "nonsense", "partNumbers": [1]}
+        case "POST", "/api/files/parts/list" | "/api/files/abort":
+            more["json"] = {"uploadToken": "nonsense"}
+        case "POST", "/api/files/upload-complete":
+            more["json"] = {"fileId": subject, "actualSize": len(PDF)}
+        case "POST", "/api/files/batch":
+            more["json"] = {"action": "tag", "fileIds": [uuid7()], "tags": ["a"]}
+        case "PATCH", "/api/files/{file_id}":
+            more["json"] = {"tags": ["a"]}
         case "POST", "/unsubscribe/{token}":
             more["data"] = {"List-Unsubscribe": "One-Click"}
         case _:
             pass
     return await callers.http.request(row.method, url, headers=headers, **more)
+
+
+async def subject_of(callers: Callers, row: Row) -> str:
+    """Whatever of ann's the row is about."""
+    if "{message_id}" in row.route:
+        return await owned(callers)
+    if "{file_id}" in row.route or row.route.endswith("/upload-complete"):
+        case = FileCase("the matrix", "completed")
+        door = FilesDoor(callers.http, callers.token("ann", *UPLOADER))
+        await door.play(case)
+        await door.settled(case, PATIENCE, lambda: None)
+        return case.file_id
+    return ""
 
 
 async def owned(callers: Callers) -> str:
@@ -169,7 +208,7 @@ def bad_tokens(callers: Callers) -> dict[str, str | None]:
 
 async def test_the_table_has_every_route_and_no_other(callers: Callers) -> None:
     found = set()
-    for service in ("email", "events"):
+    for service in ("email", "files", "events"):
         document = (await callers.http.get(f"{callers.stack.site.url(service)}/openapi.json")).json()
         found |= {
             (service, method.upper(), path) for path, operations in document["paths"].items() for method in operations
@@ -178,7 +217,7 @@ async def test_the_table_has_every_route_and_no_other(callers: Callers) -> None:
 
 
 async def test_the_document_names_the_scope_of_every_route(callers: Callers) -> None:
-    for service in ("email", "events"):
+    for service in ("email", "files", "events"):
         document = (await callers.http.get(f"{callers.stack.site.url(service)}/openapi.json")).json()
         for row in (row for row in MATRIX if row.service == service):
             operation = document["paths"][row.route][row.method.lower()]
@@ -187,13 +226,13 @@ async def test_the_document_names_the_scope_of_every_route(callers: Callers) -> 
 
 @pytest.mark.parametrize("row", MATRIX, ids=lambda row: f"{row.method} {row.route}")
 async def test_every_route_lets_in_whom_it_should(callers: Callers, row: Row) -> None:
-    message_id = await owned(callers) if "{message_id}" in row.route else ""
+    subject = await subject_of(callers, row)
     if row.scope is None:
-        assert (await call(callers, row, {}, message_id)).status_code == row.allowed.owner
+        assert (await call(callers, row, {}, subject)).status_code == row.allowed.owner
         return
 
     async def refuses(name: str, header: str | None) -> None:
-        answer = await call(callers, row, {} if header is None else {"Authorization": header}, message_id)
+        answer = await call(callers, row, {} if header is None else {"Authorization": header}, subject)
         assert (name, answer.status_code) == (name, 401)
         refused(answer, 401)
         assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -203,7 +242,7 @@ async def test_every_route_lets_in_whom_it_should(callers: Callers, row: Row) ->
     roles: tuple[Role, ...] = ("user", "service", "admin")
 
     async def lacks(role: Role, *scopes: str) -> None:
-        answer = await call(callers, row, callers.as_("ann", *scopes, role=role), message_id)
+        answer = await call(callers, row, callers.as_("ann", *scopes, role=role), subject)
         assert (role, scopes, answer.status_code) == (role, scopes, 403)
         assert refused(answer, 403)["details"] == [{"missingScope": row.scope}]
 
@@ -219,8 +258,8 @@ async def test_every_route_lets_in_whom_it_should(callers: Callers, row: Row) ->
     ]
     for who, role, expected in known:
         if row.method == "DELETE" and row.route.startswith("/api/email") and expected == 202:
-            message_id = await owned(callers)  # stopping it a second time would be 409
-        answer = await call(callers, row, callers.as_(who, row.scope, role=role), message_id)
+            subject = await owned(callers)  # stopping it a second time would be 409
+        answer = await call(callers, row, callers.as_(who, row.scope, role=role), subject)
         assert (who, role, answer.status_code) == (who, role, expected), answer.text
 
 
@@ -245,11 +284,17 @@ async def test_no_route_has_a_method_beyond_the_table(callers: Callers) -> None:
         known = {row.method for row in MATRIX if (row.service, row.route) == (service, route)}
         for method in sorted(set(METHODS) - known):
             answer = await call(callers, Row(service, method, route, None, NAMED_NOTHING), headers, uuid7())
-            assert (method, route, answer.status_code) == (method, route, 405)
-            assert refused(answer, 405)
+            status = 400 if _names_a_file(method, route) else 405
+            assert (method, route, answer.status_code) == (method, route, status)
+            assert refused(answer, status)
 
 
-@pytest.mark.parametrize("service", ["email", "events"])
+def _names_a_file(method: str, route: str) -> bool:
+    """To DELETE or PATCH `/api/files/parts` is to ask for a file of that name, which is no fileId."""
+    return method in ("DELETE", "PATCH") and route.startswith("/api/files/") and route.count("/") == 3
+
+
+@pytest.mark.parametrize("service", ["email", "files", "events"])
 async def test_what_is_open_to_all_is_that_and_nothing_personal(callers: Callers, service: str) -> None:
     to = callers.address()
     await callers.becomes(await callers.send(to=to), "delivered")

@@ -1,4 +1,4 @@
-"""Both services' APIs against their own OpenAPI documents, on the running stack: schemathesis sends what the document
+"""The services' APIs against their own OpenAPI documents, on the running stack: schemathesis sends what the document
 allows and what it does not, and every answer must be a documented one and never an error of ours.
 """
 
@@ -23,7 +23,7 @@ CHECKS = {
     "response_headers_conformance",
     "negative_data_rejection",
 }
-EXAMPLES = {"email": 20, "events": 8}
+EXAMPLES = {"email": 20, "files": 12, "events": 8}
 """A request each; the events API has a suite of its own in `tests/integration/events`."""
 
 ANYTHING_GOES = {"/unsubscribe/{token}"}

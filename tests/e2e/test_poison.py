@@ -28,7 +28,7 @@ async def test_every_kind_of_poison_on_every_topic(stack: Stack) -> None:
             *poison.of_recipients(),
         ]
         async with asyncio.TaskGroup() as group:
-            group.create_task(always_alive(stack, enough, "email", "events"))
+            group.create_task(always_alive(stack, enough, "email", "files", "events"))
             await poison.publish(load, records)
             await observer.put_on_queue(*poison.ON_THE_QUEUE)
             for _ in range(60):

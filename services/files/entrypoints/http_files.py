@@ -36,7 +36,6 @@ from services.kit.auth import Principal, require
 from services.kit.errors import (
     ApiError,
     Conflict,
-    Forbidden,
     Gone,
     InvalidRequest,
     MailroomError,
@@ -116,8 +115,10 @@ def files_router(*, files: Files, links: Links, rules: dict[FileCategory, Rules]
     door = _Door(files, links, rules)
 
     @routes.post("/batch", response_model_exclude_none=True, summary="Delete or tag many files")
-    async def batch(body: BatchRequest, caller: Annotated[Principal, Depends(require())]) -> Answer[BatchResult]:
-        """Each file by itself: some may succeed where others fail. Scope: `files:delete`, or `files:create` to tag."""
+    async def batch(
+        body: BatchRequest, caller: Annotated[Principal, Depends(require("files:delete"))]
+    ) -> Answer[BatchResult]:
+        """Each file by itself: some may succeed where others fail."""
         return Answer(data=await door.batch(body, caller))
 
     @routes.get("/{file_id}/download", responses=_ENDED, summary="A link to the bytes")
@@ -208,9 +209,6 @@ class _Door:
         return await _refusing(self.files.look(file_id, lambda seen: Remove(seen, reason, actor=caller.actor)))
 
     async def batch(self, body: BatchRequest, caller: Principal) -> BatchResult:
-        scope = "files:delete" if body.action == "delete" else "files:create"
-        if scope not in caller.scopes:
-            raise Forbidden(f"The token lacks the scope {scope}.", [{"missingScope": scope}])
         do: Callable[[str], Awaitable[object]]
         if body.action == "delete":
             do = lambda file_id: self.remove(file_id, caller)  # noqa: E731 - one of two ways

@@ -173,7 +173,13 @@ def uploads_router(
     @routes.post(
         "/upload-url",
         status_code=201,
-        responses=_ENDED,
+        responses={
+            **_ENDED,
+            200: {
+                "model": Answer[Upload],
+                "description": "A repetition, after the upload has ended: the file as it is",
+            },
+        },
         response_model_exclude_none=True,
         summary="Ask for an upload",
     )
