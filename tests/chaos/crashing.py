@@ -18,7 +18,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, LANES, RECIPIENTS_EVENTS
+from contracts.topics import (
+    EMAIL_EVENTS,
+    EMAIL_NOTIFICATIONS,
+    FILES_EVENTS,
+    FILES_NOTIFICATIONS,
+    LANES,
+    RECIPIENTS_EVENTS,
+)
 
 POINT, NTH = "MAILROOM_CHAOS_POINT", "MAILROOM_CHAOS_NTH"
 DURING_SECONDS = 0.003
@@ -124,6 +131,31 @@ PROJECTOR = (
 )
 """Of the events service."""
 
+_OBJECTS = "services.files.adapters.s3_objects:S3Objects"
+
+FILES = (
+    Effect("files: upload begun in parts", f"{_OBJECTS}.begin_multipart", rare=True),
+    Effect("files: request appended", f"{_STORE}.append_many", _appends("file.uploadRequested")),
+    Effect("files: parts made one", f"{_OBJECTS}.complete_multipart", rare=True),
+    Effect("files: upload appended", f"{_STORE}.append_many", _appends("file.uploaded")),
+    Effect("files: failure appended", f"{_STORE}.append_many", _appends("file.uploadFailed"), rare=True),
+    Effect("files: versions deleted", f"{_OBJECTS}.delete", rare=True),
+    Effect("files: marker put", f"{_OBJECTS}.mark", rare=True),
+    Effect("files: deletion appended", f"{_STORE}.append_many", _appends("file.deleted"), rare=True),
+    Effect("files: restoring appended", f"{_STORE}.append_many", _appends("file.restored"), rare=True),
+    Effect("files: tagged as public", f"{_OBJECTS}.tag_public", rare=True),
+    Effect("files: link told", _PUBLISH, _publishes((FILES_EVENTS.name,), b"file.downloadIssued"), rare=True),
+    Effect("files: SQS received", "services.kit.ingest:Ingest._forward", _some),
+    Effect("files: raw published", _PUBLISH, _publishes((FILES_NOTIFICATIONS.name,))),
+    Effect("files: SQS deleted", "services.kit.ingest:Ingest._delete", _some),
+    Effect("files: facts published", _PUBLISH, _publishes((FILES_EVENTS.name,), b'"revision":')),
+    Effect("files: notifications committed", _COMMIT, _commits(FILES_NOTIFICATIONS.name)),
+    Effect("files: facts committed", _COMMIT, _commits(FILES_EVENTS.name)),
+    Effect("files: decisions published", _PUBLISH, _publishes((FILES_EVENTS.name,), b'"streamversion":')),
+    Effect("files: decisions marked", f"{_STORE}.mark_published", _some),
+)
+"""Of the files service, along the data's way."""
+
 PHASES = ("before", "during", "after")
 
 
@@ -135,7 +167,7 @@ def points(effects: Collection[Effect]) -> list[str]:
 def effect_of(point: str) -> tuple[str, Effect]:
     """The phase and the effect of a point. Raises KeyError for one that does not exist."""
     phase, _, name = point.partition(": ")
-    known = {effect.name: effect for effect in (*EMAIL, *PROJECTOR)}
+    known = {effect.name: effect for effect in (*EMAIL, *FILES, *PROJECTOR)}
     if phase not in PHASES:
         raise KeyError(point)
     return phase, known[name]

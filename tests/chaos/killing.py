@@ -17,7 +17,7 @@ from deploy.local import children
 from deploy.local.parts import PARTS, plain_environment
 from deploy.local.site import ROOT
 from deploy.local.stack import Stack
-from tests.chaos.crashing import EMAIL, NTH, OF_A_LANE, POINT, PROJECTOR, effect_of, points
+from tests.chaos.crashing import EMAIL, FILES, NTH, OF_A_LANE, POINT, PROJECTOR, effect_of, points
 from tests.e2e.evidence import Observer
 from tests.integration.kafka.harness import Cluster
 
@@ -27,7 +27,7 @@ PATIENCE = 8.0
 STARTING = 60.0
 """Seconds that a process may take until it serves; it may die before."""
 
-EFFECTS = {"email": EMAIL, "email-urgent": OF_A_LANE, "events": PROJECTOR}
+EFFECTS = {"email": EMAIL, "email-urgent": OF_A_LANE, "files": FILES, "events": PROJECTOR}
 """What each part does to the world outside."""
 
 URGENT_INTAKE = "email-intake-urgent"
@@ -107,7 +107,7 @@ class Killer:
         if self.part != "events":
             cluster = Cluster(self.stack.env()["MAILROOM_KAFKA_BOOTSTRAP"])
             for group in await self.observer.groups():
-                if (group == URGENT_INTAKE) == (self.part == "email-urgent"):
+                if _part_of(group) == self.part:
                     await cluster.expel(group)
         else:
             past: list[dict[str, Any]] = [{"$set": {"until": {"$subtract": ["$$NOW", 1]}}}]
@@ -121,6 +121,11 @@ class Killer:
         if missed:
             lines.append(f"  by the clock: {', '.join(f'{point} ({n})' for point, n in sorted(missed.items()))}")
         return "\n".join(lines)
+
+
+def _part_of(group: str) -> str:
+    """Whose consumers a group holds."""
+    return "email-urgent" if group == URGENT_INTAKE else group.partition("-")[0]
 
 
 def never_fatal(killers: Sequence[Killer]) -> list[str]:
