@@ -271,6 +271,8 @@ class _Door:
             correlation=correlation_id(request),
             traceparent=current_traceparent(),
         )
+        if asked.upload_id is not None and held.file.request.upload_id != asked.upload_id:
+            await self.files.objects.abort_multipart(asked.key, asked.upload_id)  # somebody else began in this moment
         return await self._offer(held)
 
     def _asked(
