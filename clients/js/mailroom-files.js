@@ -373,10 +373,10 @@ export class MailroomFiles {
    */
   async #begin(run) {
     const headers = { "Idempotency-Key": run.idempotencyKey };
-    /** @type {PostTicket | PartsTicket | MailroomFile} */
+    /** @type {(PostTicket | PartsTicket) & {file?: MailroomFile}} */
     const answer = await this.#persist(run, () => this.#call("POST", "/api/files/upload-url", run.request, { signal: run.signal, headers }));
     run.fileId = answer.fileId;
-    return "method" in answer ? answer : settled(answer);
+    return answer.file ? settled(answer.file) : answer;
   }
 
   /**

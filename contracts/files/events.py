@@ -71,10 +71,7 @@ class FileUploadFailed(EventData):
 
 
 class FileUploadClosed(EventData):
-    """Nothing can be stored under the key any more, and what did not belong there was looked for."""
-
-    foreign: Annotated[int, Field(ge=0)] = 0
-    """How many versions lay there that nobody verified. They are deleted."""
+    """Nothing can be stored under the key any more, and nothing lies there that does not belong there."""
 
 
 class FileDeleted(EventData):

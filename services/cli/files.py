@@ -189,7 +189,7 @@ async def _download(file_ids: list[str], into: Path, user: str, *, many: bool, q
         for file_id in file_ids:
             try:
                 file = await api.call("GET", f"/api/files/{file_id}")
-                target = into / file["fileName"] if many else into
+                target = _free(into / file["fileName"]) if many else into
                 with _bar(target.name, file.get("size") or 0, quiet=quiet) as moved:
                     await download_one(api, file, target, moved)
                 done.append({"fileId": file_id, "path": str(target)})
@@ -241,6 +241,15 @@ async def _reconcile(*, fix: bool, older: float, quiet: bool) -> list[Finding]:
 
 
 # --- telling ------------------------------------------------------------------------------------------------------
+
+
+def _free(wanted: Path) -> Path:
+    """The path, or one beside it where there is something already: nothing is overwritten."""
+    found, n = wanted, 0
+    while found.exists():
+        n += 1
+        found = wanted.with_name(f"{wanted.stem} ({n}){wanted.suffix}")
+    return found
 
 
 def _tell(done: list[dict[str, Any]], problems: list[str], *, json: bool, verb: str) -> None:

@@ -117,7 +117,9 @@ class Wish:
 
 def content_type_of(name: str) -> str:
     """The type that a name's extension stands for."""
-    return mimetypes.guess_type(name, strict=True)[0] or "application/octet-stream"
+    kind, encoding = mimetypes.guess_type(name, strict=True)
+    packed = {"gzip": "application/gzip"}.get(encoding or "")
+    return packed or kind or "application/octet-stream"
 
 
 async def upload(api: FilesApi, wish: Wish, moved: Moved, state: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -298,11 +298,15 @@ class FilesService:
         return [uploads, files_router(files=files, links=links, rules=settings.categories)]
 
 
-def _credentials_end(client: Any) -> Callable[[], datetime | None]:
+def _credentials_end(client: Any) -> Callable[[], Awaitable[datetime | None]]:
     """When the client's credentials run out; None for lasting ones. The client library tells it nowhere in public."""
 
-    def end() -> datetime | None:
+    async def end() -> datetime | None:
         credentials = client._request_signer._credentials  # noqa: SLF001
+        if credentials is not None:
+            await (
+                credentials.get_frozen_credentials()
+            )  # temporary ones are renewed now, and not by the signing after it
         found: datetime | None = getattr(credentials, "_expiry_time", None)
         return found
 

@@ -110,6 +110,9 @@ class Files:
 
     async def see(self, state: File) -> Seen:
         """What S3 shows of the key now, with the version that matters. Raises TransientError."""
+        if state.request.bucket != self.objects.bucket:
+            # Looking into another one would find the file gone.
+            raise TransientError(f"the file lies in bucket {state.request.bucket}, and files are looked for in another")
         key, uploading = state.request.key, state.verified is None
         for _ in range(LOOKS):
             versions = await self.objects.versions(key)
@@ -123,18 +126,18 @@ class Files:
         raise TransientError("S3: the object comes and goes while it is looked at")
 
     async def _before(self, key: str, decision: Decision) -> None:
+        if decision.abort is not None:
+            await self.objects.abort_multipart(key, decision.abort)
         if decision.unmark:
             await self.objects.delete(key, decision.unmark)
-        if decision.mark:
-            await self.objects.mark(key)
         if decision.public is not None:
             await self.objects.tag_public(key, *decision.public)
+        if decision.mark:
+            await self.objects.mark(key)
 
     async def _after(self, key: str, decision: Decision) -> None:
         if decision.delete:
             await self.objects.delete(key, decision.delete)
-        if decision.abort is not None:
-            await self.objects.abort_multipart(key, decision.abort)
 
     def _count(self, state: State, decision: Decision, asked: Command) -> None:
         if decision.foreign and isinstance(state, File):

@@ -32,7 +32,7 @@ class Distribution(Protocol):
         """A signed address."""
         ...
 
-    def address(self, key: str, version_id: str, *, content_type: str, disposition: str) -> str:
+    def address(self, key: str, version_id: str) -> str:
         """The address of a public version."""
         ...
 
@@ -63,7 +63,7 @@ class Links:
         about = {"content_type": file.verified.content_type, "disposition": disposition}
         key, version = file.request.key, file.verified.version_id
         if self.distribution is not None and file.is_public and user_id is None:
-            link = SignedUrl(self.distribution.address(key, version, **about), expires_at)
+            link = SignedUrl(self.distribution.address(key, version), expires_at)
         elif self.distribution is not None:
             link = self.distribution.download(key, version, **about, expires_at=expires_at)
         else:

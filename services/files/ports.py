@@ -75,6 +75,11 @@ class Listed:
 class Objects(Protocol):
     """One versioned bucket."""
 
+    @property
+    def bucket(self) -> str:
+        """Its name."""
+        ...
+
     def everything(self) -> AsyncIterator[Listed]:
         """Every key of the bucket, in the order of keys. May take long; what is stored meanwhile may be missing."""
         ...

@@ -19,6 +19,7 @@ from services.files.domain.names import file_of
 from services.files.handlers import Files
 from services.files.ports import Listed
 from services.files.streams import KEPT, Held, hold
+from services.kit.errors import TransientError
 
 PAGE: Final = 500
 
@@ -32,7 +33,7 @@ class Finding:
     Attributes:
         kind: `orphaned`: something under a key that no file has; `missing`: a file whose version is not in S3;
             `mismatched`: versions, markers or tags that a look would change; `unreadable`: a stream that this build
-            cannot read.
+            cannot read, or an object that S3 does not show.
         mended: whether a look has put it right.
     """
 
@@ -57,7 +58,7 @@ class Reconciling:
         found: set[str] = set()
         async for listed in self.files.objects.everything():
             found.add(listed.key)
-            if listed.newest_at < self.cut_off and (finding := await self._of_key(listed)) is not None:
+            if listed.newest_at < self.cut_off and (finding := await self._safely(listed)) is not None:
                 yield finding
             self.seen()
         after: str | None = None
@@ -71,6 +72,13 @@ class Reconciling:
             if len(streams) < PAGE:
                 return
             after = streams[-1].stream_id
+
+    async def _safely(self, listed: Listed) -> Finding | None:
+        """One object that S3 does not show keeps nobody from looking at the others."""
+        try:
+            return await self._of_key(listed)
+        except TransientError as error:
+            return Finding("unreadable", listed.key, file_of(listed.key), str(error))
 
     async def _of_key(self, listed: Listed) -> Finding | None:
         file_id = file_of(listed.key)

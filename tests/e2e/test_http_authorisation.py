@@ -135,7 +135,7 @@ async def call(callers: Callers, row: Row, headers: Mapping[str, str], subject: 
         case "POST", "/api/files/upload-complete":
             more["json"] = {"fileId": subject, "actualSize": len(PDF)}
         case "POST", "/api/files/batch":
-            more["json"] = {"action": "tag", "fileIds": [uuid7()], "tags": ["a"]}
+            more["json"] = {"action": "delete", "fileIds": [uuid7()]}
         case "PATCH", "/api/files/{file_id}":
             more["json"] = {"tags": ["a"]}
         case "POST", "/unsubscribe/{token}":

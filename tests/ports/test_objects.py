@@ -37,6 +37,10 @@ def soon(minutes: float = 5) -> datetime:
     return now() + timedelta(minutes=minutes)
 
 
+async def lasting() -> datetime | None:
+    return None
+
+
 @dataclass
 class Place:
     """A bucket of its own, and a browser."""
@@ -68,7 +72,7 @@ async def place(test_stack: Stack) -> AsyncIterator[Place]:
     async with s3_client(account) as s3, httpx.AsyncClient(trust_env=False, timeout=30) as browser:
         await s3.create_bucket(Bucket=name)
         await s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        yield Place(S3Objects(s3, name), S3Signer(s3, name, now, lambda: None), s3, name, browser)
+        yield Place(S3Objects(s3, name), S3Signer(s3, name, now, lasting), s3, name, browser)
 
 
 def put(**changes: Any) -> Put:
@@ -175,7 +179,11 @@ async def test_a_form_dies_when_it_says(place: Place) -> None:
 
 async def test_addresses_die_with_the_credentials_that_signed_them(place: Place) -> None:
     end = soon(1)
-    signer = S3Signer(place.s3, place.bucket, now, lambda: end)
+
+    async def ending() -> datetime | None:
+        return end
+
+    signer = S3Signer(place.s3, place.bucket, now, ending)
     assert (await signer.post(put(), least=1, most=10, expires_at=soon(60))).expires_at <= end
     part = await signer.part(KEY, "u", 1, 5, expires_at=soon(60))
     assert part.expires_at <= end

@@ -32,7 +32,7 @@ class CloudFront:
         self, key: str, version_id: str, *, content_type: str, disposition: str, expires_at: datetime
     ) -> SignedUrl:
         """An address for GET of exactly this version."""
-        address = self.address(key, version_id, content_type=content_type, disposition=disposition)
+        address = self._address(key, version_id, content_type=content_type, disposition=disposition)
         end = int(expires_at.timestamp())
         policy = (
             f'{{"Statement":[{{"Resource":"{address}","Condition":{{"DateLessThan":{{"AWS:EpochTime":{end}}}}}}}]}}'
@@ -42,8 +42,13 @@ class CloudFront:
         url = f"{address}&Expires={end}&Signature={signed}&Key-Pair-Id={self._key_pair_id}"
         return SignedUrl(url, datetime.fromtimestamp(end, expires_at.tzinfo))
 
-    def address(self, key: str, version_id: str, *, content_type: str, disposition: str) -> str:
-        """The unsigned address of a version: what a public file is found at."""
+    def address(self, key: str, version_id: str) -> str:
+        """The unsigned address of a version that is tagged as public, on the way that asks for no signature. It comes
+        as it is stored: with its type, without its name.
+        """
+        return f"https://{self._domain}/public/{quote(key)}?{urlencode({'versionId': version_id}, quote_via=quote)}"
+
+    def _address(self, key: str, version_id: str, *, content_type: str, disposition: str) -> str:
         asked = {
             "response-content-disposition": disposition,
             "response-content-type": content_type,

@@ -55,6 +55,10 @@ class S3Objects:
         self._client, self._bucket = client, bucket
         client.meta.events.register("before-parse.s3.ListObjectVersions", _keep_order, unique_id="mailroom-order")
 
+    @property
+    def bucket(self) -> str:
+        return self._bucket
+
     async def check(self) -> None:
         """Refuse a bucket that does not keep versions. Raises SettingsError, which says what to do; Unavailable."""
         with _s3():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,11 @@ class S3Signer:
     """
 
     def __init__(
-        self, client: Any, bucket: str, now: Callable[[], datetime], credentials_end: Callable[[], datetime | None]
+        self,
+        client: Any,
+        bucket: str,
+        now: Callable[[], datetime],
+        credentials_end: Callable[[], Awaitable[datetime | None]],
     ) -> None:
         self._client, self._bucket, self._now, self._credentials_end = client, bucket, now, credentials_end
 
@@ -34,7 +38,7 @@ class S3Signer:
             fields["x-amz-storage-class"] = put.storage
         if put.checksum is not None:
             fields |= {"x-amz-checksum-algorithm": "SHA256", "x-amz-checksum-sha256": put.checksum}
-        seconds, end = self._lasts(expires_at)
+        seconds, end = await self._lasts(expires_at)
         made = await self._client.generate_presigned_post(
             Bucket=self._bucket,
             Key=put.key,
@@ -60,14 +64,15 @@ class S3Signer:
         return await self._url("get_object", parameters, expires_at)
 
     async def _url(self, operation: str, parameters: dict[str, Any], expires_at: datetime) -> SignedUrl:
-        seconds, end = self._lasts(expires_at)
+        seconds, end = await self._lasts(expires_at)
         url = await self._client.generate_presigned_url(
             operation, Params={"Bucket": self._bucket, **parameters}, ExpiresIn=seconds
         )
         return SignedUrl(url, end)
 
-    def _lasts(self, expires_at: datetime) -> tuple[int, datetime]:
-        now, end = self._now(), self._credentials_end()
+    async def _lasts(self, expires_at: datetime) -> tuple[int, datetime]:
+        end = await self._credentials_end()
+        now = self._now()
         lasts = max(LEAST, (expires_at if end is None else min(expires_at, end)) - now)
         seconds = int(lasts.total_seconds())
         return seconds, (now + timedelta(seconds=seconds)).replace(microsecond=0)

@@ -107,13 +107,18 @@ def problems(rules: Rules, name: str, content_type: str, size: int, is_public: b
     found: list[tuple[str, str]] = []
     if not rules.allows(content_type):
         found.append(("contentType", f"{content_type} is not taken in this category; it takes {_list(rules.types)}"))
-    elif ANY not in rules.types and (why := name_problem(name, content_type)) is not None:
+    elif (why := bad_name(rules, name, content_type)) is not None:
         found.append(("fileName", why))
     if size > rules.max_bytes:
         found.append(("maxSizeBytes", f"at most {rules.max_bytes} bytes are taken in this category"))
     if is_public and not rules.public:
         found.append(("isPublic", "files of this category cannot be public"))
     return found
+
+
+def bad_name(rules: Rules, name: str, content_type: str) -> str | None:
+    """Why a file of the category must not have this name; None = it may. Where any type is taken, so is any name."""
+    return None if ANY in rules.types else name_problem(name, content_type)
 
 
 def _list(types: frozenset[str]) -> str:

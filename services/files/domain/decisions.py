@@ -1,10 +1,11 @@
 """What a file decides: `decide(state, command, now, policy)` → changes to S3, and drafts of events. Pure and total.
 
 What can be undone is changed in S3 first (a delete marker put or taken away, a tag), so that an event says what stands
-already: a crash before the append leaves S3 ahead, and S3's own notification leads to the same decision. What cannot be
-undone (versions deleted, an upload in parts given up) comes after the append, since another process may be deciding to
-keep that very version: only who won the append deletes. A crash after the append leaves something foreign under the
-key, which the next look deletes; the last look comes when the upload is closed.
+already: a crash before the append leaves S3 ahead, and S3's own notification leads to the same decision. Giving up an
+upload in parts destroys no object, and comes first, too. What cannot be undone (versions deleted) comes after the
+append, since another process may be deciding to keep that very version: only who won the append deletes. A crash after
+the append leaves something foreign under the key, which the next look deletes. An upload is closed by a look that finds
+nothing left to do, so that what is closed is clean.
 
 An expected failure is an event; what cannot be done raises PermanentError: `notFound`, `conflictingRepeat`,
 `notDeleted`, `unrecoverable`, `ended`.
@@ -40,22 +41,22 @@ class Decision:
     """What to do, in this order.
 
     Attributes:
+        abort: the multipart upload to be given up; one that is over is fine.
         unmark: delete markers to be taken away; what is not there any more is fine.
-        mark: put a delete marker on top.
         public: (version, whether anybody may read it): to be tagged so.
+        mark: put a delete marker on top.
         drafts: to be appended now.
         delete: versions to be deleted for good once the drafts stand; what is not there any more is fine.
         foreign: how many of `delete` are versions that nobody verified.
-        abort: the multipart upload to be given up once the drafts stand.
     """
 
+    abort: str | None = None
     unmark: tuple[str, ...] = ()
-    mark: bool = False
     public: tuple[str, bool] | None = None
+    mark: bool = False
     drafts: Drafts = ()
     delete: tuple[str, ...] = ()
     foreign: int = 0
-    abort: str | None = None
 
 
 NOTHING = Decision()
@@ -132,13 +133,9 @@ def _look(state: File, command: Look, now: datetime, policy: Policy) -> Decision
             decision = _look_at_deleted(state, command)
         case "failed":
             decision = _without(command.seen, None)
-    return _closed(state, decision) if over and not state.closed else decision
-
-
-def _closed(state: File, decision: Decision) -> Decision:
-    """The same, and nothing may come any more."""
-    closed = Draft(FileUploadClosed(foreign=decision.foreign))
-    return replace(decision, drafts=(*decision.drafts, closed), abort=state.request.upload_id)
+    if over and not state.closed and not decision.drafts and not decision.delete:
+        return replace(decision, drafts=(Draft(FileUploadClosed()),), abort=state.request.upload_id)
+    return decision  # what there is to do is done first: the file stays due, and the look after it closes
 
 
 def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
@@ -177,30 +174,40 @@ def _look_at_completed(state: File, command: Look) -> Decision:
     if not seen.has(verified.version_id):
         return replace(rest, drafts=(_deleted(verified, False, command),))
     if seen.is_hidden(verified.version_id):
-        return replace(rest, drafts=(_deleted(verified, True, command),))
+        return replace(rest, public=_tag(state, seen, False), drafts=(_deleted(verified, True, command),))
     scanned = _scan_drafts(verified.version_id, state, command)
     if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
         return _infected(rest, verified.version_id, scanned, command)
-    found = seen.inspected
-    public = found is not None and found.is_public != state.is_public
-    return replace(rest, public=(verified.version_id, state.is_public) if public else None, drafts=scanned)
+    return replace(rest, public=_tag(state, seen, state.is_public), drafts=scanned)
 
 
 def _look_at_deleted(state: File, command: Look) -> Decision:
-    seen = command.seen
-    if state.verified is None or not state.recoverable:
+    verified, seen = _verified(state), command.seen
+    if state.removal == "infected":
         return _without(seen, None)  # nothing may lie there any more
-    verified = state.verified
     rest = _without(seen, verified.version_id)
     if not seen.has(verified.version_id):
-        return replace(rest, drafts=(_deleted(verified, False, command),))
+        return replace(rest, drafts=(_deleted(verified, False, command),)) if state.recoverable else rest
     scanned = _scan_drafts(verified.version_id, state, command)
     if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
         return _infected(rest, verified.version_id, scanned, command)
     if not seen.is_hidden(verified.version_id):
         restored = FileRestored(version_id=verified.version_id, by=command.actor)
         scanned = (*scanned, Draft(restored, causation=command.cause, actor=command.actor))
-    return replace(rest, drafts=scanned)
+        return replace(rest, public=_tag(state, seen, state.is_public), drafts=scanned)
+    if not state.recoverable:  # it was taken for gone, and is not: a look into the wrong place is no reason to lose it
+        scanned = (*scanned, _deleted(verified, True, command))
+    return replace(rest, public=_tag(state, seen, False), drafts=scanned)
+
+
+def _tag(state: File, seen: Seen, wanted: bool) -> tuple[str, bool] | None:
+    """Whether anybody may read the verified version: what is to be said of it, if it is said otherwise now. A hidden
+    version can still be read by its id.
+    """
+    found = seen.inspected
+    if found is None or found.is_public == wanted:
+        return None
+    return (_verified(state).version_id, wanted)
 
 
 def _without(seen: Seen, keep: str | None) -> Decision:
@@ -266,6 +273,7 @@ def _remove(state: File, command: Remove) -> Decision:
     )  # fmt: skip
     return replace(
         rest,
+        public=_tag(state, seen, False),
         mark=there and not seen.is_hidden(verified.version_id),
         drafts=(Draft(deleted, causation=command.causation, actor=command.actor),),
     )
@@ -283,7 +291,8 @@ def _restore(state: File, command: Restore) -> Decision:
     markers = tuple(each.version_id for each in seen.newer_than(verified.version_id) if each.is_marker)
     restored = FileRestored(version_id=verified.version_id, by=command.actor)
     drafts = (Draft(restored, causation=command.causation, actor=command.actor),)
-    return replace(rest, unmark=markers, drafts=drafts)
+    public = (verified.version_id, True) if state.is_public else None  # under a marker nobody may know how it is tagged
+    return replace(rest, unmark=markers, public=public, drafts=drafts)
 
 
 def _update(state: File, command: Update) -> Decision:

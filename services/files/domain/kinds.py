@@ -109,6 +109,12 @@ PROGRAMS: Final = frozenset(
 )
 """What no declared type makes harmless."""
 
+_ZIPPED: Final = frozenset({"application/java-archive", "application/vnd.android.package-archive"})
+"""Programs whose first bytes are those of any ZIP archive: of these the name tells."""
+
+_LIKE_HTML: Final = frozenset({"application/xml", "text/xml", "text/markdown", "message/rfc822"})
+"""Text that may begin as a page does, with a comment or a heading."""
+
 # fmt: off
 PROGRAM_EXTENSIONS: Final = frozenset(
     [
@@ -123,16 +129,17 @@ PROGRAM_EXTENSIONS: Final = frozenset(
 """Extensions of what runs, wherever in a name they stand: `invoice.php.pdf` is run as PHP by a careless server
 (OWASP File Upload Cheat Sheet, "Extension Validation")."""
 
-
-def is_known(content_type: str) -> bool:
-    """Whether the table knows the type."""
-    return content_type in KINDS
+HARMLESS_INSIDE: Final = frozenset({"app", "com", "ins", "pl"})
+"""Of these, what names hold before their extension too: `amazon.com.pdf`. No server runs them from there."""
 
 
 def contradiction(declared: str, sniffed: Sniffed) -> str | None:
     """Why bytes that look like `sniffed` cannot be of the declared type; None = they can."""
-    program = sorted(sniffed.types & PROGRAMS)
     kind = KINDS.get(declared)
+    harmless: frozenset[str] = _ZIPPED if _ZIP in sniffed.types else frozenset()
+    if declared in _LIKE_HTML:
+        harmless |= {"text/html"}
+    program = sorted((sniffed.types & PROGRAMS) - harmless)
     if kind is not None and kind.signatures:
         if sniffed.types & kind.signatures:
             return None

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from contracts.files.values import FileCategory
-from services.files.domain.kinds import KINDS, PROGRAM_EXTENSIONS
+from services.files.domain.kinds import HARMLESS_INSIDE, KINDS, PROGRAM_EXTENSIONS
 
 SAFE_BYTES: Final = 200
 """Of a safe name in UTF-8: every file system takes it, with a few characters to spare for " (1)" and the like."""
@@ -42,7 +42,8 @@ def extensions(name: str) -> tuple[str, ...]:
 def name_problem(name: str, content_type: str) -> str | None:
     """Why a file of this type must not have this name; None = it may."""
     found = extensions(name)
-    for extension in found:
+    inner = [each for each in name.lower().split(".")[1:-1] if each not in HARMLESS_INSIDE]  # with blanks, it is a word
+    for extension in (*inner, *found[-1:]):
         if extension in PROGRAM_EXTENSIONS:
             return f"it holds the extension .{extension}, which stands for something that runs"
     kind = KINDS.get(content_type)
@@ -50,6 +51,14 @@ def name_problem(name: str, content_type: str) -> str | None:
         wanted = ", ".join(f".{each}" for each in kind.extensions)
         return f"a name for {content_type} ends in {wanted}, not in .{found[-1]}" if _is_extension(found[-1]) else None
     return None
+
+
+def type_of_name(name: str) -> str:
+    """The media type that a name's extension stands for; `application/octet-stream` where it tells nothing."""
+    last = (*extensions(name), "")[-2:-1] or ("",)
+    known = [(kind, each.extensions) for kind, each in KINDS.items() if last[0] in each.extensions]
+    usual = [kind for kind, found in known if found[0] == last[0]]
+    return (usual or [kind for kind, _ in known] or ["application/octet-stream"])[0]
 
 
 def object_key(category: FileCategory, at: datetime, file_id: str, nonce: str) -> str:

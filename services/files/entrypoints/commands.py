@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from contracts.envelope import CommandEnvelope
 from contracts.files.commands import DeleteFile, RestoreFile, UpdateFile
 from contracts.files.values import FileCategory
-from services.files.domain.categories import Rules
+from services.files.domain.categories import Rules, bad_name
 from services.files.domain.commands import Remove, Restore, Update
 from services.files.domain.file import File
-from services.files.domain.names import name_problem, safe_name
+from services.files.domain.names import safe_name
 from services.files.handlers import Files
 from services.kit.errors import MailroomError, PermanentError
 from services.kit.kafka.codec import decode_command
@@ -59,7 +59,8 @@ class CommandIntake:
     def _update(self, data: UpdateFile, file: File, envelope: CommandEnvelope) -> Update:
         if data.is_public and not self._rules[file.request.category].public:
             raise PermanentError("invalid", "files of this category cannot be public")
-        if data.name is not None and (why := name_problem(data.name, file.request.content_type)) is not None:
+        rules = self._rules[file.request.category]
+        if data.name is not None and (why := bad_name(rules, data.name, file.request.content_type)) is not None:
             raise PermanentError("invalid", f"name: {why}")
         return Update(
             original_name=data.name,

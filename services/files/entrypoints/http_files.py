@@ -23,10 +23,10 @@ from contracts.base import CommandData, Model, UtcDateTime
 from contracts.files.commands import FileId
 from contracts.files.values import FileCategory, FileTags, OriginalName
 from contracts.views import File as FileView
-from services.files.domain.categories import Rules
+from services.files.domain.categories import Rules, bad_name
 from services.files.domain.commands import Remove, Restore, Update
 from services.files.domain.file import File
-from services.files.domain.names import name_problem, safe_name
+from services.files.domain.names import safe_name
 from services.files.handlers import Files
 from services.files.links import NO_SUCH_FILE, Links
 from services.files.streams import Held
@@ -36,6 +36,7 @@ from services.kit.auth import Principal, require
 from services.kit.errors import (
     ApiError,
     Conflict,
+    Forbidden,
     Gone,
     InvalidRequest,
     MailroomError,
@@ -118,7 +119,7 @@ def files_router(*, files: Files, links: Links, rules: dict[FileCategory, Rules]
     async def batch(
         body: BatchRequest, caller: Annotated[Principal, Depends(require("files:delete"))]
     ) -> Answer[BatchResult]:
-        """Each file by itself: some may succeed where others fail."""
+        """Each file by itself: some may succeed where others fail. To tag needs the scope `files:create`, too."""
         return Answer(data=await door.batch(body, caller))
 
     @routes.get("/{file_id}/download", responses=_ENDED, summary="A link to the bytes")
@@ -192,7 +193,8 @@ class _Door:
             raise InvalidRequest(
                 details=[{"field": "isPublic", "message": "files of this category cannot be public"}]
             )  # fmt: skip
-        if body.name is not None and (why := name_problem(body.name, request.content_type)) is not None:
+        rules = self.rules[request.category]
+        if body.name is not None and (why := bad_name(rules, body.name, request.content_type)) is not None:
             raise InvalidRequest(details=[{"field": "name", "message": why}])
         update = Update(
             original_name=body.name,
@@ -213,6 +215,8 @@ class _Door:
         if body.action == "delete":
             do = lambda file_id: self.remove(file_id, caller)  # noqa: E731 - one of two ways
         else:
+            if "files:create" not in caller.scopes:
+                raise Forbidden("The token lacks the scope files:create.", [{"missingScope": "files:create"}])
             change = ChangeRequest(tags=body.tags)
             do = lambda file_id: self.change(file_id, change, caller)  # noqa: E731
         places = asyncio.Semaphore(AT_ONCE)

@@ -19,6 +19,9 @@ log = get_logger(__name__)
 
 EVERY_SECONDS: Final = 5.0
 BATCH: Final = 50
+LOOKS: Final = 4
+"""One ends the upload, one deletes what is foreign, one closes; one more for what comes between."""
+
 LEASE_FOR: Final = timedelta(minutes=5)
 """Longer than a batch of looks takes; what a dead process held is looked at by another one after it."""
 
@@ -41,15 +44,26 @@ class Sweeper:
             await first_of(self._clock, 0.1 if more else EVERY_SECONDS, stopping)
 
     async def sweep(self) -> bool:
-        """Look at what is due; whether there is more. Raises TransientError, after which the rest comes again."""
+        """Look at what is due; whether there is more. Raises the first TransientError once all have had their turn:
+        what failed comes again when its lease is over, and keeps nobody else waiting.
+        """
         store = self._files.streams.store
         due = await store.lease_due([(LANE, BATCH)], self._owner, LEASE_FOR, self._clock.now())
-        for n, stream in enumerate(due):
+        trouble: TransientError | None = None
+        for stream in due:
             try:
-                await self._files.look(stream.stream_id, lambda seen: Look(seen, "sweeper"))
+                await self._close(stream.stream_id)
             except PermanentError as error:
                 log.error("a file cannot be swept", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
-            except TransientError:
-                await store.release([each.stream_id for each in due[n:]], self._owner)
-                raise
+            except TransientError as error:
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble
         return len(due) == BATCH
+
+    async def _close(self, file_id: str) -> None:
+        """Look until nothing is left to do. What an interrupted one leaves is due again."""
+        for _ in range(LOOKS):
+            held = await self._files.look(file_id, lambda seen: Look(seen, "sweeper"))
+            if held.file.closed:
+                return

@@ -6,22 +6,41 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
 
 from contracts.base import CommandData, Model
 from contracts.email.values import ContentType, UserId
-from contracts.files.values import Checksum, FileCategory, FileTags, OriginalName, UploadMethod
+from contracts.files.values import Checksum, FileCategory, FileTags, OriginalName, UploadMetadata, UploadMethod
 from services.files.domain.categories import DEFAULT_SIZE, POST_LIMIT, Rules, problems
+from services.files.domain.names import type_of_name
 from services.kit.errors import Detail, InvalidRequest
 
 MOST_NOTES = 20
 _NOTE = Annotated[str, StringConstraints(max_length=1000)]
+_OURS = frozenset(UploadMetadata.model_fields) | {to_camel(name) for name in UploadMetadata.model_fields}
+"""Who uploads and from where is found out, not told: what a caller says of it is left out."""
 _NOTE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def _without_parameters(value: Any) -> Any:
+_ALIASES = {
+    "application/x-zip-compressed": "application/zip",
+    "application/x-zip": "application/zip",
+    "application/x-gzip": "application/gzip",
+    "application/x-pdf": "application/pdf",
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+}
+"""What browsers and systems say for a type that has another name."""
+
+
+def _plain_type(value: Any) -> Any:
     """A browser says `text/plain;charset=utf-8`: the type is what comes before."""
-    return value.partition(";")[0].strip() if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    plain = value.partition(";")[0].strip().lower()
+    return _ALIASES.get(plain, plain)
 
 
 def _notes(found: dict[str, str]) -> dict[str, str]:
@@ -41,8 +60,8 @@ class UploadMetadataRequest(Model):
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """The further entries."""
-        return self.__pydantic_extra__ or {}
+        """The further entries, without what is ours to say."""
+        return {name: text for name, text in (self.__pydantic_extra__ or {}).items() if name not in _OURS}
 
 
 def _metadata(found: UploadMetadataRequest) -> UploadMetadataRequest:
@@ -54,7 +73,7 @@ class UploadRequest(CommandData):
     """What is to be uploaded."""
 
     file_name: OriginalName
-    content_type: Annotated[ContentType, BeforeValidator(_without_parameters, json_schema_input_type=str)]
+    content_type: Annotated[ContentType, BeforeValidator(_plain_type, json_schema_input_type=str)]
     category: FileCategory
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None
     """The most that will be taken. Unless said: `size`, else 10 MiB or what the category takes, if that is less."""
@@ -65,6 +84,14 @@ class UploadRequest(CommandData):
     metadata: Annotated[UploadMetadataRequest, AfterValidator(_metadata)] = UploadMetadataRequest()
     method: UploadMethod | None = None
     """`post` up to 100 MiB, else `multipart`, unless said."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_type(cls, body: Any) -> Any:
+        """A browser says "" for a type that it does not know: the name may tell."""
+        if isinstance(body, dict) and body.get("contentType") == "":
+            return {**body, "contentType": type_of_name(str(body.get("fileName", "")))}
+        return body
 
     def most(self, rules: Rules) -> int:
         """The most that will be taken: bytes."""

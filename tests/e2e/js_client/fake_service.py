@@ -97,9 +97,9 @@ class FakeService:
 
     def upload_url(self, body: Json, key: str | None) -> Json:
         known = self._repeated(body, key) or self._new(body, key)
-        if known.status != "uploading":
-            return self.view(known)
         answer: Json = {"fileId": known.file_id, "fileKey": known.key, "expiresAt": _in(hours=1)}
+        if known.status != "uploading":
+            return answer | {"method": "multipart" if known.upload_id else "post", "file": self.view(known)}
         if known.upload_id:
             first = range(1, min(BATCH, known.part_count) + 1)
             return answer | {
@@ -260,7 +260,7 @@ class _ServiceHandler(Handler):
             data = self._answer(path, self.body(fault), fault)
             if fault is not None and fault.do == "lost":
                 self.cut()
-            created = path == "/api/files/upload-url" and "method" in data
+            created = path == "/api/files/upload-url" and "file" not in data
             self.say(201 if created else 200, json.dumps({"success": True, "data": data}).encode())
         except NotDone as no:
             body = {"success": False, "error": no.error, "details": no.details}

@@ -240,7 +240,7 @@ def test_every_decision_of_files_is_taken_but_the_closing_that_changes_nothing_t
     assert set(file._Known._TAKE) == decisions - {"file.uploadClosed"}
     log = file_log()
     events = [log.event(upload_requested()), log.event(uploaded())]
-    assert folded([*events, log.event(files.FileUploadClosed(foreign=1))]) == folded(events)
+    assert folded([*events, log.event(files.FileUploadClosed())]) == folded(events)
 
 
 # --- places and overflow -------------------------------------------------------------------------------------------

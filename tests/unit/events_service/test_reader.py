@@ -74,7 +74,7 @@ EVERYTHING: list[EventData] = [
     upload_requested(), upload_requested(client_id="c", tags=["a"], upload_id="u"), uploaded(checksum="c"), uploaded(),
     upload_failed(), upload_failed("expired", None), deleted(), restored(), scan_settled(), scanned(), download(),
     files.FileUpdated(is_public=True, tags=["b"], file_name="f", original_name="o"), files.FileUpdated(),
-    files.FileUploadClosed(foreign=1),
+    files.FileUploadClosed(),
     *(object_fact(model, size=3, storage_class="STANDARD", sequencer="00A") for model in OBJECT_FACTS),
     *(object_fact(model, None) for model in OBJECT_FACTS),
 ]  # fmt: skip

@@ -50,14 +50,14 @@ class Key:
 
     def before(self, decision: Decision) -> None:
         """The changes that come before the append."""
+        if decision.abort is not None:
+            self.aborted.append(decision.abort)
         self.delete(decision.unmark)
-        if decision.mark:
-            self.mark()
         if decision.public is not None:
             self.tag(*decision.public)
+        if decision.mark:
+            self.mark()
 
     def after(self, decision: Decision) -> None:
         """The changes that come after it."""
         self.delete(decision.delete)
-        if decision.abort is not None:
-            self.aborted.append(decision.abort)

@@ -41,6 +41,8 @@ class MemoryObjects:
     keys: dict[str, Key] = field(default_factory=dict)
     uploads: dict[str, tuple[Put, dict[int, tuple[str, bytes]]]] = field(default_factory=dict)
     away: bool = False
+    bucket: str = "b"
+    refused: frozenset[str] = frozenset()
     newest_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
     def key(self, key: str) -> Key:
@@ -61,6 +63,8 @@ class MemoryObjects:
 
     async def versions(self, key: str) -> tuple[ObjectVersion, ...]:
         self._there()
+        if key in self.refused:
+            raise Unavailable("S3", "refuses us")
         return tuple(self.key(key).stack)
 
     async def everything(self) -> AsyncIterator[Listed]:

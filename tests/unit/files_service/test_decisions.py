@@ -96,13 +96,16 @@ def test_the_sweeper_ends_what_never_came_and_completes_what_nobody_told() -> No
     due = due_at(case.state, POLICY)
     assert due == EXPIRES + POLICY.upload_grace
     case.now = due
-    assert case.look(by="sweeper") == ["UploadFailed", "UploadClosed"]
+    assert case.look(by="sweeper") == ["UploadFailed"]
     assert (case.file.failure, case.key.aborted) == ("expired", ["up"])
+    assert due_at(case.state, POLICY) == due, "the look after it closes"
+    assert case.look(by="sweeper") == ["UploadClosed"]
     assert due_at(case.state, POLICY) is None
     other = Case().ask()
     other.key.put(stored())
     other.now = due
-    assert other.look(by="sweeper") == ["Uploaded", "UploadClosed"]
+    assert other.look(by="sweeper") == ["Uploaded"]
+    assert other.look(by="sweeper") == ["UploadClosed"]
     assert other.look(by="sweeper") == []
 
 
@@ -112,8 +115,10 @@ def test_every_file_is_looked_at_once_more_when_its_upload_is_over() -> None:
     assert due is not None
     case.key.put(stored())  # by a form that was used twice, with its notification lost
     case.now = due
+    assert case.look(by="sweeper") == []
+    assert (case.versions, due_at(case.state, POLICY)) == (["v0"], due), "closed only by a look that finds it clean"
     assert case.look(by="sweeper") == ["UploadClosed"]
-    assert (case.versions, due_at(case.state, POLICY)) == (["v0"], None)
+    assert due_at(case.state, POLICY) is None
 
 
 @pytest.mark.parametrize(
@@ -286,6 +291,38 @@ def test_a_tag_that_a_crash_left_is_put_right_by_the_next_look() -> None:
     case.key.what["v0"] = stored(version_id="v0", is_public=True)
     assert case.look() == []
     assert not case.key.what["v0"].is_public
+
+
+def test_a_deleted_file_is_public_no_more_and_a_restored_one_again() -> None:
+    case = uploaded(is_public=True, category="general")
+    case.do(Remove(case.key.seen(case.state), "user"))
+    assert [case.key.what["v0"].is_public] == [False]
+    case.do(Restore(case.key.seen(case.state)))
+    assert [case.key.what["v0"].is_public] == [True]
+    case.key.mark()
+    assert case.look() == ["Deleted"]
+    assert [case.key.what["v0"].is_public] == [False]
+    case.key.delete([case.key.stack[0].version_id])
+    assert case.look() == ["Restored"]
+    assert [case.key.what["v0"].is_public] == [True]
+
+
+def test_what_was_taken_for_gone_and_is_not_is_not_lost() -> None:
+    """A look into an empty place (another bucket, a stale listing) is no reason to delete anything later."""
+    case = uploaded()
+    kept, case.key.stack = case.key.stack, []
+    assert case.look() == ["Deleted"]
+    assert not case.file.recoverable
+    case.key.stack = kept
+    assert case.look() == ["Restored"]
+    assert (case.file.phase, case.versions) == ("completed", ["v0"])
+    case.key.mark()
+    case.look()
+    kept, case.key.stack = case.key.stack, []
+    assert case.look() == ["Deleted"]
+    case.key.stack = kept
+    assert case.look() == ["Deleted"]
+    assert (case.file.recoverable, case.versions) == (True, ["v0"])
 
 
 def test_what_cannot_be_done_says_why() -> None:

@@ -14,7 +14,7 @@ from services.files.domain.decisions import Decision, decide, judge
 from services.files.domain.file import File, State, Verified
 from services.files.domain.seen import Sniffed
 from services.kit.errors import PermanentError
-from tests.unit.files_service.requests import stored
+from tests.unit.files_service.requests import EXPIRES, stored
 from tests.unit.files_service.test_decisions import POLICY, Case
 
 OBJECTS = st.sampled_from(
@@ -43,7 +43,8 @@ class FileMachine(RuleBasedStateMachine):
 
     @rule(found=OBJECTS)
     def upload(self, found: Any) -> None:
-        self.case.key.put(found)
+        if self.case.now < EXPIRES + POLICY.upload_grace:  # S3 takes nothing after it
+            self.case.key.put(found)
 
     @rule()
     def mark(self) -> None:
@@ -98,13 +99,23 @@ class FileMachine(RuleBasedStateMachine):
             self.first = verified
         assert verified == self.first
 
+    @invariant()
+    def what_is_closed_is_clean(self) -> None:
+        if hasattr(self, "case") and self.case.file.closed:
+            verified = self.case.file.verified
+            kept = None if verified is None or self.case.file.removal == "infected" else verified.version_id
+            assert [each for each in self.case.versions if each != kept] == []
+
     def teardown(self) -> None:
-        """Once S3 is left alone, one look makes the stream true, and a second one changes nothing."""
+        """Once S3 is left alone, a few looks close the file, and one more changes nothing."""
         if not hasattr(self, "case"):
             return
         case = self.case
         case.now += timedelta(days=1)
-        case.look(by="sweeper")
+        for _ in range(4):
+            case.look(by="sweeper")
+        assert case.file.closed
+        case.look()
         before = (case.state, list(case.key.stack))
         assert case.look(by="sweeper") == []
         assert (case.state, case.key.stack) == before
@@ -125,6 +136,7 @@ class FileMachine(RuleBasedStateMachine):
             assert found.scan != "infected"
         if file.recoverable:
             assert file.verified is not None
+            assert not key.what[file.verified.version_id].is_public
             assert versions == [file.verified.version_id]
             assert key.stack[0].is_marker
         if file.phase in ("failed", "deleted") and not file.recoverable:

@@ -15,6 +15,7 @@ from services.files.domain.commands import Look
 from services.files.entrypoints.commands import CommandIntake
 from services.files.entrypoints.settler import Settler
 from services.files.entrypoints.sweeper import Sweeper
+from services.kit.errors import Unavailable
 from services.kit.health import Progress
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 from tests.unit.files_service.door import PDF, Door, as_
@@ -132,9 +133,9 @@ async def test_a_batch_is_answered_item_by_item(door: Door) -> None:
     assert (answer["succeeded"], answer["failed"]) == (3, 1)
     gone = await door.client.post("/api/files/batch", json={"action": "delete", "fileIds": mine})
     assert gone.json()["data"]["succeeded"] == 3
-    headers = as_("ann", "files:create")
-    lacking = await door.client.post("/api/files/batch", json=body, headers=headers)
-    assert lacking.status_code == 403
+    for scope in ("files:create", "files:delete"):
+        lacking = await door.client.post("/api/files/batch", json=body, headers=as_("ann", scope))
+        assert lacking.status_code == 403
     for bad in ({"action": "delete", "fileIds": []}, {"action": "tag", "fileIds": mine}, {"action": "x"}):
         assert (await door.client.post("/api/files/batch", json=bad)).status_code == 400
     many = {"action": "delete", "fileIds": [str(uuid4()) for _ in range(1001)]}
@@ -217,6 +218,7 @@ async def test_the_sweeper_ends_what_never_came_and_closes_the_rest(door: Door) 
     door.clock.move(timedelta(hours=24).total_seconds())
     await sweeper.sweep()
     assert (await door.file(parts)).failure == "expired"
+    assert (await door.file(parts)).closed
     assert door.objects.uploads == {}
     assert (await door.store.due_counts(["uploads"], door.clock.now()))["uploads"] == 0
 
@@ -254,3 +256,27 @@ async def test_killed_between_two_steps_the_next_look_makes_it_true(where: str, 
     assert (file.phase, [each.is_marker for each in stack]) == expected
     before = (await door.store.load(file_id)).version
     assert (await door.files.look(file_id, lambda seen: Look(seen, "sweeper"))).stream.version == before
+
+
+async def test_one_file_that_s3_refuses_keeps_nobody_else_from_being_swept(door: Door) -> None:
+    bad, good = (await door.ask()).json()["data"], (await door.ask()).json()["data"]
+    door.objects.refused = frozenset({bad["fileKey"]})
+    door.clock.move(timedelta(hours=2).total_seconds())
+    sweeper = Sweeper(door.files, "me", door.clock, Progress(door.clock))
+    with pytest.raises(Unavailable):
+        await sweeper.sweep()
+    assert (await door.file(good["fileId"])).closed
+    assert (await door.file(bad["fileId"])).phase == "uploading"
+    door.objects.refused = frozenset()
+    door.clock.move(timedelta(minutes=6).total_seconds())
+    await sweeper.sweep()
+    assert (await door.file(bad["fileId"])).closed
+
+
+async def test_a_service_that_looks_into_another_bucket_decides_nothing(door: Door) -> None:
+    file_id = await door.uploaded()
+    door.objects.bucket = "another"
+    (outcome,) = await settle(door, fact("objectCreated", file_id))
+    assert isinstance(outcome, Retry)
+    assert (await door.client.delete(f"/api/files/{file_id}")).status_code == 503
+    assert (await door.file(file_id)).phase == "completed"

@@ -221,3 +221,32 @@ async def test_the_upload_ends_when_it_says(door: Door) -> None:
     assert request.expires_at - door.clock.now() <= timedelta(minutes=15)
     index = (await door.store.load(asked["fileId"])).index
     assert index.due_at == request.expires_at + timedelta(minutes=60)
+
+
+async def test_who_uploads_is_found_out_and_not_told(door: Door) -> None:
+    notes = {"uploadedBy": "bob", "uploaded_by": "bob", "ipAddress": "1.2.3.4", "user_agent": "x", "project": "p"}
+    asked = await door.ask(metadata=notes)
+    assert asked.status_code == 201
+    metadata = (await door.file(asked.json()["data"]["fileId"])).request.metadata
+    assert (metadata.uploaded_by, metadata.ip_address) == ("ann", "127.0.0.1")
+    assert metadata.to_wire()["project"] == "p"
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "taken"),
+    [
+        ("", "a.pdf", "application/pdf"),
+        ("", "a.JPEG", "image/jpeg"),
+        ("application/x-zip-compressed", "a.zip", "application/zip"),
+        ("image/jpg", "a.jpg", "image/jpeg"),
+    ],
+)
+async def test_what_browsers_say_of_a_type_is_understood(door: Door, said: str, name: str, taken: str) -> None:
+    answer = await door.ask(contentType=said, fileName=name)
+    assert answer.status_code == 201, answer.text
+    assert door.signer.puts[-1].content_type == taken
+
+
+async def test_a_backup_may_be_anything_under_any_name(door: Door) -> None:
+    archive = b"PK\x03\x04" + b"\0" * 100
+    await door.uploaded(archive, category="backup", contentType="application/octet-stream", fileName="site.php.bak")

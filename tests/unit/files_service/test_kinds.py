@@ -51,6 +51,10 @@ HONEST = [
     ("message/rfc822", b"From: a@b.example\nSubject: x\n\nhi"),
     ("application/octet-stream", bytes(range(7, 200)) * 3),
     ("application/x-unknown", b"\0\1\2"),
+    ("application/octet-stream", archive("a.txt")),
+    ("application/vnd.ms-excel.sheet.macroenabled.12", archive("[Content_Types].xml", "xl/workbook.xml")),
+    ("text/markdown", b"<!-- a comment -->\n# Title\n"),
+    ("application/xml", b"<!-- a comment --><a/>"),
 ]
 LIES = [
     ("application/pdf", EXE),

@@ -92,3 +92,8 @@ def test_cloudfront_signs_the_address_exactly_as_it_is_fetched() -> None:
 def test_a_key_that_cloudfront_does_not_take_is_refused_at_the_start(bad: str) -> None:
     with pytest.raises(SettingsError, match="MAILROOM_CLOUDFRONT_PRIVATE_KEY"):
         CloudFront("d1.cloudfront.net", "K1", bad, lambda: NOW)
+
+
+def test_a_public_file_is_found_without_a_signature_on_the_way_that_asks_for_none() -> None:
+    made = CloudFront("d1.cloudfront.net", "K1", pem(rsa.generate_private_key(65537, 2048)), lambda: NOW)
+    assert made.address("c/1/a", "v1") == "https://d1.cloudfront.net/public/c/1/a?versionId=v1"
