@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from contracts.base import CommandData
 from contracts.email.commands import canonical_uuid
 from contracts.files.values import FileTags, OriginalName
 
-FileId = Annotated[str, AfterValidator(canonical_uuid)]
+_UUID = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+
+FileId = Annotated[str, Field(pattern=_UUID), AfterValidator(canonical_uuid)]
 
 
 class DeleteFile(CommandData):

@@ -243,7 +243,7 @@ async def test_errors_that_nobody_expected(callers: Callers) -> None:
             assert answer.status_code >= 400
             assert not [mark for mark in marks.all if mark in answer.text], "internals are nobody's business"
     assert leaks(callers.stack, marks.all) == []
-    for part in ("email", "files", "events"):
+    for part in ("email", "events"):
         assert "unexpected error in a request" in callers.stack.logs(part)
 
 
