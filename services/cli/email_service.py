@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from services.kit.errors import PermanentError
 
 if TYPE_CHECKING:
     from services.email.app import Email, Role
 
-PUBLISH_SECONDS: Final = 5.0
 
-
-@asynccontextmanager
-async def email_service(role: Role, *, publishing: bool = False) -> AsyncIterator[Email]:
-    """The parts of `role`. Nothing consumes, sends or serves; what is appended is published by the running service's
-    relay. `publishing`: the producer runs meanwhile.
-
-    Raises SettingsError, Unavailable.
-    """
+def email_service(role: Role, *, publishing: bool = False) -> AbstractAsyncContextManager[Email]:
+    """The parts of `role`; see `assembled`."""
+    from services.cli.assembling import assembled
     from services.email.app import Email
     from services.email.settings import EmailSettings
     from services.kit.settings import load
 
-    async with AsyncExitStack() as stack:
-        email = Email(load(EmailSettings), role)
-        await email.assemble(stack)
-        if publishing:
-            await email.publisher.start()
-            stack.push_async_callback(email.publisher.stop, PUBLISH_SECONDS)
-        yield email
+    return assembled(Email(load(EmailSettings), role), publishing=publishing)
 
 
 def role_of(consumer: str) -> Role:

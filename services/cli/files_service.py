@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
 from services.kit.errors import PermanentError
@@ -11,29 +10,18 @@ from services.kit.errors import PermanentError
 if TYPE_CHECKING:
     from services.files.app import FilesService, Role
 
-PUBLISH_SECONDS: Final = 5.0
 READERS: Final = "files-"
 """What the names of the service's consumers begin with."""
 
 
-@asynccontextmanager
-async def files_service(role: Role, *, publishing: bool = False) -> AsyncIterator[FilesService]:
-    """The parts of `role`. Nothing consumes or serves; what is appended is published by the running service's relay.
-    `publishing`: the producer runs meanwhile.
-
-    Raises SettingsError, Unavailable.
-    """
+def files_service(role: Role, *, publishing: bool = False) -> AbstractAsyncContextManager[FilesService]:
+    """The parts of `role`; see `assembled`."""
+    from services.cli.assembling import assembled
     from services.files.app import FilesService
     from services.files.settings import FilesSettings
     from services.kit.settings import load
 
-    async with AsyncExitStack() as stack:
-        files = FilesService(load(FilesSettings), role)
-        await files.assemble(stack)
-        if publishing:
-            await files.publisher.start()
-            stack.push_async_callback(files.publisher.stop, PUBLISH_SECONDS)
-        yield files
+    return assembled(FilesService(load(FilesSettings), role), publishing=publishing)
 
 
 def role_of(consumer: str) -> Role:

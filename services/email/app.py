@@ -53,7 +53,7 @@ from services.kit import aws, mongo
 from services.kit.addresses import recipient_keys
 from services.kit.auth_settings import authenticator
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
-from services.kit.component import Component, LoopComponent, Part
+from services.kit.component import Component, LoopComponent
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.event_store.mongo import MongoEventStore
 from services.kit.event_store.outbox import Outbox
@@ -63,9 +63,9 @@ from services.kit.gauges import due_streams, keep_looking, parked_open
 from services.kit.health import Health, Progress
 from services.kit.http import create_app
 from services.kit.idempotency import MongoIdempotencyKeys
-from services.kit.ingest import Ingest, IngestCounts, ingest_report
+from services.kit.ingest import Ingest, IngestCounts, ingest_part
 from services.kit.kafka.codec import encode
-from services.kit.kafka.component import loop_report, publisher_report
+from services.kit.kafka.component import consumer_part, publisher_part
 from services.kit.kafka.consumer_loop import ConsumerLoop, Limits
 from services.kit.kafka.publisher import KafkaPublisher
 from services.kit.kafka.records import BatchHandler, Outcome, Record
@@ -130,10 +130,8 @@ class Email:
     async def assemble(self, stack: AsyncExitStack) -> Process:
         """Connect and build; what is opened is closed with `stack`. Raises SettingsError, Unavailable."""
         settings = self.settings
-        url = settings.mongo_url.get_secret_value()
-        for_requests = mongo.connect(url, name="mailroom-email")
-        in_background = mongo.connect(
-            url, name="mailroom-email-background", pool=settings.mongo_connections, queue=mongo.PATIENCE_SECONDS
+        for_requests, in_background = mongo.connect_apart(
+            settings.mongo_url.get_secret_value(), name="mailroom-email", connections=settings.mongo_connections
         )
         stack.push_async_callback(for_requests.close)
         stack.push_async_callback(in_background.close)
@@ -186,9 +184,7 @@ class Email:
         recipient_outbox = Outbox(self.recipient_publisher, self.clock, Progress(self.clock))
         self.outbox = outbox
         self.streams = self._message_streams(self.store)
-        self.first["publisher"] = Part(
-            self.publisher.start, self.publisher.stop, partial(publisher_report, self.publisher)
-        )
+        self.first["publisher"] = publisher_part(self.publisher)
         for name, box in (("outbox", outbox), ("recipients-outbox", recipient_outbox)):
             self.components[name] = LoopComponent(name, box.run, box.progress)
         self.recipient_outbox = recipient_outbox
@@ -330,7 +326,7 @@ class Email:
             metrics=self.metrics,
             limits=limits,
         )
-        self.components[group] = Part(loop.start, loop.stop, lambda: loop_report(loop.health()))
+        self.components[group] = consumer_part(loop)
 
     async def _build_ingest(self, stack: AsyncExitStack) -> None:
         if not self.has("ingest"):
@@ -346,7 +342,7 @@ class Email:
             visibility_seconds=self.settings.queue_visibility_seconds,
             before_receiving=self.right_of_way.step_aside,
         )
-        self.components["ingest"] = Part(ingest.start, ingest.stop, lambda: ingest_report(ingest.health()))
+        self.components["ingest"] = ingest_part(ingest)
 
     def _build_background(self) -> None:
         if not self.has("relay"):

@@ -22,10 +22,10 @@ from services.email.domain.message import UNKNOWN_OUTCOME, Attempt, Message, Out
 from services.email.domain.recipient import Recipient, Suppress, Unsuppress
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource
 from services.email.ports import RecipientKeys
-from services.email.streams import SOURCE, TRIES, Held, MessageStreams, StepResult, hold, is_race
+from services.email.streams import SOURCE, TRIES, Held, MessageStreams, StepResult, hold
 from services.kit.clock import Clock, Ids
 from services.kit.errors import MailroomError, PermanentError, TransientError
-from services.kit.event_store.port import Append, Appended, EventStore, Stream, StreamIndex, stamp
+from services.kit.event_store.port import Append, Appended, EventStore, Stream, StreamIndex, is_race, stamp
 
 SUPPRESSED = "suppressed"
 """The look-up value of recipients for whom something holds."""
@@ -94,7 +94,7 @@ class RecipientStreams:
                 if not isinstance(outcome, Appended):
                     results[append.stream.stream_id] = outcome
             self._publish([outcome.stream for outcome in outcomes if isinstance(outcome, Appended)])
-            going = {key: found for key, found in going.items() if is_race(results[key])}  # type: ignore[arg-type]
+            going = {key: found for key, found in going.items() if is_race(results[key])}
             if not going:
                 break
         return results

@@ -17,13 +17,8 @@ from services.email.domain.decisions import Drafts, decide
 from services.email.domain.message import Message, Policy, State, due_at, find_attempt, fold, lookups
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
-from services.kit.errors import (
-    AppendOutcomeUnknown,
-    ExpectedVersionConflict,
-    MailroomError,
-    PermanentError,
-)
-from services.kit.event_store.port import Append, Appended, EventStore, Lease, Stream, StreamIndex, stamp
+from services.kit.errors import MailroomError, PermanentError
+from services.kit.event_store.port import Append, Appended, EventStore, Lease, Stream, StreamIndex, is_race, stamp
 from services.kit.logs import get_logger
 from services.kit.metrics import Metrics
 
@@ -217,11 +212,6 @@ def hold(stream: Stream) -> Held | PermanentError:
     except PermanentError as error:
         log.error("a stream cannot be read", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
         return error
-
-
-def is_race(result: StepResult) -> bool:
-    """Whether to read the message and decide again: somebody else wrote first, or nobody knows who did."""
-    return isinstance(result, ExpectedVersionConflict | AppendOutcomeUnknown)
 
 
 @dataclass(frozen=True, slots=True)

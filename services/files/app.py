@@ -40,7 +40,7 @@ from services.files.streams import LANE, FileStreams
 from services.kit import aws, mongo
 from services.kit.auth_settings import authenticator
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
-from services.kit.component import Component, LoopComponent, Part
+from services.kit.component import Component, LoopComponent
 from services.kit.errors import Unavailable
 from services.kit.event_store.mongo import MongoEventStore
 from services.kit.event_store.outbox import Outbox
@@ -50,8 +50,8 @@ from services.kit.gauges import due_streams, keep_looking, parked_open
 from services.kit.health import Health, Progress
 from services.kit.http import create_app
 from services.kit.idempotency import MongoIdempotencyKeys
-from services.kit.ingest import Ingest, IngestCounts, ingest_report
-from services.kit.kafka.component import loop_report, publisher_report
+from services.kit.ingest import Ingest, IngestCounts, ingest_part
+from services.kit.kafka.component import consumer_part, publisher_part
 from services.kit.kafka.consumer_loop import ConsumerLoop
 from services.kit.kafka.publisher import KafkaPublisher
 from services.kit.kafka.records import BatchHandler
@@ -108,10 +108,8 @@ class FilesService:
     async def assemble(self, stack: AsyncExitStack) -> Process:
         """Connect and build; what is opened is closed with `stack`. Raises SettingsError, Unavailable."""
         settings = self.settings
-        url = settings.mongo_url.get_secret_value()
-        for_requests = mongo.connect(url, name="mailroom-files")
-        in_background = mongo.connect(
-            url, name="mailroom-files-background", pool=settings.mongo_connections, queue=mongo.PATIENCE_SECONDS
+        for_requests, in_background = mongo.connect_apart(
+            settings.mongo_url.get_secret_value(), name="mailroom-files", connections=settings.mongo_connections
         )
         stack.push_async_callback(for_requests.close)
         stack.push_async_callback(in_background.close)
@@ -126,9 +124,7 @@ class FilesService:
             metrics=self.metrics,
         )
         self.health.depends_on("Kafka", self._kafka)
-        self.first["publisher"] = Part(
-            self.publisher.start, self.publisher.stop, partial(publisher_report, self.publisher)
-        )
+        self.first["publisher"] = publisher_part(self.publisher)
         await self._build_objects(stack)
         self._build_stores()
         await retrying(self._prepare, clock=self.clock, within=START_SECONDS)
@@ -217,7 +213,7 @@ class FilesService:
             clock=self.clock,
             metrics=self.metrics,
         )
-        self.components[group] = Part(loop.start, loop.stop, lambda: loop_report(loop.health()))
+        self.components[group] = consumer_part(loop)
 
     async def _build_ingest(self, stack: AsyncExitStack) -> None:
         if not self.has("ingest"):
@@ -232,7 +228,7 @@ class FilesService:
             IngestCounts(self.metrics),
             visibility_seconds=self.settings.queue_visibility_seconds,
         )
-        self.components["ingest"] = Part(ingest.start, ingest.stop, lambda: ingest_report(ingest.health()))
+        self.components["ingest"] = ingest_part(ingest)
 
     def _build_background(self) -> None:
         if not self.has("relay"):

@@ -19,13 +19,8 @@ from services.files.ports import Checkpoints, Objects
 from services.files.streams import FileStreams, Held
 from services.kit import metrics as m
 from services.kit.clock import Clock
-from services.kit.errors import (
-    AppendOutcomeUnknown,
-    ExpectedVersionConflict,
-    MailroomError,
-    PermanentError,
-    TransientError,
-)
+from services.kit.errors import MailroomError, PermanentError, TransientError
+from services.kit.event_store.port import is_race
 from services.kit.logs import get_logger
 from services.kit.metrics import Metrics
 
@@ -147,11 +142,6 @@ class Files:
             self.metrics.inc(m.FILE_DECISIONS, type=type(draft.data).__name__.removeprefix("File"))
         if isinstance(asked, Look) and decision.drafts:
             log.info("decided after a look", by=asked.by, count=len(decision.drafts))
-
-
-def is_race(result: Held | MailroomError) -> bool:
-    """Whether to read the file and decide again: somebody else wrote first, or nobody knows who did."""
-    return isinstance(result, ExpectedVersionConflict | AppendOutcomeUnknown)
 
 
 def _confirmed(result: Held | MailroomError) -> Held:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from starlette.requests import Request
+
 from contracts.envelope import Envelope
 from contracts.files.events import FileDownloadIssued
 from contracts.files.values import FileCategory
@@ -21,6 +23,11 @@ from services.kit.kafka.codec import encode
 from services.kit.kafka.publisher import Publisher
 
 NO_SUCH_FILE = "There is no such file."
+
+
+def address_of(request: Request) -> str | None:
+    """Where a request comes from, as it is noted with uploads and links."""
+    return None if request.client is None else request.client.host
 
 
 class Distribution(Protocol):

@@ -14,10 +14,6 @@ from contracts.files.events import FileUploadRequested
 from services.files.domain.notifications import Translation
 from services.files.domain.seen import Inspected, ObjectVersion
 
-MULTIPART_LEAST = 5 << 20
-"""Bytes that every part but the last must have (Amazon S3 User Guide, "Multipart upload limits")."""
-MULTIPART_MOST_PARTS = 10_000
-
 Json = dict[str, Any]
 
 

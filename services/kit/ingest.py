@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 from services.kit import metrics as m
 from services.kit.aws import foreign_errors
 from services.kit.clock import Clock
+from services.kit.component import Part
 from services.kit.errors import MailroomError, PermanentError
 from services.kit.health import Report
 from services.kit.kafka.publisher import Outgoing, Publisher
@@ -217,6 +218,11 @@ def _sent_at(message: SqsMessage, otherwise: float) -> float:
         return int(message["Attributes"]["SentTimestamp"]) / 1000
     except (KeyError, ValueError):
         return otherwise
+
+
+def ingest_part(ingest: Ingest) -> Part:
+    """The poller as a component of a process."""
+    return Part(ingest.start, ingest.stop, lambda: ingest_report(ingest.health()))
 
 
 def ingest_report(health: tuple[bool, dict[str, object]]) -> Report:

@@ -114,6 +114,15 @@ def connect(
     )
 
 
+def connect_apart(url: str, *, name: str, connections: int) -> tuple[Client, Client]:
+    """A client for requests and health checks, and one with few connections for work in the background, which waits for
+    them: so that a request never waits behind bulks, and bulks do not take a small server for themselves.
+    """
+    return connect(url, name=name), connect(
+        url, name=f"{name}-background", pool=connections, queue=PATIENCE_SECONDS
+    )  # fmt: skip
+
+
 async def ping(client: Client, *, timeout: float = 2.0) -> None:
     """Return when the primary answers; raise Unavailable when it does not within `timeout` seconds."""
     with foreign_errors():

@@ -22,7 +22,6 @@ from contracts.email.events import (
     EmailSent,
     FailureReason,
 )
-from services.email.domain.actors import may_cancel
 from services.email.domain.commands import (
     Cancel,
     Command,
@@ -52,6 +51,7 @@ from services.email.domain.message import (
     unknown_after,
 )
 from services.email.domain.outcomes import Accepted, NotCalled, Rejected, Unknown
+from services.kit.actors import may_change
 from services.kit.errors import PermanentError
 from services.kit.event_store.port import Draft
 
@@ -123,7 +123,7 @@ def _request(state: State, command: Request) -> Drafts:
     accepted = Draft(request, causation=command.causation, actor=command.actor)
     failure = command.failure
     if failure is None:
-        cancel = next((each for each in state.cancels if may_cancel(each.actor, request.user_id)), None)
+        cancel = next((each for each in state.cancels if may_change(each.actor, request.user_id)), None)
         failure = None if cancel is None else ("cancelled", cancel.reason or "")
     if failure is None:
         return (accepted,)
@@ -145,7 +145,7 @@ def can_be_stopped(state: Message) -> bool:
 
 
 def _cancel(state: Message, command: Cancel) -> Drafts:
-    if not can_be_stopped(state) or not may_cancel(command.actor, state.request.user_id):
+    if not can_be_stopped(state) or not may_change(command.actor, state.request.user_id):
         return ()
     cancelled = Draft(EmailCancelled(reason=command.reason), causation=command.causation, actor=command.actor)
     return (cancelled, *_fail_queued(state, "cancelled", command.reason))

@@ -18,13 +18,13 @@ from contracts.email.commands import CancelEmail, MessageId, SendEmail, StoredAt
 from contracts.email.values import Category, SealedRef, SingleLine
 from contracts.envelope import CommandEnvelope
 from contracts.topics import COMMANDS_URGENT, LANES, Topic
-from services.email.domain.actors import may_cancel
 from services.email.domain.content import MessageContent, SealedBody
 from services.email.domain.decisions import can_be_stopped
 from services.email.domain.message import Message, State, fold
 from services.email.entrypoints.send_request import SendRequest, TemplateChecks
 from services.email.entrypoints.uploads import UploadedAttachment
 from services.email.ports import ContentKey, ContentStore, NewContent
+from services.kit.actors import may_change
 from services.kit.answers import Refusal
 from services.kit.auth import Principal, require
 from services.kit.clock import Clock, Ids
@@ -198,7 +198,7 @@ class _Door:
     async def cancel(self, message_id: str, reason: str | None, caller: Principal, correlation: str) -> None:
         state = await self._load(message_id)
         if isinstance(state, Message):
-            if not may_cancel(caller.actor, state.request.user_id):
+            if not may_change(caller.actor, state.request.user_id):
                 raise NotFound(_NO_SUCH_EMAIL)
             if not can_be_stopped(state):
                 raise Conflict("Nothing is left to stop: every recipient was sent to, has failed or was cancelled.")

@@ -24,10 +24,10 @@ from services.email.domain.message import Message
 from services.email.domain.request import SenderIdentity, check_sender, content_of, request_hash, requested
 from services.email.ports import Checkpoints, ContentKey, ContentStore, NewContent, Renderer
 from services.email.right_of_way import RightOfWay
-from services.email.streams import Held, MessageStreams, Step, is_race
+from services.email.streams import Held, MessageStreams, Step
 from services.kit.clock import Clock
 from services.kit.errors import MailroomError, PermanentError, TransientError
-from services.kit.event_store.port import Lease
+from services.kit.event_store.port import Lease, is_race
 from services.kit.kafka.codec import decode_command
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 

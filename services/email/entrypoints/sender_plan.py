@@ -22,11 +22,11 @@ from services.email.entrypoints.sender_content import ContentLoader
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
 from services.email.ports import Checkpoints, MailProvider, SuppressionList, SuppressionQuery
 from services.email.right_of_way import RightOfWay
-from services.email.streams import Held, MessageStreams, Step, StepResult, is_race
+from services.email.streams import Held, MessageStreams, Step, StepResult
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
 from services.kit.errors import AppendOutcomeUnknown, MailroomError, PermanentError, TransientError
-from services.kit.event_store.port import Lease
+from services.kit.event_store.port import Lease, is_race
 from services.kit.logs import get_logger
 from services.kit.metrics import Metrics
 from services.kit.rate import RateBudget

@@ -10,9 +10,10 @@ from services.email.domain.decisions import Drafts, ready
 from services.email.domain.outcomes import Outcome
 from services.email.entrypoints.sender_work import Limits, Places, Wave
 from services.email.ports import Checkpoints
-from services.email.streams import Held, MessageStreams, Step, is_race
+from services.email.streams import Held, MessageStreams, Step
 from services.kit.clock import Clock
 from services.kit.errors import PermanentError, TransientError
+from services.kit.event_store.port import is_race
 from services.kit.logs import get_logger
 from services.kit.retry import Backoff
 

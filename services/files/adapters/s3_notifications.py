@@ -19,11 +19,11 @@ from urllib.parse import unquote_plus
 from contracts.base import EventData
 from contracts.envelope import Envelope
 from contracts.files import events as facts
-from contracts.files.values import ScanResult
 from contracts.ids import fact_id, millis_text
 from contracts.registry import NAMES
 from services.files.domain.names import file_of
 from services.files.domain.notifications import Translation
+from services.files.domain.scans import SCAN_RESULTS
 from services.files.ports import Json
 from services.kit.errors import PermanentError
 from services.kit.notifications import is_sns_envelope, parse_time, read_object
@@ -139,7 +139,7 @@ class S3Notifications:
             _needed(outcome, "scanResultStatus"),
             parse_time(event.get("time")),
         )
-        result = _RESULTS.get(status)
+        result = SCAN_RESULTS.get(status)
         if result is None:
             raise _malformed("a scan result that is not known here")
         data = facts.FileScanned(
@@ -218,13 +218,6 @@ _CREATED_BY: Final = {
     "CompleteMultipartUpload": "CompleteMultipartUpload",
 }
 _DELETIONS: Final = {"Permanently Deleted": "Delete", "Delete Marker Created": "DeleteMarkerCreated"}
-_RESULTS: Final[dict[str, ScanResult]] = {
-    "NO_THREATS_FOUND": "clean",
-    "THREATS_FOUND": "infected",
-    "UNSUPPORTED": "unsupported",
-    "ACCESS_DENIED": "error",
-    "FAILED": "error",
-}
 
 
 def _model(name: str) -> type[facts.ObjectFact] | None:

@@ -16,8 +16,8 @@ from xml.etree import ElementTree as ET
 import aiohttp
 from botocore.exceptions import ClientError
 
-from contracts.files.values import ScanResult
 from services.files.adapters.sniffing import HEAD_BYTES, sniff
+from services.files.domain.scans import SCAN_RESULTS
 from services.files.domain.seen import Inspected, ObjectVersion, Sniffed
 from services.files.ports import Listed, Part, Put
 from services.kit import aws
@@ -36,13 +36,6 @@ PUBLIC_TAG: Final = "public"
 SCAN_TAG: Final = "GuardDutyMalwareScanStatus"
 """Amazon GuardDuty User Guide, "Using tag-based access control with Malware Protection for S3"."""
 
-SCANS: Final[Mapping[str, ScanResult]] = {
-    "NO_THREATS_FOUND": "clean",
-    "THREATS_FOUND": "infected",
-    "UNSUPPORTED": "unsupported",
-    "ACCESS_DENIED": "error",
-    "FAILED": "error",
-}
 _GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NoSuchUpload", "405", "MethodNotAllowed"})
 _BAD_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "MalformedXML"})
 _IN_ORDER: Final = "MailroomInOrder"
@@ -126,7 +119,7 @@ class S3Objects:
             file_id=head.get("Metadata", {}).get("file-id"),
             checksum=told if checksum else None,
             sniffed=looked,
-            scan=SCANS.get(tags.get(SCAN_TAG, "")),
+            scan=SCAN_RESULTS.get(tags.get(SCAN_TAG, "")),
             is_public=tags.get(PUBLIC_TAG) == "true",
         )
 

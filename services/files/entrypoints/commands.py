@@ -12,6 +12,7 @@ from services.files.domain.commands import Remove, Restore, Update
 from services.files.domain.file import File
 from services.files.domain.names import safe_name
 from services.files.handlers import Files
+from services.kit.actors import may_change
 from services.kit.errors import MailroomError, PermanentError
 from services.kit.kafka.codec import decode_command
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
@@ -70,11 +71,3 @@ class CommandIntake:
             actor=envelope.actor,
             causation=envelope.id,
         )
-
-
-def may_change(actor: str | None, owner: str) -> bool:
-    """Whether `actor` may change a file of user `owner`: that user, an admin, or a service. A command without one was
-    put on Kafka by a service, since nobody else reaches it.
-    """
-    role, _, identity = (actor or "service:").partition(":")
-    return role in ("admin", "service") or (role == "user" and identity == owner)

@@ -28,7 +28,7 @@ from services.files.domain.commands import Remove, Restore, Update
 from services.files.domain.file import File
 from services.files.domain.names import safe_name
 from services.files.handlers import Files
-from services.files.links import NO_SUCH_FILE, Links
+from services.files.links import NO_SUCH_FILE, Links, address_of
 from services.files.streams import Held
 from services.files.view import shown
 from services.kit.answers import Refusal
@@ -128,7 +128,7 @@ def files_router(*, files: Files, links: Links, rules: dict[FileCategory, Rules]
     ) -> Answer[Link]:
         """To exactly the version that was verified, with the file's own name. It is counted before it is given."""
         held = await door.own(file_id, caller)
-        link = await links.issue(held, user_id=caller.user_id, ip_address=_address(request))
+        link = await links.issue(held, user_id=caller.user_id, ip_address=address_of(request))
         return Answer(data=Link(url=link.url, expires_at=link.expires_at))
 
     @routes.get(
@@ -143,7 +143,7 @@ def files_router(*, files: Files, links: Links, rules: dict[FileCategory, Rules]
         held = await files.streams.load(file_id)
         if not isinstance(held.state, File) or not held.state.is_public:
             raise NotFound(NO_SUCH_FILE)
-        link = await links.issue(held, user_id=None, ip_address=_address(request))
+        link = await links.issue(held, user_id=None, ip_address=address_of(request))
         return RedirectResponse(link.url, 302, headers={"cache-control": "no-store"})
 
     @routes.patch("/{file_id}", responses=_ENDED, response_model_exclude_none=True, summary="Change a file")
@@ -256,7 +256,3 @@ async def _refusing(change: Awaitable[Held]) -> Held:
         if error.reason in ("notDeleted", "ended"):
             raise Conflict(message) from error
         raise
-
-
-def _address(request: Request) -> str | None:
-    return None if request.client is None else request.client.host

@@ -31,6 +31,7 @@ from services.files.domain.parts import LEAST, part_count, part_size, size_of
 from services.files.entrypoints.upload_request import UploadRequest
 from services.files.entrypoints.upload_tokens import UploadTokens
 from services.files.handlers import Files
+from services.files.links import NO_SUCH_FILE, address_of
 from services.files.ports import Part, Put, Signer, UploadTicket, metadata_of
 from services.files.streams import Held
 from services.files.view import shown
@@ -49,7 +50,6 @@ PARTS_AT_ONCE: Final = 100
 FIRST_PARTS: Final = 10
 """How many of them the first answer brings."""
 
-NO_SUCH_FILE: Final = "There is no such file."
 _MAY_UPLOAD: Final = Depends(require("files:create"))
 _ENDED: dict[int | str, dict[str, Any]] = {
     409: {"model": Refusal, "description": "It contradicts what stands already, or what lies in S3"},
@@ -283,7 +283,7 @@ class _Door:
         lasts = self.terms.post if method == "post" else self.terms.multipart
         metadata = UploadMetadata(
             uploaded_by=caller.user_id,
-            ip_address=None if request.client is None else request.client.host,
+            ip_address=address_of(request),
             user_agent=(request.headers.get("user-agent") or "")[:500] or None,
             checksum=body.metadata.checksum,
             tags=body.metadata.tags,

@@ -247,6 +247,11 @@ acting);
 certainly not written because the store is away; never writable (`streamTooLarge`)."""
 
 
+def is_race(result: object) -> bool:
+    """Whether to read the stream and decide again: somebody else wrote first, or nobody knows who did."""
+    return isinstance(result, ExpectedVersionConflict | AppendOutcomeUnknown)
+
+
 def confirmed(result: AppendResult) -> Stream:
     """The stream after a confirmed append.
 

@@ -2,7 +2,9 @@
 
 from dataclasses import asdict
 
+from services.kit.component import Part
 from services.kit.health import Report
+from services.kit.kafka.consumer_loop import ConsumerLoop
 from services.kit.kafka.health import LoopHealth
 from services.kit.kafka.publisher import KafkaPublisher
 
@@ -13,6 +15,16 @@ LOOPS_SHOWN = 24
 def publisher_report(publisher: KafkaPublisher) -> Report:
     """A producer comes back by itself, so it is never dead."""
     return Report(live=True, ready=publisher.healthy, detail={"state": "healthy" if publisher.healthy else "away"})
+
+
+def consumer_part(loop: ConsumerLoop) -> Part:
+    """A consumer loop as a component of a process."""
+    return Part(loop.start, loop.stop, lambda: loop_report(loop.health()))
+
+
+def publisher_part(publisher: KafkaPublisher) -> Part:
+    """A producer as a component of a process."""
+    return Part(publisher.start, publisher.stop, lambda: publisher_report(publisher))
 
 
 def loop_report(health: LoopHealth) -> Report:
