@@ -9,23 +9,18 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from contracts.email import events as mail
 from services.events.adapters.mongo_email_queries import MongoEmailDocuments, query_of
 from services.events.email_queries import EmailFilter, EmailQueries
 from services.events.entrypoints.http_email import email_router
-from services.kit.auth import Authenticator, Role, SecretVerifier, mint_token
 from services.kit.clock import SystemClock
-from services.kit.health import Health
-from services.kit.http import create_app
-from services.kit.metrics import Metrics
 from services.kit.mongo import connect
+from tests.integration.events.reading_api import Api, reading_api
 from tests.integration.events.stored_mails import Mails
 from tests.unit.events_service.events import ANN, BOB, attempted, bounced, fact, failed, sent
 
-SECRET = "s" * 32
 CAT = "cat@example.net"
 
 
@@ -42,48 +37,11 @@ async def mails(mongo_url: str) -> AsyncIterator[Mails]:
         await client.close()
 
 
-class Api:
-    """The API as one user calls it."""
-
-    def __init__(self, client: httpx.AsyncClient, user: str = "user-1", role: Role = "user") -> None:
-        self._client = client
-        self._headers = {"authorization": f"Bearer {mint_token(SECRET, user, ['email:read'], role)}"}
-
-    def like(self, user: str, role: Role = "user") -> Api:
-        return Api(self._client, user, role)
-
-    async def get(self, path: str = "", **headers: str) -> httpx.Response:
-        return await self._client.get(f"/api/email{path}", headers=self._headers | headers)
-
-    async def page(self, **query: Any) -> dict[str, Any]:
-        answer = await self._client.get("/api/email", params=query, headers=self._headers)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()["data"]
-        return found
-
-    async def ids(self, **query: Any) -> list[str]:
-        return [email["messageId"] for email in (await self.page(**query))["emails"]]
-
-    async def refused(self, **query: Any) -> list[str]:
-        answer = await self._client.get("/api/email", params=query, headers=self._headers)
-        assert answer.status_code == 400, answer.text
-        return [detail["field"] for detail in answer.json()["details"]]
-
-
 @pytest.fixture
 async def api(mails: Mails) -> AsyncIterator[Api]:
-    app = create_app(
-        title="Events",
-        service="events",
-        version="1",
-        authenticator=Authenticator(SecretVerifier(SECRET)),
-        health=Health(SystemClock()),
-        metrics=Metrics(),
-        routers=[email_router(EmailQueries(MongoEmailDocuments(mails.database), SystemClock()))],
-    )
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://mailroom") as client:
-        yield Api(client)
+    routes = email_router(EmailQueries(MongoEmailDocuments(mails.database), SystemClock()))
+    async with reading_api(routes, "email", "emails", "messageId") as api:
+        yield api
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------

@@ -11,19 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from contracts.files import events as files
 from services.events.adapters.mongo_file_queries import MongoFileDocuments, query_of
 from services.events.entrypoints.http_files import files_router
 from services.events.file_queries import FileFilter, FileQueries
-from services.kit.auth import Authenticator, Role, SecretVerifier, mint_token
 from services.kit.clock import SystemClock
-from services.kit.health import Health
-from services.kit.http import create_app
-from services.kit.metrics import Metrics
 from services.kit.mongo import connect
+from tests.integration.events.reading_api import Api, reading_api
 from tests.integration.events.stored_files import Files
 from tests.unit.events_service.events import retracted
 from tests.unit.events_service.file_events import (
@@ -36,8 +32,6 @@ from tests.unit.events_service.file_events import (
     upload_failed,
     uploaded,
 )
-
-SECRET = "s" * 32
 
 
 @pytest.fixture
@@ -53,48 +47,11 @@ async def stored(mongo_url: str) -> AsyncIterator[Files]:
         await client.close()
 
 
-class Api:
-    """The API as one user calls it."""
-
-    def __init__(self, client: httpx.AsyncClient, user: str = "user-1", role: Role = "user") -> None:
-        self._client = client
-        self._headers = {"authorization": f"Bearer {mint_token(SECRET, user, ['files:read'], role)}"}
-
-    def like(self, user: str, role: Role = "user") -> Api:
-        return Api(self._client, user, role)
-
-    async def get(self, path: str = "", **headers: str) -> httpx.Response:
-        return await self._client.get(f"/api/files{path}", headers=self._headers | headers)
-
-    async def page(self, **query: Any) -> dict[str, Any]:
-        answer = await self._client.get("/api/files", params=query, headers=self._headers)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()["data"]
-        return found
-
-    async def ids(self, **query: Any) -> list[str]:
-        return [each["fileId"] for each in (await self.page(**query))["files"]]
-
-    async def refused(self, **query: Any) -> list[str]:
-        answer = await self._client.get("/api/files", params=query, headers=self._headers)
-        assert answer.status_code == 400, answer.text
-        return [detail["field"] for detail in answer.json()["details"]]
-
-
 @pytest.fixture
 async def api(stored: Files) -> AsyncIterator[Api]:
-    app = create_app(
-        title="Events",
-        service="events",
-        version="1",
-        authenticator=Authenticator(SecretVerifier(SECRET)),
-        health=Health(SystemClock()),
-        metrics=Metrics(),
-        routers=[files_router(FileQueries(MongoFileDocuments(stored.database), SystemClock()))],
-    )
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://mailroom") as client:
-        yield Api(client)
+    routes = files_router(FileQueries(MongoFileDocuments(stored.database), SystemClock()))
+    async with reading_api(routes, "files", "files", "fileId") as api:
+        yield api
 
 
 async def test_pages_by_number_and_by_cursor_are_the_same_latest_first_and_complete(stored: Files, api: Api) -> None:
