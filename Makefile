@@ -45,7 +45,7 @@ status: $(SETUP)  ## what runs, where, and whether it works
 logs: $(SETUP)  ## the end of the logs; PART=email for one, FOLLOW=1 to go on
 	@$(PY) -m deploy.local logs $(if $(FOLLOW),--follow) $(PART)
 
-demo: up  ## send mail through both doors and hold each message's status against the expected one
+demo: up  ## send mail through both doors, upload files, and hold each one's status against the expected one
 	@$(PY) -m deploy.local.demo
 
 check: $(SETUP)  ## format, lint, types, imports, templates, contracts, unit tests: what CI runs first

@@ -15,7 +15,7 @@ from services.cli.output import Json, confirm, console, print_json, refuse, say,
 if TYPE_CHECKING:
     from services.files.reconcile import Finding
 
-app = typer.Typer(no_args_is_help=True, help="Files: up, down, list, delete, restore, share, reconcile.")
+app = typer.Typer(no_args_is_help=True, help="Files: upload, download, list, delete, restore, share, reconcile.")
 
 Category = Literal["email", "document", "avatar", "contract", "invoice", "backup", "general"]
 FileIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Of files.")]
@@ -90,7 +90,7 @@ def list_files(
         print_json(found)
         return
     if not found:
-        say("there is no such file")
+        say("there are no such files")
         return
     rows = table("id", "name", "category", "status", "bytes", "scan", "created", right=("bytes",), whole=("id",))
     for each in found:

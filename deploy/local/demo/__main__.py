@@ -354,7 +354,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(Demo(stack, console, args.seconds).play())
     except (AssertionError, httpx.HTTPError, StackError) as error:
-        console.print(f"\nThe demo could not go on: {type(error).__name__}: {error}", style="red")
+        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+        console.print(f"\nThe demo could not go on: {kind}{error}", style="red")
         return 1
 
 

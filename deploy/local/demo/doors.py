@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from typing import Any
@@ -11,6 +12,21 @@ from aiokafka import AIOKafkaProducer
 
 from contracts.ids import uuid7
 from deploy.local.demo.cases import Case
+
+PATIENCE_S = 60
+
+
+async def ask(client: httpx.AsyncClient, method: str, path: str, **more: Any) -> httpx.Response:
+    """Call the API, again each second while it answers 503 ("repeat later"); each call of the demo may be repeated.
+
+    The last answer stands after a minute. What is sent stays the same, its Idempotency-Key included.
+    """
+    for _ in range(PATIENCE_S):
+        answer = await client.request(method, path, **more)
+        if answer.status_code != 503:
+            break
+        await asyncio.sleep(1)
+    return answer
 
 
 class HttpDoor:
@@ -63,7 +79,7 @@ class HttpDoor:
 
     async def _call(self, method: str, path: str, **more: Any) -> httpx.Response:
         headers = {**self._headers, **more.pop("headers", {})}
-        return await self._client.request(method, path, headers=headers, **more)
+        return await ask(self._client, method, path, headers=headers, **more)
 
 
 class KafkaDoor:

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from deploy.local.demo.doors import ask
+
 PDF = b"%PDF-1.7\n% made by the demo\n" + b"." * 2000
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\6\0\0\0" + b"\0" * 64
 MIB = 1 << 20
@@ -91,7 +93,7 @@ class FilesDoor:
 
     async def read(self, case: FileCase) -> None:
         """What the read model says of it."""
-        answer = await self._client.get(f"/api/files/{case.file_id}", headers=self._headers)
+        answer = await ask(self._client, "GET", f"/api/files/{case.file_id}", headers=self._headers)
         case.found = answer.json()["data"] if answer.status_code == 200 else {}
 
     async def settled(self, case: FileCase, seconds: float, step: Callable[[], object]) -> None:
@@ -107,14 +109,14 @@ class FilesDoor:
     async def problems(self, case: FileCase) -> list[str]:
         """What is wrong with how it is given out: the bytes of a complete file, and none of any other."""
         status = 200 if case.status == "completed" else 410
-        answer = await self._client.get(f"/api/files/{case.file_id}/download", headers=self._headers)
+        answer = await ask(self._client, "GET", f"/api/files/{case.file_id}/download", headers=self._headers)
         if answer.status_code != status:
             return [f"a link to it is answered with {answer.status_code}, not {status}"]
         if status == 200:
             got = await self._client.get(answer.json()["data"]["url"])
             if hashlib.sha256(got.content).digest() != hashlib.sha256(case.data).digest():
                 return ["the link gives other bytes"]
-        public = await self._client.get(f"/api/files/{case.file_id}/public", follow_redirects=True)
+        public = await ask(self._client, "GET", f"/api/files/{case.file_id}/public", follow_redirects=True)
         if (public.status_code == 200) != case.is_public:
             return [f"without a token it is answered with {public.status_code}"]
         return []
@@ -139,7 +141,7 @@ class FilesDoor:
 
     async def call(self, method: str, path: str, status: int, **options: Any) -> dict[str, Any]:
         """Call the API; the answer's data. AssertionError where the status is another one."""
-        answer = await self._client.request(method, path, headers=self._headers, **options)
+        answer = await ask(self._client, method, path, headers=self._headers, **options)
         if answer.status_code != status:
             raise AssertionError(f"{method} {path} answered {answer.status_code} {answer.text}")
         data: dict[str, Any] = answer.json().get("data") or {}
