@@ -68,6 +68,15 @@ class Listed:
     newest_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Multipart:
+    """An upload in parts that is neither complete nor given up."""
+
+    key: str
+    upload_id: str
+    begun_at: datetime
+
+
 class Objects(Protocol):
     """One versioned bucket."""
 
@@ -78,6 +87,10 @@ class Objects(Protocol):
 
     def everything(self) -> AsyncIterator[Listed]:
         """Every key of the bucket, in the order of keys. May take long; what is stored meanwhile may be missing."""
+        ...
+
+    def multiparts(self) -> AsyncIterator[Multipart]:
+        """Every upload in parts that is under way."""
         ...
 
     async def versions(self, key: str) -> tuple[ObjectVersion, ...]:

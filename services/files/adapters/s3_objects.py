@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from services.files.adapters.sniffing import HEAD_BYTES, sniff
 from services.files.domain.scans import SCAN_RESULTS
 from services.files.domain.seen import Inspected, ObjectVersion, Sniffed
-from services.files.ports import Listed, Part, Put
+from services.files.ports import Listed, Multipart, Part, Put
 from services.kit import aws
 from services.kit.errors import PermanentError, SettingsError, Unavailable
 
@@ -85,6 +85,18 @@ class S3Objects:
         if held:
             yield _listed(key, held)
 
+    async def multiparts(self) -> AsyncIterator[Multipart]:
+        start: dict[str, str] = {}
+        while True:
+            with _s3():
+                async with asyncio.timeout(CALL_SECONDS):
+                    page = await self._client.list_multipart_uploads(Bucket=self._bucket, **start)
+            for each in page.get("Uploads", ()):
+                yield Multipart(each["Key"], each["UploadId"], each["Initiated"])
+            if not page.get("IsTruncated"):
+                return
+            start = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
     async def _pages(self, prefix: str) -> AsyncIterator[list[_Entry]]:
         start: dict[str, str] = {}
         while True:
@@ -121,6 +133,7 @@ class S3Objects:
             sniffed=looked,
             scan=SCAN_RESULTS.get(tags.get(SCAN_TAG, "")),
             is_public=tags.get(PUBLIC_TAG) == "true",
+            storage_class=str(head.get("StorageClass", "STANDARD")),  # S3 leaves this one out
         )
 
     async def delete(self, key: str, version_ids: Sequence[str]) -> None:

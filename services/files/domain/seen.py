@@ -50,6 +50,7 @@ class Inspected:
     sniffed: Sniffed | None = None
     scan: ScanResult | None = None
     is_public: bool = False
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from services.files.adapters.sniffing import HEAD_BYTES, sniff
 from services.files.domain.seen import Inspected, ObjectVersion
-from services.files.ports import Listed, Part, Put, SignedPost, SignedUrl
+from services.files.ports import Listed, Multipart, Part, Put, SignedPost, SignedUrl
 from services.kit.errors import Unavailable
 from tests.unit.files_service.bucket import Key
 
@@ -72,6 +72,11 @@ class MemoryObjects:
         for name in sorted(self.keys):
             if self.keys[name].stack:
                 yield Listed(name, tuple(self.keys[name].stack), self.newest_at)
+
+    async def multiparts(self) -> AsyncIterator[Multipart]:
+        self._there()
+        for upload_id, (put, _) in list(self.uploads.items()):
+            yield Multipart(put.key, upload_id, self.newest_at)
 
     async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
         self._there()

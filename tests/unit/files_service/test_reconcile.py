@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -83,3 +84,56 @@ async def test_an_upload_that_is_not_over_is_left_to_itself(door: Door) -> None:
     door.clock.move(3 * 3600)
     door.objects.newest_at = door.clock.now() - timedelta(hours=3)
     assert await reconciled(door, fix=True) == []
+
+
+async def test_what_cannot_be_read_is_told_and_the_rest_is_looked_at(door: Door) -> None:
+    """Streams that this build does not know, one whose object is there and one whose object is gone."""
+    lost, kept, hidden = [await door.uploaded() for _ in range(3)]
+    keys = {file_id: (await door.file(file_id)).request.key for file_id in (lost, kept, hidden)}
+    await a_day_later(door)
+    for file_id in (lost, kept):
+        entry = door.store._kept[file_id]
+        entry.stream = replace(entry.stream, wire=('{"from": "another build"}', *entry.stream.wire[1:]))
+    door.objects.key(keys[lost]).stack.clear()
+    door.objects.key(keys[hidden]).mark()
+    found = await reconciled(door, fix=True)
+    assert sorted((each.kind, each.file_id, each.mended) for each in found) == sorted(
+        [("unreadable", lost, False), ("unreadable", kept, False), ("mismatched", hidden, True)]
+    )
+
+
+async def test_files_of_another_bucket_are_told_and_never_touched(door: Door) -> None:
+    file_ids = [await door.uploaded() for _ in range(2)]
+    keys = [(await door.file(file_id)).request.key for file_id in file_ids]
+    await a_day_later(door)
+    door.objects.bucket = "another"
+    door.objects.key(keys[0]).stack.clear()
+    found = await reconciled(door, fix=True)
+    assert {(each.kind, each.file_id) for each in found} == {("unreadable", file_id) for file_id in file_ids}
+    assert [(await door.file(file_id)).phase for file_id in file_ids] == ["completed", "completed"]
+
+
+async def test_what_one_look_does_not_mend_is_looked_at_again(door: Door) -> None:
+    file_id = await door.uploaded()
+    file = await door.file(file_id)
+    await a_day_later(door)
+    for _ in range(3):
+        door.objects.store(door.signer.puts[0], PDF + b"swapped")
+    door.objects.key(file.request.key).mark()
+    (finding,) = await reconciled(door, fix=True)
+    assert finding.mended
+    assert await reconciled(door) == []
+    assert [each.is_marker for each in door.objects.key(file.request.key).stack] == [True, False]
+
+
+async def test_an_upload_in_parts_that_no_file_names_is_given_up(door: Door) -> None:
+    asked = (await door.ask(size=120 << 20)).json()["data"]
+    put = door.objects.uploads[asked["uploadId"]][0]
+    left_over = await door.objects.begin_multipart(put)
+    stranger = await door.objects.begin_multipart(replace(put, key="somebody/elses"))
+    door.clock.move(3 * 3600)
+    door.objects.newest_at = door.clock.now() - timedelta(hours=3)
+    told = [(each.kind, each.file_id, each.mended) for each in await reconciled(door, fix=True)]
+    assert told == [("orphaned", asked["fileId"], True), ("orphaned", None, False)]
+    assert set(door.objects.uploads) == {asked["uploadId"], stranger}
+    assert left_over not in door.objects.uploads
