@@ -19,7 +19,7 @@ from services.files.ports import Checkpoints, Objects
 from services.files.streams import FileStreams, Held
 from services.kit import metrics as m
 from services.kit.clock import Clock
-from services.kit.errors import MailroomError, PermanentError, TransientError
+from services.kit.errors import MailroomError, PermanentError, RefusedHere, TransientError
 from services.kit.event_store.port import is_race
 from services.kit.logs import get_logger
 from services.kit.metrics import Metrics
@@ -76,7 +76,7 @@ class Files:
         """Look at what S3 has under the file's key, and decide `command` of it.
 
         An unknown file comes back as it is where the command is a `Look`. Raises PermanentError `notFound`,
-        `notDeleted`, `unrecoverable`; TransientError.
+        `notDeleted`, `unrecoverable`; TransientError; RefusedHere `otherBucket`.
         """
         return await self._change(file_id, command, looks=True)
 
@@ -104,10 +104,12 @@ class Files:
     # --- S3 ---
 
     async def see(self, state: File) -> Seen:
-        """What S3 shows of the key now, with the version that matters. Raises TransientError."""
+        """What S3 shows of the key now, with the version that matters. Raises TransientError; RefusedHere for a file
+        that was asked for while AWS_S3_BUCKET named another bucket.
+        """
         if state.request.bucket != self.objects.bucket:
             # Looking into another one would find the file gone.
-            raise TransientError(f"the file lies in bucket {state.request.bucket}, and files are looked for in another")
+            raise RefusedHere("otherBucket", f"the file lies in bucket {state.request.bucket}, not where this looks")
         key, uploading = state.request.key, state.verified is None
         for _ in range(LOOKS):
             versions = await self.objects.versions(key)

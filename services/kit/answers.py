@@ -20,6 +20,7 @@ from services.kit.errors import (
     ExpectedVersionConflict,
     InvalidRequest,
     NotFound,
+    RefusedHere,
     ServiceUnavailable,
     TransientError,
     Unavailable,
@@ -98,6 +99,11 @@ def answer_errors(app: FastAPI) -> None:
         what = f"{error.dependency} is not available" if isinstance(error, Unavailable) else "This cannot be done"
         retry_after = math.ceil(error.retry_after or RETRY_SECONDS)
         return refuse(ServiceUnavailable(f"{what} at the moment: repeat later.", retry_after=retry_after))
+
+    @app.exception_handler(RefusedHere)
+    async def refused_here(_request: Request, error: RefusedHere) -> JSONResponse:
+        log.error("answered 503: this process cannot, another one may", reason=error.reason, error=error.detail)
+        return refuse(ServiceUnavailable("This cannot be done at the moment: repeat later."))
 
     @app.exception_handler(ExpectedVersionConflict)
     async def conflict(_request: Request, _error: ExpectedVersionConflict) -> JSONResponse:

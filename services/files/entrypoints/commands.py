@@ -13,7 +13,7 @@ from services.files.domain.file import File
 from services.files.domain.names import safe_name
 from services.files.handlers import Files
 from services.kit.actors import may_change
-from services.kit.errors import MailroomError, PermanentError
+from services.kit.errors import MailroomError, PermanentError, RefusedHere
 from services.kit.kafka.codec import decode_command
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 
@@ -32,7 +32,7 @@ class CommandIntake:
         try:
             envelope = decode_command(record)
             await self._do(envelope)
-        except PermanentError as error:
+        except (PermanentError, RefusedHere) as error:
             return Park(error.reason, kind="poison", detail=error.detail)
         except MailroomError as error:
             return Retry(error)

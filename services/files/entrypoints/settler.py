@@ -16,7 +16,7 @@ from contracts.files.values import ScanResult
 from services.files.domain.commands import Command, Look
 from services.files.domain.seen import Seen
 from services.files.handlers import Files
-from services.kit.errors import MailroomError, PermanentError
+from services.kit.errors import MailroomError, PermanentError, RefusedHere
 from services.kit.kafka.codec import decode
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 from services.kit.logs import get_logger
@@ -69,6 +69,8 @@ class Settler:
         async with self._places:
             try:
                 await self._files.look(file_id, lambda seen: _command(facts, seen))
+            except RefusedHere as error:
+                return Park(error.reason, kind="poison", detail=error.detail)
             except PermanentError as error:
                 return Park(error.reason, kind="bug", detail=error.detail, error=error)
             except MailroomError as error:

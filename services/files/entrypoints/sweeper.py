@@ -10,7 +10,7 @@ from services.files.domain.commands import Look
 from services.files.handlers import Files
 from services.files.streams import LANE
 from services.kit.clock import Clock
-from services.kit.errors import PermanentError, TransientError
+from services.kit.errors import PermanentError, RefusedHere, TransientError
 from services.kit.event_store.waiting import first_of
 from services.kit.health import Progress
 from services.kit.logs import get_logger
@@ -53,7 +53,7 @@ class Sweeper:
         for stream in due:
             try:
                 await self._close(stream.stream_id)
-            except PermanentError as error:
+            except (PermanentError, RefusedHere) as error:
                 log.error("a file cannot be swept", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
             except TransientError as error:
                 trouble = trouble or error

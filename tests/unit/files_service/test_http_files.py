@@ -277,6 +277,11 @@ async def test_a_service_that_looks_into_another_bucket_decides_nothing(door: Do
     file_id = await door.uploaded()
     door.objects.bucket = "another"
     (outcome,) = await settle(door, fact("objectCreated", file_id))
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Park)
+    assert outcome.reason == "otherBucket"
+    (outcome,) = await CommandIntake(door.files, DEFAULTS)([command("delete", file_id)])
+    assert isinstance(outcome, Park), "a command for it stops no other"
+    assert outcome.reason == "otherBucket"
     assert (await door.client.delete(f"/api/files/{file_id}")).status_code == 503
+    assert (await door.complete(file_id)).status_code == 503
     assert (await door.file(file_id)).phase == "completed"
