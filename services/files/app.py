@@ -273,7 +273,6 @@ class FilesService:
             self.signer,
             self.distribution,
             self.publisher,
-            settings.categories,
             settings.inline_types,
             timedelta(minutes=settings.download_minutes),
             self.clock,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -11,8 +11,6 @@ from starlette.requests import Request
 
 from contracts.envelope import Envelope
 from contracts.files.events import FileDownloadIssued
-from contracts.files.values import FileCategory
-from services.files.domain.categories import Rules
 from services.files.domain.file import File
 from services.files.domain.names import content_disposition
 from services.files.ports import SignedUrl, Signer
@@ -51,7 +49,6 @@ class Links:
     signer: Signer
     distribution: Distribution | None
     publisher: Publisher
-    rules: Mapping[FileCategory, Rules]
     inline_types: Collection[str]
     lasts: timedelta
     clock: Clock
@@ -88,7 +85,7 @@ class Links:
                 raise Gone("The file was deleted.")
             case "completed":
                 pass
-        if not self.rules[file.request.category].scan:
+        if file.may_go_out(file.scan):
             return
         if file.scan is None:
             raise Conflict("The file is being looked through for malware: try again in a moment.")

@@ -147,8 +147,8 @@ def judge(known: KnownFile, user_id: str, asked_by: str | None) -> Usable | NotY
             return Never("it was deleted")
         case KnownFile(status="failed"):
             return Never("its upload failed")
-        case KnownFile(scan="error"):
-            return Never("its malware scan failed")
+        case KnownFile(scan="error", scan_needed=True):
+            return Never("its malware scan failed, and it has to be clean")
         case KnownFile(scan="unsupported", scan_needed=True):
             return Never("it cannot be scanned for malware, and has to be")
     return _usable(known)

@@ -25,7 +25,7 @@ from contracts.files.events import (
     FileUploaded,
     FileUploadFailed,
 )
-from contracts.files.values import UploadFailureReason
+from contracts.files.values import ScanResult, UploadFailureReason
 from services.files.domain.commands import Command, Look, Remove, Request, Restore, Update
 from services.files.domain.file import Absent, File, Policy, State, Verified
 from services.files.domain.kinds import contradiction
@@ -156,15 +156,16 @@ def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
         size=found.size,
         content_type=found.content_type,
         checksum=found.checksum,
+        storage_class=found.storage_class,
         by=command.by,
     )
     rest = _without(seen, found.version_id)
-    infected = _scan_of(found, command) == "infected"
     scanned = _scan_drafts(found.version_id, state, command)
     drafts = (Draft(uploaded, causation=command.cause, actor=command.actor), *scanned)
-    if infected:
+    if _scan_of(found, command) == "infected":
         return _infected(rest, found.version_id, drafts, command)
-    public = (found.version_id, state.is_public) if found.is_public != state.is_public else None
+    is_open = state.is_open(_scan_after(state, scanned))
+    public = (found.version_id, is_open) if found.is_public != is_open else None
     return replace(rest, public=public, drafts=drafts)
 
 
@@ -178,7 +179,7 @@ def _look_at_completed(state: File, command: Look) -> Decision:
     scanned = _scan_drafts(verified.version_id, state, command)
     if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
         return _infected(rest, verified.version_id, scanned, command)
-    return replace(rest, public=_tag(state, seen, state.is_public), drafts=scanned)
+    return replace(rest, public=_tag(state, seen, state.is_open(_scan_after(state, scanned))), drafts=scanned)
 
 
 def _look_at_deleted(state: File, command: Look) -> Decision:
@@ -193,8 +194,10 @@ def _look_at_deleted(state: File, command: Look) -> Decision:
         return _infected(rest, verified.version_id, scanned, command)
     if not seen.is_hidden(verified.version_id):
         restored = FileRestored(version_id=verified.version_id, by=command.actor)
-        scanned = (*scanned, Draft(restored, causation=command.cause, actor=command.actor))
-        return replace(rest, public=_tag(state, seen, state.is_public), drafts=scanned)
+        public = _tag(state, seen, state.is_open(_scan_after(state, scanned)))
+        return replace(
+            rest, public=public, drafts=(*scanned, Draft(restored, causation=command.cause, actor=command.actor))
+        )
     if not state.recoverable:  # it was taken for gone, and is not: a look into the wrong place is no reason to lose it
         scanned = (*scanned, _deleted(verified, True, command))
     return replace(rest, public=_tag(state, seen, False), drafts=scanned)
@@ -236,6 +239,11 @@ def _deleted(verified: Verified, recoverable: bool, command: Look) -> Draft:
 def _scan_of(found: Inspected | None, command: Look) -> str | None:
     tagged = None if found is None else found.scan
     return tagged if tagged is not None else command.scan
+
+
+def _scan_after(state: File, scanned: Drafts) -> ScanResult | None:
+    """What the scan says once these stand."""
+    return next((each.data.result for each in scanned if isinstance(each.data, FileScanSettled)), state.scan)
 
 
 def _scan_drafts(version_id: str, state: File, command: Look) -> Drafts:
@@ -291,7 +299,9 @@ def _restore(state: File, command: Restore) -> Decision:
     markers = tuple(each.version_id for each in seen.newer_than(verified.version_id) if each.is_marker)
     restored = FileRestored(version_id=verified.version_id, by=command.actor)
     drafts = (Draft(restored, causation=command.causation, actor=command.actor),)
-    public = (verified.version_id, True) if state.is_public else None  # under a marker nobody may know how it is tagged
+    public = (
+        (verified.version_id, True) if state.is_open(state.scan) else None
+    )  # under a marker nobody may know how it is tagged
     return replace(rest, unmark=markers, public=public, drafts=drafts)
 
 
@@ -306,9 +316,11 @@ def _update(state: File, command: Update) -> Decision:
     )
     if not changes.to_wire():
         return NOTHING
-    tagged = changes.is_public is not None and state.verified is not None
+    public: tuple[str, bool] | None = None
+    if changes.is_public is not None and state.verified is not None:
+        public = (state.verified.version_id, changes.is_public and state.may_go_out(state.scan))
     return Decision(
-        public=(state.verified.version_id, bool(changes.is_public)) if tagged and state.verified else None,
+        public=public,
         drafts=(Draft(changes, causation=command.causation, actor=command.actor),),
     )
 

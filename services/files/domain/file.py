@@ -69,6 +69,7 @@ class Verified:
     content_type: str
     checksum: str | None
     at: datetime
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,14 @@ class File:
     scan: ScanResult | None = None
     closed: bool = False
     updated_at: datetime | None = None
+
+    def may_go_out(self, scan: ScanResult | None) -> bool:
+        """Whether the malware scan, saying this, stands in nobody's way: what was agreed at the request counts."""
+        return not self.request.scan_needed or scan == "clean"
+
+    def is_open(self, scan: ScanResult | None) -> bool:
+        """Whether anybody may read the verified version in S3, with the scan saying this."""
+        return self.is_public and self.may_go_out(scan)
 
 
 State = Absent | File
@@ -151,7 +160,9 @@ def _begun(request: FileUploadRequested, at: datetime) -> File:
 def _changed(state: File, data: EventData, at: datetime) -> File:
     match data:
         case FileUploaded():
-            verified = Verified(data.version_id, data.etag, data.size, data.content_type, data.checksum, at)
+            verified = Verified(
+                data.version_id, data.etag, data.size, data.content_type, data.checksum, at, data.storage_class
+            )
             return replace(state, phase="completed", verified=verified, failure=None, failure_detail=None)
         case FileUploadFailed():
             return replace(state, phase="failed", failure=data.reason, failure_detail=data.detail)

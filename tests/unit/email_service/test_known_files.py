@@ -106,7 +106,7 @@ REQUEST, SCANNED = upload(), upload(scan_needed=True)
         ([REQUEST, uploaded()], Usable),
         ([REQUEST, uploaded(), scan_settled("clean")], Usable),
         ([REQUEST, uploaded(), scan_settled("unsupported")], Usable),
-        ([REQUEST, uploaded(), scan_settled("error")], Never),
+        ([REQUEST, uploaded(), scan_settled("error")], Usable),
         ([REQUEST, uploaded(), scan_settled("infected")], Never),
         ([REQUEST, FAILED], Never),
         ([REQUEST, uploaded(), DELETED], Never),

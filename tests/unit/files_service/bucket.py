@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+from contracts.files.values import ScanResult
 from services.files.domain.decisions import Decision
 from services.files.domain.file import State
 from services.files.domain.seen import Inspected, ObjectVersion, Seen, wanted
@@ -37,6 +38,11 @@ class Key:
         """Tag a version as public or not; one that is not there is fine."""
         if version in self.what:
             self.what[version] = replace(self.what[version], is_public=public)
+
+    def scan(self, version: str, result: ScanResult) -> None:
+        """The malware scan's tag, where there is none yet."""
+        if version in self.what and self.what[version].scan is None:
+            self.what[version] = replace(self.what[version], scan=result)
 
     def delete(self, versions: Sequence[str]) -> None:
         """These are gone for good."""

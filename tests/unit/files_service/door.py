@@ -59,7 +59,6 @@ class Door:
             self.signer,
             self.distribution,
             self.publisher,
-            rules,
             ("image/png", "application/pdf"),
             timedelta(minutes=5),
             self.clock,

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from contracts.files.values import ScanResult
 from services.files.domain.commands import Look, Remove, Restore, Update
 from services.files.domain.decisions import Decision, decide, judge
 from services.files.domain.file import File, State, Verified
@@ -28,6 +29,7 @@ OBJECTS = st.sampled_from(
         stored(file_id=None),
         stored(scan="clean"),
         stored(scan="infected"),
+        stored(scan="error"),
     ]
 )
 
@@ -35,9 +37,9 @@ OBJECTS = st.sampled_from(
 class FileMachine(RuleBasedStateMachine):
     """Uploads good and bad, deletions, people, several who look at once, crashes between S3 and the stream."""
 
-    @initialize(public=st.booleans())
-    def begin(self, public: bool) -> None:
-        self.case = Case().ask(is_public=public, method="multipart", upload_id="up")
+    @initialize(public=st.booleans(), scan_needed=st.sampled_from([None, True]))
+    def begin(self, public: bool, scan_needed: bool | None) -> None:
+        self.case = Case().ask(is_public=public, scan_needed=scan_needed, method="multipart", upload_id="up")
         self.first: Verified | None = None
         self.open: list[tuple[State, Decision]] = []
 
@@ -99,6 +101,17 @@ class FileMachine(RuleBasedStateMachine):
             self.first = verified
         assert verified == self.first
 
+    @rule(which=st.integers(0, 5), result=st.sampled_from(["clean", "infected", "error"]))
+    def scan(self, which: int, result: ScanResult) -> None:
+        """The scan tags a version that was not tagged before."""
+        if which < len(self.case.key.stack):
+            self.case.key.scan(self.case.key.stack[which].version_id, result)
+
+    @invariant()
+    def nobody_reads_what_the_scan_has_not_cleared(self) -> None:
+        if hasattr(self, "case") and self.case.file.request.scan_needed:
+            assert [each for each in self.case.key.what.values() if each.is_public and each.scan != "clean"] == []
+
     @invariant()
     def what_is_closed_is_clean(self) -> None:
         if hasattr(self, "case") and self.case.file.closed:
@@ -132,7 +145,7 @@ class FileMachine(RuleBasedStateMachine):
             found = key.what[file.verified.version_id]
             assert judge(file, found, None) is None
             assert (found.size, found.etag) == (file.verified.size, file.verified.etag)
-            assert found.is_public == file.is_public
+            assert found.is_public == (file.is_public and (not file.request.scan_needed or found.scan == "clean"))
             assert found.scan != "infected"
         if file.recoverable:
             assert file.verified is not None
