@@ -115,7 +115,7 @@ class S3Info(Model):
 
 
 class FileAccess(Model):
-    """Links given out: S3 notifies no reads."""
+    """Links given out: S3 notifies no reads. Only the read model counts them: answers to changes are without."""
 
     download_count: int = 0
     last_accessed: datetime | None = None
@@ -146,7 +146,7 @@ class File(Model):
     client_id: str | None = None
     metadata: FileMetadata
     s3_info: S3Info
-    access: FileAccess
+    access: FileAccess | None = None
     recoverable: bool | None = None
     failure: FileFailure | None = None
     created_at: datetime

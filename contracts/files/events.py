@@ -60,6 +60,8 @@ class FileUploaded(EventData):
     size: Bytes
     content_type: str
     checksum: str | None = None
+    storage_class: str | None = None
+    """Where it lay when it was looked at: S3 tells of moves alone."""
     by: Literal["client", "notification", "sweeper"]
 
 

@@ -1,11 +1,11 @@
 """A file as people see it, from its stream: what a change is answered with. The read model says the same a moment
-later, and knows of links given out.
+later, and knows besides what the stream does not: links given out (`access`), and moves to another storage class.
 """
 
 from __future__ import annotations
 
 from contracts.views import File as FileView
-from contracts.views import FileAccess, FileFailure, FileMetadata, S3Info
+from contracts.views import FileFailure, FileMetadata, S3Info
 from services.files.domain.file import File
 
 
@@ -38,8 +38,8 @@ def shown(file_id: str, file: File) -> FileView:
             region=request.region,
             etag=None if verified is None else verified.etag,
             version_id=None if verified is None else verified.version_id,
+            storage_class=None if verified is None else verified.storage_class,
         ),
-        access=FileAccess(expires_at=request.expires_at if file.phase == "uploading" else None),
         recoverable=file.recoverable if file.phase == "deleted" else None,
         failure=None if file.failure is None else FileFailure(reason=file.failure, detail=file.failure_detail),
         created_at=file.requested_at,

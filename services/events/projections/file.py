@@ -36,8 +36,8 @@ Body = dict[str, Any]
 """A document as MongoDB stores it, times as aware datetimes."""
 
 _DOWNLOAD: Final = "file.downloadIssued"
-_PLACED: Final = frozenset({"file.objectCreated", "file.objectMoved"})
-"""Facts that tell the storage class of a version."""
+_MOVED: Final = "file.objectMoved"
+"""The fact that tells of another storage class."""
 
 
 def _counted(event: KnownEvent) -> Counted:
@@ -62,17 +62,17 @@ def fold(events: Iterable[KnownEvent], overflow: Overflow = NO_OVERFLOW) -> Body
     if request is None:
         return None
     known, access = _Known(request), _Access()
-    placed: list[Body] = []
+    moved: list[Body] = []
     for event in ordered:
         if event.type == _DOWNLOAD:
             access.take(1, event.time, event.data["expiresAt"])
-        elif event.type in _PLACED:
-            placed.append(event.data)
+        elif event.type == _MOVED:
+            moved.append(event.data)
         else:
             known.take(event)
     for tally in overflow:
         access.take(tally.facts, tally.last, tally.until)
-    return known.body(_storage_class(placed, known.version_id), access.body())
+    return known.body(_storage_class(moved, known.uploaded), access.body())
 
 
 class _Known:
@@ -91,10 +91,9 @@ class _Known:
         self._scans: dict[str, str] = {}
 
     @property
-    def version_id(self) -> str | None:
-        """The verified version."""
-        version_id: str | None = self._uploaded.get("versionId")
-        return version_id
+    def uploaded(self) -> Body:
+        """What was verified; empty while nothing was."""
+        return self._uploaded
 
     def take(self, event: KnownEvent) -> None:
         """Take the next event, if it is a decision."""
@@ -114,7 +113,7 @@ class _Known:
             body["size"] = uploaded["size"]
         body["category"] = said["category"]
         body["status"] = self._status
-        body["scanStatus"] = self._scans.get(self.version_id or "", "pending")
+        body["scanStatus"] = self._scans.get(uploaded.get("versionId", ""), "pending")
         body["isPublic"] = changed.get("isPublic", said["isPublic"])
         body["userId"] = said["userId"]
         if "clientId" in said:
@@ -124,7 +123,7 @@ class _Known:
             ("bucket", said["bucket"]),
             ("region", said["region"]),
             ("etag", uploaded.get("etag")),
-            ("versionId", self.version_id),
+            ("versionId", uploaded.get("versionId")),
             ("storageClass", storage_class),
         )
         body["s3Info"] = {name: value for name, value in places if value is not None}
@@ -203,10 +202,15 @@ class _Access:
         return body
 
 
-def _storage_class(placed: Iterable[Body], version_id: str | None) -> str | None:
-    """Where the verified version lies, by the last fact about it that says so."""
-    told = [each["storageClass"] for each in placed if "storageClass" in each and each.get("versionId") == version_id]
-    return told[-1] if told and version_id is not None else None
+def _storage_class(moved: Iterable[Body], uploaded: Body) -> str | None:
+    """Where the verified version lies: where it was verified, or where it went last."""
+    version_id = uploaded.get("versionId")
+    told: list[str] = [
+        each["storageClass"] for each in moved if "storageClass" in each and each.get("versionId") == version_id
+    ]
+    if version_id is None:
+        return None
+    return told[-1] if told else uploaded.get("storageClass")
 
 
 instant: Callable[[str], datetime] = datetime.fromisoformat

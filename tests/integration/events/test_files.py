@@ -51,6 +51,7 @@ async def test_a_file_with_thousands_of_downloads_is_small_right_and_the_same_af
     busy = await side.database[f"file__g{first}"].find_one({"_id": file_name(0)})
     assert busy is not None
     shown = File.model_validate({name: value for name, value in busy.items() if not name.startswith("_")})
+    assert shown.access is not None
     assert shown.access.download_count == DOWNLOADS
     assert shown.status == "completed"
     assert len(busy["_events"]["length"]) < INLINE_PLACES + 10

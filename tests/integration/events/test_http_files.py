@@ -148,8 +148,10 @@ async def test_what_is_not_to_be_seen_is_nowhere(stored: Files, api: Api) -> Non
 
 
 async def test_a_file_as_the_contract_shows_it(stored: Files, api: Api) -> None:
-    created = object_fact(files.FileObjectCreated, storage_class="STANDARD")
-    file_id = await stored.add(created, uploaded(), scan_settled(), download(30), deleted(), restored(), tags=["a"])
+    created = object_fact(files.FileObjectCreated)
+    file_id = await stored.add(
+        created, uploaded(storage_class="STANDARD"), scan_settled(), download(30), deleted(), restored(), tags=["a"]
+    )
     one = (await api.get(f"/{file_id}")).json()["data"]
     assert one == {
         "fileId": file_id,

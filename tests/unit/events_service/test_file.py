@@ -136,7 +136,7 @@ def test_a_document_says_what_was_asked_for_and_what_was_found() -> None:
 
 
 def test_before_an_upload_is_verified_only_what_was_asked_for_is_shown() -> None:
-    body = fold_of(object_fact(CREATED, storage_class="STANDARD", size=5))
+    body = fold_of(object_fact(CREATED, size=5))
     assert "size" not in body
     assert body["contentType"] == "application/pdf"
     assert body["s3Info"] == {"bucket": BUCKET, "region": "eu-central-1"}
@@ -181,9 +181,8 @@ def test_the_storage_class_is_that_of_the_verified_version_by_the_latest_word() 
     log = file_log()
     events = [
         log.event(upload_requested(), at=0),
-        log.event(object_fact(CREATED, storage_class="STANDARD"), at=1),
-        log.event(uploaded(), at=2),
-        log.event(object_fact(CREATED, "foreign", storage_class="ONEZONE_IA"), at=3),
+        log.event(object_fact(MOVED, "foreign", storage_class="ONEZONE_IA"), at=1),
+        log.event(uploaded(storage_class="STANDARD"), at=2),
     ]
     assert folded(events)["s3Info"]["storageClass"] == "STANDARD"
     events.append(log.event(object_fact(MOVED, storage_class="GLACIER"), at=5))
@@ -249,8 +248,8 @@ EVERYTHING: list[EventData] = [
     upload_requested(tags=["a"]), upload_requested(user_id="user-2"), uploaded(), uploaded("v2"), upload_failed(),
     deleted(), deleted(recoverable=False), restored(), files.FileUpdated(is_public=True, tags=["b"]),
     files.FileUpdated(original_name="n", file_name="n"), scan_settled(), scan_settled("infected", "v2"), scanned(),
-    object_fact(CREATED, storage_class="STANDARD"), object_fact(MOVED, storage_class="GLACIER"), object_fact(MARKER),
-    object_fact(CREATED, "v2", storage_class="X"), object_fact(REMOVED, None), object_fact(files.FileObjectTagged),
+    object_fact(CREATED), object_fact(MOVED, storage_class="GLACIER"), object_fact(MARKER),
+    object_fact(CREATED, "v2"), object_fact(REMOVED, None), object_fact(files.FileObjectTagged),
     object_fact(files.FileObjectExpired), attempted(),
 ]  # fmt: skip
 
@@ -343,8 +342,8 @@ def test_each_event_says_what_it_changed() -> None:
     log = file_log()
     story: list[tuple[EventData, tuple[str, ...]]] = [
         (upload_requested(), ("the file begins: uploading",)),
-        (object_fact(CREATED, storage_class="STANDARD"), ()),
-        (uploaded(), ("uploading → completed", f"version {VERSION}", "in STANDARD")),
+        (object_fact(CREATED), ()),
+        (uploaded(storage_class="STANDARD"), ("uploading → completed", f"version {VERSION}", "in STANDARD")),
         (scan_settled(), ("scan pending → clean",)),
         (files.FileUpdated(is_public=True, tags=["x", "y"]), ("public false → true", "tags x, y")),
         (object_fact(MOVED, storage_class="GLACIER"), ("in GLACIER",)),
