@@ -38,7 +38,15 @@ from services.files.view import shown
 from services.kit.answers import Refusal
 from services.kit.auth import Principal, require
 from services.kit.clock import Clock, Ids
-from services.kit.errors import Conflict, Gone, InvalidRequest, NotFound, PermanentError
+from services.kit.errors import (
+    Conflict,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    PermanentError,
+    ServiceUnavailable,
+    TransientError,
+)
 from services.kit.http import Answer, IdempotencyKey, correlation_id, router
 from services.kit.idempotency import ConflictingBody, IdempotencyKeys, body_hash
 from services.kit.tracing import current_traceparent
@@ -260,6 +268,17 @@ class _Door:
                 held = await self.files.streams.load(file_id)
                 if isinstance(held.state, File):
                     return await self._again(held)
+        try:
+            return await self._offer(await self._requested(body, caller, file_id, hashed, request))
+        except TransientError as error:
+            if key is None:
+                raise
+            again = "The upload may have begun: repeat with the same Idempotency-Key."
+            raise ServiceUnavailable(again, details=[{"fileId": file_id}]) from error
+
+    async def _requested(
+        self, body: UploadRequest, caller: Principal, file_id: str, hashed: str, request: Request
+    ) -> Held:
         asked = self._asked(body, caller, file_id, hashed, request)
         if asked.method == "multipart":
             upload_id = await self.files.objects.begin_multipart(self._put(file_id, asked))
@@ -273,7 +292,7 @@ class _Door:
         )
         if asked.upload_id is not None and held.file.request.upload_id != asked.upload_id:
             await self.files.objects.abort_multipart(asked.key, asked.upload_id)  # somebody else began in this moment
-        return await self._offer(held)
+        return held
 
     def _asked(
         self, body: UploadRequest, caller: Principal, file_id: str, hashed: str, request: Request

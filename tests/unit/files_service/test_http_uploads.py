@@ -95,6 +95,15 @@ async def test_the_same_key_gives_the_same_file_and_another_body_a_conflict(door
     assert await door.events(first["fileId"]) == ["uploadRequested", "uploaded"]
 
 
+async def test_a_503_names_the_file_that_may_have_begun(door: Door) -> None:
+    door.objects.away = True
+    answer = await door.ask("k1", size=BIG)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    (detail,) = answer.json()["details"]
+    door.objects.away = False
+    assert (await door.ask("k1", size=BIG)).json()["data"]["fileId"] == detail["fileId"]
+
+
 async def test_a_repetition_after_the_time_is_over_says_so(door: Door) -> None:
     await door.ask("k1")
     door.clock.move(16 * 60)
