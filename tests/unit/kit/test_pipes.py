@@ -20,9 +20,14 @@ def closed(*command: str, **more: str) -> tuple[int, bytes]:
     os.close(reading)
     try:
         done = subprocess.run(
-            [sys.executable, *command], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "", **more},
-            timeout=60, check=False,
-        )  # fmt: skip
+            [sys.executable, *command],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "", **more},
+            timeout=60,
+            check=False,
+        )
     finally:
         os.close(writing)
     return done.returncode, done.stderr
