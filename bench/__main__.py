@@ -15,6 +15,7 @@ from typing import NoReturn
 from bench.measure import machine
 from bench.results import BenchFailed, Result, describe
 from deploy.local.site import StackError
+from services.kit.pipes import until_nobody_reads
 
 NAMES = ("sends", "freshness", "projection", "priorities")
 
@@ -50,4 +51,5 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with until_nobody_reads():
+        sys.exit(main(sys.argv[1:]))

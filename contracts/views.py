@@ -9,7 +9,7 @@ from pydantic import Field
 
 from contracts.base import Model, Money
 from contracts.email.values import AttachmentInfo, Category, ContentRef, Priority
-from contracts.files.values import FileCategory, UploadFailureReason
+from contracts.files.values import ContentEncoding, FileCategory, UploadFailureReason
 
 EmailStatus = Literal["queued", "sent", "delivered", "bounced", "complaint", "failed"]
 LogEventType = Literal[
@@ -138,6 +138,10 @@ class File(Model):
     original_name: str
     content_type: str
     size: int | None = None
+    """Bytes as they are stored."""
+    content_encoding: ContentEncoding | None = None
+    original_size: int | None = None
+    """Bytes of the decoded file, where it is stored encoded."""
     category: FileCategory
     status: FileStatus
     scan_status: ScanStatus
@@ -148,6 +152,8 @@ class File(Model):
     s3_info: S3Info
     access: FileAccess | None = None
     recoverable: bool | None = None
+    kept_until: datetime | None = None
+    """When its lifetime is over, and it is deleted."""
     failure: FileFailure | None = None
     created_at: datetime
     updated_at: datetime

@@ -14,6 +14,7 @@ import yaml
 
 from deploy import processes
 from deploy.processes import Addresses, AwsResources, Job, Process, Secrets
+from services.kit.pipes import until_nobody_reads
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docker-compose.yml"
@@ -284,4 +285,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with until_nobody_reads():
+        sys.exit(main())

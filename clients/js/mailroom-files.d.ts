@@ -11,8 +11,12 @@ export interface MailroomFile {
   /** The name exactly as it was given. */
   originalName: string;
   contentType: string;
-  /** Bytes; known once it is completed. */
+  /** Bytes as they are stored; known once it is completed. */
   size?: number;
+  /** Stored as a gzip stream; browsers decode what the link gives. */
+  contentEncoding?: "gzip";
+  /** Bytes once decoded, where it is stored so. */
+  originalSize?: number;
   category: Category;
   status: "uploading" | "completed" | "failed" | "deleted";
   scanStatus: "pending" | "clean" | "infected" | "unsupported" | "error";
@@ -23,6 +27,8 @@ export interface MailroomFile {
   s3Info: { bucket: string; region: string; etag?: string; versionId?: string; storageClass?: string };
   access: { downloadCount: number; lastAccessed?: string; expiresAt?: string };
   recoverable?: boolean;
+  /** When its lifetime is over, and it is deleted. */
+  keptUntil?: string;
   failure?: { reason: string; detail?: string };
   createdAt: string;
   updatedAt: string;

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from contracts.base import EventData, UtcDateTime
 from contracts.files.values import (
+    ContentEncoding,
     FileCategory,
     RemovalReason,
     ScanResult,
@@ -38,6 +39,10 @@ class FileUploadRequested(EventData):
     content_type: str
     declared_size: Bytes | None = None
     max_size_bytes: Bytes
+    content_encoding: ContentEncoding | None = None
+    """Where it is given, sizes and checksum are of the encoded bytes, as they are stored."""
+    original_size: Bytes | None = None
+    """The bytes of an encoded file once it is decoded, by the word of who uploads it."""
     category: FileCategory
     is_public: bool
     scan_needed: bool | None = None
@@ -49,6 +54,8 @@ class FileUploadRequested(EventData):
     upload_id: str | None = None
     """S3's id of the multipart upload, so that it can be aborted."""
     expires_at: UtcDateTime
+    kept_until: UtcDateTime | None = None
+    """When the file is deleted, by its category's lifetime; absent: never. A restore after that time lifts it."""
     request_hash: str
 
 
@@ -62,6 +69,9 @@ class FileUploaded(EventData):
     checksum: str | None = None
     storage_class: str | None = None
     """Where it lay when it was looked at: S3 tells of moves alone."""
+    content_encoding: ContentEncoding | None = None
+    """Where it is given, `size` and `checksum` are of the encoded bytes, and `originalSize` of the decoded ones."""
+    original_size: Bytes | None = None
     by: Literal["client", "notification", "sweeper"]
 
 

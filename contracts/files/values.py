@@ -16,6 +16,11 @@ UploadFailureReason = Literal[
     "tooLarge", "typeMismatch", "checksumMismatch", "expired", "aborted", "empty", "sizeMismatch", "notOurs"
 ]
 RemovalReason = Literal["user", "lifecycle", "admin", "infected"]
+"""`lifecycle`: its lifetime was over, or S3 deleted it by a rule of the bucket."""
+
+ContentEncoding = Literal["gzip"]
+"""How the object is stored, beside its type: `Content-Encoding` of RFC 9110."""
+
 
 MAX_NAME_LENGTH = 255
 MAX_TAGS = 50

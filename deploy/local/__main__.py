@@ -15,6 +15,7 @@ from deploy.local.parts import NAME_WIDTH, PARTS
 from deploy.local.site import DEFAULT_PORTS, HOST, ROOT, Site, StackError, port_setting, site_from_environment
 from deploy.local.stack import Stack
 from deploy.processes import AwsResources, Secrets, service_environment
+from services.kit.pipes import until_nobody_reads
 
 _OWN_SETTINGS = ("MAILROOM_STATE_DIR", "MAILROOM_CACHE_DIR", "MAILROOM_PORT_BASE")
 
@@ -120,6 +121,7 @@ def logs(stack: Stack, args: argparse.Namespace) -> int:
         raise StackError("There are no logs yet: run `make up`.")
     sys.stdout.flush()
     follow = ["-F"] if args.follow else []
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and tail would inherit that and complain
     os.execvp("tail", ["tail", "-n", str(args.lines), *follow, *files])  # noqa: S606
 
 
@@ -190,4 +192,5 @@ def _one_at_a_time(site: Site) -> Iterator[None]:
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    sys.exit(main())
+    with until_nobody_reads():
+        sys.exit(main())

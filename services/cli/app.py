@@ -28,6 +28,7 @@ from services.cli import (
     topics,
     why,
 )
+from services.kit.pipes import reader_is_gone
 
 REFUSED, AWAY, BUG, SETTINGS, INTERRUPTED = 1, 3, 70, 78, 130
 DEBUG = "MAILROOM_DEBUG"
@@ -41,10 +42,9 @@ class MailroomGroup(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has enough
-            raise typer.Exit(0) from None
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and reader_is_gone():
+                raise typer.Exit(0) from None
             if os.environ.get(DEBUG):
                 raise
             raise _end(REFUSED, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -35,6 +36,9 @@ def upload(
     content_type: Annotated[
         str | None, typer.Option("--type", help="The media type, where the name does not tell.")
     ] = None,
+    compress: Annotated[
+        bool, typer.Option("--compress/--no-compress", help="Where the category takes it, and it pays.")
+    ] = True,
     user: As = "developer",
     json: Json = False,
 ) -> None:
@@ -50,6 +54,7 @@ def upload(
             public,
             client,
             tuple(tag or ()),
+            compress,
         )
         for path in paths
     ]
@@ -64,7 +69,7 @@ def download(
     user: As = "developer",
     json: Json = False,
 ) -> None:
-    """Download the verified version of files; what comes is held to its size and checksum."""
+    """Download the verified version of files, decoded; what comes is held to its size and checksum."""
     if len(file_ids) > 1 and not into.is_dir():
         raise refuse(f"{into} is no folder, and {len(file_ids)} files are to go there")
     done, problems = run(_download(file_ids, into, user, many=into.is_dir(), quiet=json))
@@ -92,14 +97,22 @@ def list_files(
     if not found:
         say("there are no such files")
         return
-    rows = table("id", "name", "category", "status", "bytes", "scan", "created", right=("bytes",), whole=("id",))
+    names = ("id", "name", "category", "status", "bytes", "stored", "scan", "created")
+    rows = table(*names, right=("bytes", "stored"), whole=("id",))
     for each in found:
         status_ = each["status"] + (f": {each['failure']['reason']}" if each.get("failure") else "")
-        size = "" if each.get("size") is None else f"{each['size']:,}"
+        stored, whole = each.get("size"), each.get("originalSize")
         created = str(each["createdAt"])[:16].replace("T", " ")
         rows.add_row(
-            each["fileId"], each["originalName"], each["category"], status_, size, each["scanStatus"], created
-        )  # fmt: skip
+            each["fileId"],
+            each["originalName"],
+            each["category"],
+            status_,
+            _number(stored if whole is None else whole),
+            "" if whole is None else _number(stored),
+            each["scanStatus"],
+            created,
+        )
     console().print(rows)
 
 
@@ -170,11 +183,10 @@ async def _upload(wishes: list[Any], user: str, *, quiet: bool) -> Done:
     problems: list[str] = []
     async with files_api(user) as api:
         for wish in wishes:
-            with _bar(wish.name, wish.size, quiet=quiet) as moved:
-                try:
-                    done.append(await upload_one(api, wish, moved, REMEMBERED))
-                except MailroomError as error:
-                    problems.append(f"{wish.path}: {_why(error)}")
+            try:
+                done.append(await upload_one(api, wish, partial(_bar, quiet=quiet), REMEMBERED))
+            except MailroomError as error:
+                problems.append(f"{wish.path}: {_why(error)}")
     return done, problems
 
 
@@ -241,6 +253,10 @@ async def _reconcile(*, fix: bool, older: float, quiet: bool) -> list[Finding]:
 
 
 # --- telling ------------------------------------------------------------------------------------------------------
+
+
+def _number(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
 
 
 def _free(wanted: Path) -> Path:

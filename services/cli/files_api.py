@@ -7,13 +7,16 @@ import hashlib
 import json
 import mimetypes
 import os
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from services.cli.environment import JWT_SECRET, need
+from services.cli.packing import Unpacking, packed
 from services.kit.errors import PermanentError, Unavailable
 
 if TYPE_CHECKING:
@@ -29,8 +32,14 @@ PARALLEL: Final = 4
 TRIES: Final = 5
 CHUNK: Final = 1 << 18
 
+REMEMBERED_FOR: Final = 8 * 24 * 3600
+"""Seconds after which what is remembered of an upload is thrown away: no upload may take longer."""
+
 Moved = Callable[[int], None]
 """Told how many bytes went."""
+
+Bars = Callable[[str, int], AbstractContextManager[Moved]]
+"""Shows how a piece of work goes: its name, and how many bytes it has."""
 
 
 class FilesApi:
@@ -38,6 +47,7 @@ class FilesApi:
 
     def __init__(self, http: httpx.AsyncClient, s3: httpx.AsyncClient) -> None:
         self._http, self.s3 = http, s3
+        self._compressible: dict[str, list[str]] | None = None
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
         """The data of a good answer. Raises PermanentError with what the service says; Unavailable."""
@@ -56,6 +66,14 @@ class FilesApi:
         if answer.status_code in (429, 502, 503, 504):
             raise Unavailable("Mailroom", why)
         raise PermanentError("refused", why)
+
+    async def compresses(self, category: str, content_type: str) -> bool:
+        """Whether the category takes files of the type as gzip streams, by the service's word."""
+        if self._compressible is None:
+            told = (await self.call("GET", "/api/files/categories"))["categories"]
+            self._compressible = {each["name"]: each["compressibleTypes"] for each in told}
+        plain = content_type.partition(";")[0].strip().lower()
+        return any(fnmatchcase(plain, each) for each in self._compressible.get(category, ()))
 
 
 @asynccontextmanager
@@ -108,11 +126,21 @@ class Wish:
     is_public: bool
     client_id: str | None
     tags: tuple[str, ...]
+    compress: bool = True
 
     @property
     def size(self) -> int:
         """Its bytes."""
         return self.path.stat().st_size
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The bytes that go up: the file's own, or a gzip stream of them; then `original_size` is the file's."""
+
+    path: Path
+    size: int
+    original_size: int | None = None
 
 
 def content_type_of(name: str) -> str:
@@ -122,42 +150,102 @@ def content_type_of(name: str) -> str:
     return packed or kind or "application/octet-stream"
 
 
-async def upload(api: FilesApi, wish: Wish, moved: Moved, state: Path) -> dict[str, Any]:
+async def upload(api: FilesApi, wish: Wish, bars: Bars, state: Path) -> dict[str, Any]:
     """Upload one file and wait until it is complete; the File.
 
-    An upload in parts that was broken off goes on from what S3 has: `state` is a folder that remembers its token.
-    Raises PermanentError with the service's reason, Unavailable.
+    It goes up compressed where the category takes that and it pays. An upload in parts that was broken off goes on from
+    what S3 has: `state` is a folder that remembers its token, and its bytes where they are packed. Raises
+    PermanentError with the service's reason, Unavailable.
     """
-    remembered = state / f"{_fingerprint(wish)}.json"
-    asked = await _resumed(api, remembered) or await _asked(api, wish)
-    if asked.get("file") is not None:
-        moved(wish.size)
-        return dict(asked["file"])
-    body: dict[str, Any] = {"fileId": asked["fileId"], "actualSize": wish.size}
-    if asked["method"] == "multipart":
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(json.dumps(asked | {"parts": []}))
-        await _send_parts(api, wish, asked, moved)
-        body["uploadToken"] = asked["uploadToken"]
-    else:
-        await _send_form(api, wish, asked, moved)
-    done: dict[str, Any] = await api.call("POST", "/api/files/upload-complete", json=body)
-    remembered.unlink(missing_ok=True)
+    _made_ready(state)
+    name = _fingerprint(wish)
+    remembered, pack = state / f"{name}.json", state / f"{name}.gz"
+    asked = await _resumed(api, remembered)
+    sent = None if asked is None else _as_sent(wish, pack, asked)
+    if asked is None or sent is None:
+        sent = await _prepared(api, wish, pack, bars)
+        asked = await _asked(api, wish, sent)
+    try:
+        with bars(wish.name, sent.size) as moved:
+            done = await _send(api, wish, sent, asked, moved, remembered)
+    except PermanentError:
+        _forget(remembered, pack)
+        raise
+    _forget(remembered, pack)
     return done
 
 
-async def _asked(api: FilesApi, wish: Wish) -> dict[str, Any]:
+async def _send(
+    api: FilesApi, wish: Wish, sent: Sent, asked: dict[str, Any], moved: Moved, remembered: Path
+) -> dict[str, Any]:
+    import asyncio
+
+    body: dict[str, Any] = {"fileId": asked["fileId"], "actualSize": sent.size}
+    if asked["method"] == "multipart":
+        kept = asked | {"parts": [], "sent": sent.size, "isPacked": sent.path != wish.path}
+        await asyncio.to_thread(remembered.write_text, json.dumps(kept))
+        await _send_parts(api, sent, asked, moved)
+        body["uploadToken"] = asked["uploadToken"]
+    else:
+        await _send_form(api, wish.name, sent, asked, moved)
+    done: dict[str, Any] = await api.call("POST", "/api/files/upload-complete", json=body)
+    return done
+
+
+async def _prepared(api: FilesApi, wish: Wish, pack: Path, bars: Bars) -> Sent:
+    """What is to go up: the file as it is, or packed into `pack`."""
+    plain = Sent(wish.path, wish.size)
+    if not wish.compress or not await api.compresses(wish.category, wish.content_type):
+        return plain
+    if _size(pack) is None:  # one that is there is of the same file: its name says so
+        with bars(f"compressing {wish.name}", wish.size) as moved:
+            if not await packed(wish.path, pack, moved):
+                return plain
+    return Sent(pack, _size(pack) or 0, wish.size)
+
+
+def _forget(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _as_sent(wish: Wish, pack: Path, asked: dict[str, Any]) -> Sent | None:
+    """The bytes that an upload was begun with; None where they are not there any more."""
+    if not asked.get("isPacked"):
+        return Sent(wish.path, wish.size)
+    return Sent(pack, asked["sent"], wish.size) if _size(pack) == asked.get("sent") else None
+
+
+def _size(path: Path) -> int | None:
+    """Its bytes; None where it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _made_ready(state: Path) -> None:
+    """The folder, without what was never gone on with."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in state.iterdir():
+        if path.stat().st_mtime < time.time() - REMEMBERED_FOR:
+            path.unlink(missing_ok=True)
+
+
+async def _asked(api: FilesApi, wish: Wish, sent: Sent) -> dict[str, Any]:
     metadata: dict[str, Any] = {"tags": list(wish.tags)} if wish.tags else {}
-    if wish.size <= CHECKED_BYTES:
-        metadata["checksum"] = _checksum(wish.path)
+    if sent.size <= CHECKED_BYTES:
+        metadata["checksum"] = _checksum(sent.path)
     body = {
         "fileName": wish.name,
         "contentType": wish.content_type,
         "category": wish.category,
-        "size": wish.size,
+        "size": sent.size,
         "isPublic": wish.is_public,
         "metadata": metadata,
     }
+    if sent.original_size is not None:
+        body |= {"contentEncoding": "gzip", "originalSize": sent.original_size}
     if wish.client_id is not None:
         body["clientId"] = wish.client_id
     asked: dict[str, Any] = await api.call("POST", "/api/files/upload-url", json=body)
@@ -176,16 +264,16 @@ async def _resumed(api: FilesApi, remembered: Path) -> dict[str, Any] | None:
     return asked
 
 
-async def _send_form(api: FilesApi, wish: Wish, asked: dict[str, Any], moved: Moved) -> None:
+async def _send_form(api: FilesApi, name: str, sent: Sent, asked: dict[str, Any], moved: Moved) -> None:
     import asyncio
 
-    data = await asyncio.to_thread(wish.path.read_bytes)
+    data = await asyncio.to_thread(sent.path.read_bytes)
     fields = [(name, (None, str(value))) for name, value in asked["fields"].items()]
-    await _put(lambda: api.s3.post(asked["uploadUrl"], files=[*fields, ("file", (wish.name, data))]))
+    await _put(lambda: api.s3.post(asked["uploadUrl"], files=[*fields, ("file", (name, data))]))
     moved(len(data))
 
 
-async def _send_parts(api: FilesApi, wish: Wish, asked: dict[str, Any], moved: Moved) -> None:
+async def _send_parts(api: FilesApi, sent: Sent, asked: dict[str, Any], moved: Moved) -> None:
     import asyncio
 
     token, each = asked["uploadToken"], asked["partSize"]
@@ -199,7 +287,7 @@ async def _send_parts(api: FilesApi, wish: Wish, asked: dict[str, Any], moved: M
         async with places:
             body = {"uploadToken": token, "partNumbers": [number]}
             (part,) = (await api.call("POST", "/api/files/parts", json=body))["parts"]
-            data = await asyncio.to_thread(_piece, wish.path, (number - 1) * each, part["size"])
+            data = await asyncio.to_thread(_piece, sent.path, (number - 1) * each, part["size"])
             await _put(lambda: api.s3.put(part["url"], content=data, headers=part["headers"]))
             moved(len(data))
 
@@ -242,7 +330,7 @@ def _checksum(path: Path) -> str:
 def _fingerprint(wish: Wish) -> str:
     """One name for one file as it is now: changed, it is another upload."""
     stat = wish.path.stat()
-    said = [str(wish.path.resolve()), stat.st_size, stat.st_mtime_ns, wish.category, wish.name]
+    said = [str(wish.path.resolve()), stat.st_size, stat.st_mtime_ns, wish.category, wish.name, wish.compress]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
 
@@ -250,29 +338,43 @@ def _fingerprint(wish: Wish) -> str:
 
 
 async def download(api: FilesApi, file: dict[str, Any], target: Path, moved: Moved) -> None:
-    """Fetch a file's verified version into `target`, which appears only once it is whole and right. Raises
-    PermanentError where what came is not what the service has verified; Unavailable.
+    """Fetch a file's verified version into `target`, which appears only once it is whole and right: decoded, where it
+    is stored encoded. Raises PermanentError where what came is not what the service has verified; Unavailable.
     """
     import httpx
 
     link = await api.call("GET", f"/api/files/{file['fileId']}/download")
     partial = target.with_name(f".{target.name}.part")
     digest, size = hashlib.sha256(), 0
+    unpacking = _unpacking(file)
     try:
-        async with api.s3.stream("GET", link["url"]) as answer:
+        # As it is stored: what was verified is that. Nobody on the way is to encode it once more.
+        async with api.s3.stream("GET", link["url"], headers={"Accept-Encoding": "identity"}) as answer:
             if answer.status_code >= 300:
                 raise PermanentError("refused", f"S3 does not give it: HTTP {answer.status_code}")
             with partial.open("wb") as out:
-                async for chunk in answer.aiter_bytes(CHUNK):
-                    out.write(chunk)
+                async for chunk in answer.aiter_raw(CHUNK):
+                    out.writelines((chunk,) if unpacking is None else unpacking.take(chunk))
                     digest.update(chunk)
                     size += len(chunk)
                     moved(len(chunk))
         wanted = file["metadata"].get("checksum")
         if size != file["size"] or (wanted and base64.b64encode(digest.digest()).decode() != wanted):
             raise PermanentError("broken", f"what came is not what was verified ({size} of {file['size']} bytes)")
+        if unpacking is not None and not (unpacking.is_whole and unpacking.size == file["originalSize"]):
+            raise PermanentError("broken", f"decoded it is not the {file['originalSize']} bytes that were declared")
         partial.replace(target)
     except httpx.TransportError as error:
         raise Unavailable("S3", f"broke off: {type(error).__name__}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _unpacking(file: dict[str, Any]) -> Unpacking | None:
+    match file.get("contentEncoding"):
+        case None:
+            return None
+        case "gzip":
+            return Unpacking(file["originalSize"])
+        case other:
+            raise PermanentError("unknownEncoding", f"it is stored encoded as {other}, which cannot be decoded here")

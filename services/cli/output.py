@@ -26,9 +26,11 @@ def console() -> Console:
     """Where text for people goes. Not to a terminal, lines are not broken at its width."""
     from rich.console import Console
 
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=_given_width() or 200)
+    from services.kit.pipes import say_that_nobody_reads
+
+    made = Console(highlight=False, width=None if sys.stdout.isatty() else _given_width() or 200)
+    made.on_broken_pipe = say_that_nobody_reads  # type: ignore[method-assign]  # it would end with status 1
+    return made
 
 
 def _given_width() -> int:

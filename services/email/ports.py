@@ -250,8 +250,9 @@ class FileBytes(Protocol):
     """The bytes of files, where the files service keeps them."""
 
     async def read_many(self, files: Sequence[Usable]) -> dict[str, bytes | TransientError]:
-        """By file id, each by itself: exactly the version named, or the error where it cannot be had now, which may say
-        when to ask again. A version that is gone, or that is not of the size that was verified, is not in the result.
+        """By file id, each by itself: exactly the version named, decoded where it is stored encoded, or the error where
+        it cannot be had now, which may say when to ask again. A version that is gone, or that is not of the size that
+        was verified, or decoded not of the size that was declared, is not in the result.
         """
         ...
 

@@ -124,6 +124,10 @@ def _file_differences(before: Body | None, after: Body) -> Iterable[str]:
     for name, words in (("status", ""), ("scanStatus", "scan "), ("originalName", "name "), ("isPublic", "public ")):
         if before[name] != after[name]:
             yield f"{words}{_said(before[name])} → {_said(after[name])}"
+    if before.get("originalSize") != after.get("originalSize"):
+        yield f"{after['size']} bytes stored of {after.get('originalSize')}"
+    if "keptUntil" in before and "keptUntil" not in after:
+        yield "no end of its lifetime any more"
     if before["metadata"]["tags"] != after["metadata"]["tags"]:
         yield f"tags {', '.join(after['metadata']['tags']) or 'none'}"
     for name, words in (("versionId", "version"), ("storageClass", "in")):

@@ -25,6 +25,7 @@ from services.files.adapters.s3_notifications import S3Notifications
 from services.files.adapters.s3_objects import S3Objects
 from services.files.adapters.s3_signer import S3Signer
 from services.files.entrypoints.commands import CommandIntake
+from services.files.entrypoints.http_categories import categories_router
 from services.files.entrypoints.http_files import files_router
 from services.files.entrypoints.http_uploads import Terms, uploads_router
 from services.files.entrypoints.ingest import split
@@ -290,7 +291,8 @@ class FilesService:
             clock=self.clock,
             ids=self.ids,
         )
-        return [uploads, files_router(files=files, links=links, rules=settings.categories)]
+        categories = categories_router(settings.categories)
+        return [categories, uploads, files_router(files=files, links=links, rules=settings.categories)]
 
 
 def _credentials_end(client: Any) -> Callable[[], Awaitable[datetime | None]]:

@@ -48,7 +48,8 @@ class SignedUrl:
 class Put:
     """How an object is to be stored: the same for a form and for parts.
 
-    `metadata` as `x-amz-meta-…`; `storage` and `kms_key` by the category's rules.
+    `metadata` as `x-amz-meta-…`; `storage` and `kms_key` by the category's rules; `content_encoding` is kept with the
+    object and sent with it.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Put:
     storage: str = "STANDARD"
     kms_key: str | None = None
     checksum: str | None = None
+    content_encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,9 @@ class Objects(Protocol):
         ...
 
     async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
-        """What one version is; None where it is not there (any more). `sniff`: look into its first bytes. `checksum`:
-        its SHA-256 is wanted: by S3's word where it has the whole object's, else by reading it all.
+        """What one version is; None where it is not there (any more). `sniff`: look into its first bytes, and through
+        the encoding that it is stored with. `checksum`: the SHA-256 of the stored bytes is wanted: by S3's word where
+        it has the whole object's, else by reading it all.
         """
         ...
 

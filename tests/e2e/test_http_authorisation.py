@@ -68,6 +68,7 @@ MATRIX = (
     Row("email", "DELETE", "/api/suppressions", "email:operate", Allowed.all(200)),
     Row("email", "GET", "/unsubscribe/{token}", None, NAMED_NOTHING),
     Row("email", "POST", "/unsubscribe/{token}", None, NAMED_NOTHING),
+    Row("files", "GET", "/api/files/categories", "files:create", Allowed.all(200)),
     Row("files", "POST", "/api/files/upload-url", "files:create", Allowed.all(201)),
     Row("files", "POST", "/api/files/parts", "files:create", NOT_A_TOKEN),
     Row("files", "POST", "/api/files/parts/list", "files:create", NOT_A_TOKEN),

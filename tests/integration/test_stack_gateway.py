@@ -80,6 +80,7 @@ ID = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b"
         ("HEAD", "/api/files", "events"),
         ("GET", f"/api/files/{ID}", "events"),
         ("GET", f"/api/files/{ID}/history", "events"),
+        ("GET", "/api/files/categories", "files"),
         ("POST", "/api/files/upload-url", "files"),
         ("POST", "/api/files/upload-complete", "files"),
         ("POST", "/api/files/batch", "files"),

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from services.kit.pipes import until_nobody_reads
 from tests.mutations.catalogue import MUTATIONS
 from tests.mutations.mutation import Mutation
 
@@ -122,4 +123,5 @@ def _copy_to(copy: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with until_nobody_reads():
+        sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from deploy.local.stack import Stack
 from deploy.processes import REGION, aws_environment
 from services.files.adapters.s3_objects import S3Objects
 from services.files.adapters.s3_signer import S3Signer
+from services.files.domain.seen import Sniffed
 from services.files.ports import Part, Put, SignedPost
 from services.kit.aws import AwsAccount, s3_client
 from services.kit.errors import PermanentError, SettingsError, Unavailable
@@ -211,6 +213,66 @@ async def test_an_upload_in_parts(place: Place) -> None:
     assert (found.size, found.file_id) == (5 * MIB + 7, FILE)
     assert found.checksum == base64.b64encode(hashlib.sha256(b"".join(data)).digest()).decode()
     assert await place.objects.parts(KEY, upload) is None
+
+
+CSV = b"name;amount\r\n" + b"Ann;100\r\n" * 5000
+PACKED = gzip.compress(CSV, mtime=0)
+
+
+def packed(**changes: Any) -> Put:
+    return put(content_type="text/csv", content_encoding="gzip", **changes)
+
+
+async def test_a_form_for_a_stream_takes_it_as_one_and_nothing_else(place: Place) -> None:
+    checksum = base64.b64encode(hashlib.sha256(PACKED).digest()).decode()
+    form = await place.signer.post(packed(checksum=checksum), least=1, most=len(PACKED), expires_at=soon())
+    for encoding in ("", "br"):
+        assert (await place.post(form, PACKED, **{"Content-Encoding": encoding})).status_code in (400, 403)
+    assert (await place.post(form, PACKED)).status_code == 204
+    (stored,) = await place.objects.versions(KEY)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum=True)
+    assert found is not None
+    assert (found.size, found.checksum, found.content_encoding) == (len(PACKED), checksum, "gzip"), "as it is stored"
+    assert found.sniffed is not None
+    assert (found.sniffed.is_text, found.sniffed.told_size) == (True, len(CSV)), "as it was"
+    link = await place.signer.download(
+        KEY, stored.version_id, content_type="text/csv", disposition="attachment", expires_at=soon()
+    )
+    answer = await place.browser.get(link.url)
+    assert (answer.headers["content-encoding"], answer.content) == ("gzip", CSV), "browsers decode by themselves"
+    async with place.browser.stream("GET", link.url) as raw:
+        assert b"".join([each async for each in raw.aiter_raw()]) == PACKED
+
+
+async def test_a_stream_in_parts_is_stored_as_one(place: Place) -> None:
+    stream = gzip.compress(os.urandom(5 * MIB), 1, mtime=0)
+    upload = await place.objects.begin_multipart(packed())
+    for number, each in enumerate((stream[: 5 * MIB], stream[5 * MIB :]), 1):
+        address = await place.signer.part(KEY, upload, number, len(each), expires_at=soon())
+        assert (await place.browser.put(address.url, content=each, headers=dict(address.headers))).status_code == 200
+    assert await place.objects.complete_multipart(KEY, upload, await place.objects.parts(KEY, upload) or [])
+    (stored,) = await place.objects.versions(KEY)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum=False)
+    assert found is not None
+    assert found.sniffed is not None
+    assert (found.content_encoding, found.sniffed.told_size) == ("gzip", 5 * MIB)
+
+
+@pytest.mark.parametrize("data", [b"no stream", b"x", PACKED[:-200] + b"", b"\x1f\x8b" + b"\0" * 30])
+async def test_what_is_said_to_be_a_stream_and_is_none_is_seen(place: Place, data: bytes) -> None:
+    version = await place.put(data, ContentEncoding="gzip")
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum=False)
+    assert found is not None
+    assert found.content_encoding == "gzip"
+    assert found.sniffed is not None
+    assert found.sniffed.told_size != len(CSV)
+
+
+async def test_an_encoding_that_nobody_knows_is_looked_into_no_further(place: Place) -> None:
+    version = await place.put(PDF, ContentEncoding="br")
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum=False)
+    assert found is not None
+    assert (found.content_encoding, found.sniffed) == ("br", Sniffed())
 
 
 async def test_an_upload_in_parts_that_is_given_up(place: Place) -> None:

@@ -34,6 +34,7 @@ from deploy.local.stack import OURS, Stack
 from deploy.processes import SIMULATOR
 from services.email.domain.correlation import MESSAGE_TAG
 from services.kit.auth import mint_token
+from services.kit.pipes import say_that_nobody_reads, until_nobody_reads
 
 SCOPES = ("email:create", "email:read", "email:operate", "projections:operate", *FILE_SCOPES)
 
@@ -348,6 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     stack = Stack(site_from_environment(os.environ))
     console = Console(width=None if sys.stdout.isatty() else 120)
+    console.on_broken_pipe = say_that_nobody_reads  # type: ignore[method-assign]  # it would end with status 1
     if not stack.ready([*OURS, SIMULATOR]):
         console.print("The stack is not up: run `make up` first, or `make demo`, which does.", style="red")
         return 1
@@ -360,4 +362,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with until_nobody_reads():
+        sys.exit(main())

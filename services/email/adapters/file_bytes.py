@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from services.email.adapters.objects import Objects
 from services.email.domain.files import Usable
 from services.kit.clock import Clock
 from services.kit.errors import TransientError
+
+_GZIP: Final = 31
+"""For zlib: a gzip header (RFC 1952), the largest window."""
 
 
 class S3FileBytes:
@@ -27,6 +31,20 @@ class S3FileBytes:
     async def _read(self, file: Usable) -> bytes | TransientError | None:
         objects = self._buckets.setdefault(file.bucket, Objects(self._s3, file.bucket, self._clock))
         try:
-            return await objects.get_version(file.key, file.version_id, file.size)
+            stored = await objects.get_version(file.key, file.version_id, file.size)
         except TransientError as error:
             return error
+        if stored is None or file.content_encoding is None:
+            return stored
+        return await asyncio.to_thread(_decoded, stored, file.carried)
+
+
+def _decoded(stored: bytes, size: int) -> bytes | None:
+    """The contents of a gzip stream, if they are `size` bytes and their checksum is right; never more are decoded."""
+    stream = zlib.decompressobj(_GZIP)
+    try:
+        data = stream.decompress(stored, size + 1)  # one more: whether there is more
+        data += stream.decompress(stream.unconsumed_tail, 1) if not stream.eof else b""
+    except zlib.error:
+        return None
+    return data if stream.eof and len(data) == size and not stream.unused_data else None

@@ -1,8 +1,8 @@
 """What email has heard of files, one small document each in `files_known`.
 
 `{_id, version, since, owner, bucket, key, category, scanNeeded?, originalName, status, versionId?, size?, contentType?,
-scan?}`. `since` holds the stream versions it was folded from, one for each aspect: they determine the rest, so that
-they are the guard of a write as well.
+contentEncoding?, originalSize?, scan?}`. `since` holds the stream versions it was folded from, one for each aspect:
+they determine the rest, so that they are the guard of a write as well.
 """
 
 from __future__ import annotations

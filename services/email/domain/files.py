@@ -22,7 +22,7 @@ from contracts.files.events import (
     FileUploadFailed,
     FileUploadRequested,
 )
-from contracts.files.values import FileCategory, ScanResult
+from contracts.files.values import ContentEncoding, FileCategory, ScanResult
 from services.email.domain.actors import may_attach
 
 Status = Literal["uploading", "completed", "failed", "deleted"]
@@ -42,7 +42,8 @@ class KnownFile:
         version: the highest stream version that was heard.
         since: aspect → the stream version of the decision that said it last.
         owner, bucket, key, category, scan_needed: of the request; None while it was not heard.
-        version_id, size, content_type: of the verified version, which never changes.
+        version_id, size, content_type, content_encoding, original_size: of the verified version, which never changes.
+            `size` is of the bytes as they are stored, `original_size` of the decoded ones where they are encoded.
         scan: what the malware scan said of it; None = nothing yet.
     """
 
@@ -59,6 +60,8 @@ class KnownFile:
     version_id: str | None = None
     size: int | None = None
     content_type: str | None = None
+    content_encoding: ContentEncoding | None = None
+    original_size: int | None = None
     scan: ScanResult | None = None
 
 
@@ -85,7 +88,13 @@ def _said(data: EventData) -> Mapping[str, Mapping[str, object]]:
             }
             return {"request": request, "name": {"original_name": data.original_name}, "status": _is("uploading")}
         case FileUploaded():
-            verified = {"version_id": data.version_id, "size": data.size, "content_type": data.content_type}
+            verified = {
+                "version_id": data.version_id,
+                "size": data.size,
+                "content_type": data.content_type,
+                "content_encoding": data.content_encoding,
+                "original_size": data.original_size,
+            }
             return {"verified": verified, "status": _is("completed")}
         case FileUploadFailed():
             return {"status": _is("failed")}
@@ -109,7 +118,13 @@ def _is(status: Status) -> Mapping[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """These bytes, under this name: exactly this version, whatever lies under the key now."""
+    """These bytes, under this name: exactly this version, whatever lies under the key now.
+
+    Attributes:
+        size: bytes as they are stored.
+        content_encoding, original_size: how they are stored encoded, and how many they are once decoded; None where
+            they are stored as they are.
+    """
 
     file_id: str
     bucket: str
@@ -118,6 +133,13 @@ class Usable:
     size: int
     content_type: str
     name: str
+    content_encoding: ContentEncoding | None = None
+    original_size: int | None = None
+
+    @property
+    def carried(self) -> int:
+        """Bytes that a mail carries."""
+        return self.size if self.original_size is None else self.original_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,5 +189,15 @@ def _usable(known: KnownFile) -> Usable | NotYet:
         ):
             if known.scan_needed and known.scan is None:
                 return NotYet("its malware scan is not over")
-            return Usable(known.file_id, bucket, key, version_id, size, content_type, name)
+            return Usable(
+                file_id=known.file_id,
+                bucket=bucket,
+                key=key,
+                version_id=version_id,
+                size=size,
+                content_type=content_type,
+                name=name,
+                content_encoding=known.content_encoding,
+                original_size=known.original_size,
+            )
     return NotYet("its upload is not over")

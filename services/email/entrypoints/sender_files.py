@@ -92,7 +92,7 @@ class AttachedFiles:
 
 def gone(file_id: str) -> str:
     """Why a mail can never be sent whose file is usable by all that was heard, and not there."""
-    return _says(file_id, "its bytes are not there any more")
+    return _says(file_id, "its bytes are not there any more, or are not what was declared")
 
 
 def _says(file_id: str, why: str) -> str:
@@ -101,7 +101,7 @@ def _says(file_id: str, why: str) -> str:
 
 def _size(work: Work, usable: Mapping[str, Usable]) -> int:
     assert work.content is not None  # noqa: S101 - at hand, by contract
-    return sum(usable[each.file_id].size if each.file_id else each.size for each in work.content.attachments)
+    return sum(usable[each.file_id].carried if each.file_id else each.size for each in work.content.attachments)
 
 
 def _step(time: timedelta) -> float:

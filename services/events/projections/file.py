@@ -78,7 +78,9 @@ def fold(events: Iterable[KnownEvent], overflow: Overflow = NO_OVERFLOW) -> Body
 class _Known:
     """What the decisions say, taken in their order."""
 
-    __slots__ = ("_at", "_changed", "_failure", "_recoverable", "_request", "_scans", "_status", "_uploaded")
+    __slots__ = (
+        "_at", "_changed", "_failure", "_kept_until", "_recoverable", "_request", "_scans", "_status", "_uploaded",
+    )  # fmt: skip
 
     def __init__(self, request: KnownEvent) -> None:
         self._request = request
@@ -87,6 +89,7 @@ class _Known:
         self._uploaded: Body = {}
         self._failure: Body | None = None
         self._recoverable = False
+        self._kept_until: str | None = request.data.get("keptUntil")
         self._changed: Body = {}
         self._scans: dict[str, str] = {}
 
@@ -100,7 +103,7 @@ class _Known:
         take = self._TAKE.get(event.type)
         if take is not None:
             self._at = max(self._at, event.time)
-            take(self, event.data)
+            take(self, event)
 
     def body(self, storage_class: str | None, access: Body) -> Body:
         """All of them together."""
@@ -109,8 +112,9 @@ class _Known:
         for name in ("fileName", "originalName"):
             body[name] = changed.get(name, said[name])
         body["contentType"] = uploaded.get("contentType", said["contentType"])
-        if "size" in uploaded:
-            body["size"] = uploaded["size"]
+        for name in ("size", "contentEncoding", "originalSize"):
+            if name in uploaded:
+                body[name] = uploaded[name]
         body["category"] = said["category"]
         body["status"] = self._status
         body["scanStatus"] = self._scans.get(uploaded.get("versionId", ""), "pending")
@@ -130,6 +134,8 @@ class _Known:
         body["access"] = access
         if self._status == "deleted":
             body["recoverable"] = self._recoverable
+        if self._kept_until is not None:
+            body["keptUntil"] = instant(self._kept_until)
         if self._failure is not None and self._status == "failed":
             body["failure"] = self._failure
         body["createdAt"] = instant(self._request.time)
@@ -145,30 +151,32 @@ class _Known:
         metadata["tags"] = list(self._changed.get("tags", said.get("tags", ())))
         return metadata
 
-    def _was_requested(self, _data: Body) -> None:
+    def _was_requested(self, _event: KnownEvent) -> None:
         """The first request counts; it was taken already."""
 
-    def _was_uploaded(self, data: Body) -> None:
-        self._status, self._uploaded = "completed", data
+    def _was_uploaded(self, event: KnownEvent) -> None:
+        self._status, self._uploaded = "completed", event.data
 
-    def _has_failed(self, data: Body) -> None:
+    def _has_failed(self, event: KnownEvent) -> None:
         self._status = "failed"
-        self._failure = {name: data[name] for name in ("reason", "detail") if name in data}
+        self._failure = {name: event.data[name] for name in ("reason", "detail") if name in event.data}
 
-    def _was_deleted(self, data: Body) -> None:
-        self._status, self._recoverable = "deleted", data["recoverable"]
+    def _was_deleted(self, event: KnownEvent) -> None:
+        self._status, self._recoverable = "deleted", event.data["recoverable"]
 
-    def _was_restored(self, _data: Body) -> None:
+    def _was_restored(self, event: KnownEvent) -> None:
         self._status = "completed"
+        if self._kept_until is not None and instant(event.time) >= instant(self._kept_until):
+            self._kept_until = None  # whoever brings it back after its end wants it
 
-    def _was_updated(self, data: Body) -> None:
+    def _was_updated(self, event: KnownEvent) -> None:
         names = ("fileName", "originalName", "isPublic", "tags")
-        self._changed |= {name: data[name] for name in names if name in data}
+        self._changed |= {name: event.data[name] for name in names if name in event.data}
 
-    def _was_scanned(self, data: Body) -> None:
-        self._scans[data["versionId"]] = data["result"]
+    def _was_scanned(self, event: KnownEvent) -> None:
+        self._scans[event.data["versionId"]] = event.data["result"]
 
-    _TAKE: ClassVar[dict[str, Callable[[_Known, Body], None]]] = {
+    _TAKE: ClassVar[dict[str, Callable[[_Known, KnownEvent], None]]] = {
         "file.uploadRequested": _was_requested,
         "file.uploaded": _was_uploaded,
         "file.uploadFailed": _has_failed,

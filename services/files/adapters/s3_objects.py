@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import aiohttp
 from botocore.exceptions import ClientError
 
-from services.files.adapters.sniffing import HEAD_BYTES, sniff
+from services.files.adapters.sniffing import HEAD_BYTES, LEAST_GZIP, sniff, sniff_gzip
 from services.files.domain.scans import SCAN_RESULTS
 from services.files.domain.seen import Inspected, ObjectVersion, Sniffed
 from services.files.ports import Listed, Multipart, Part, Put
@@ -116,17 +116,19 @@ class S3Objects:
                         Bucket=self._bucket, Key=key, VersionId=version_id, ChecksumMode="ENABLED"
                     )
                     tags = await self._tags(key, version_id)
-            told = _whole(head.get("ChecksumSHA256"))
+            told, size = _whole(head.get("ChecksumSHA256")), int(head["ContentLength"])
+            encoding = encoding_of(head.get("ContentEncoding"))
             looked: Sniffed | None = None
             if sniff or (checksum and told is None):
-                looked, computed = await self._read(key, version_id, whole=checksum and told is None)
+                first, computed = await self._read(key, version_id, whole=checksum and told is None)
                 told = told if told is not None else computed
+                looked = await self._sniff(key, version_id, first, size, encoding)
         except _NotThere:
             return None
         return Inspected(
             version_id=version_id,
             etag=str(head.get("ETag", "")).strip('"'),
-            size=int(head["ContentLength"]),
+            size=size,
             content_type=str(head.get("ContentType", "")),
             file_id=head.get("Metadata", {}).get("file-id"),
             checksum=told if checksum else None,
@@ -134,6 +136,7 @@ class S3Objects:
             scan=SCAN_RESULTS.get(tags.get(SCAN_TAG, "")),
             is_public=tags.get(PUBLIC_TAG) == "true",
             storage_class=str(head.get("StorageClass", "STANDARD")),  # S3 leaves this one out
+            content_encoding=encoding,
         )
 
     async def delete(self, key: str, version_ids: Sequence[str]) -> None:
@@ -181,6 +184,7 @@ class S3Objects:
                     Metadata=dict(put.metadata),
                     StorageClass=put.storage,
                     **_encryption(put),
+                    **({} if put.content_encoding is None else {"ContentEncoding": put.content_encoding}),
                 )
         return str(answer["UploadId"])
 
@@ -233,8 +237,26 @@ class S3Objects:
             raise
         return {each["Key"]: each["Value"] for each in answer.get("TagSet", ())}
 
-    async def _read(self, key: str, version_id: str, *, whole: bool) -> tuple[Sniffed, str | None]:
-        """What the first bytes look like; and, if asked for, the SHA-256 of all of them, never held at once."""
+    async def _sniff(self, key: str, version_id: str, first: bytes, size: int, encoding: str | None) -> Sniffed:
+        """What its first bytes look like, through gzip where it is stored so; other encodings are nothing known."""
+        if encoding is None:
+            return sniff(first)
+        if encoding != "gzip" or size < LEAST_GZIP:
+            return Sniffed()
+        return sniff_gzip(first, await self._end(key, version_id, size))
+
+    async def _end(self, key: str, version_id: str, size: int) -> bytes:
+        """The last four bytes."""
+        with _s3():
+            async with asyncio.timeout(CALL_SECONDS):
+                answer = await self._client.get_object(
+                    Bucket=self._bucket, Key=key, VersionId=version_id, Range=f"bytes={size - 4}-{size - 1}"
+                )
+                async with answer["Body"] as body:
+                    return bytes(await body.read())[-4:]
+
+    async def _read(self, key: str, version_id: str, *, whole: bool) -> tuple[bytes, str | None]:
+        """The first bytes; and, if asked for, the SHA-256 of all of them, never held at once."""
         wanted = {} if whole else {"Range": f"bytes=0-{HEAD_BYTES - 1}"}
         digest, first = hashlib.sha256(), b""
         with _s3():
@@ -245,7 +267,7 @@ class S3Objects:
                     )  # fmt: skip
                 except ClientError as error:
                     if aws.error_code(error) == "InvalidRange":
-                        return sniff(b""), None  # an empty object has no first byte
+                        return b"", None  # an empty object has no first byte
                     raise
                 async with answer["Body"] as body:
                     async for chunk in body.content.iter_chunked(1 << 20 if whole else HEAD_BYTES):
@@ -255,7 +277,7 @@ class S3Objects:
                         if not whole and len(first) >= HEAD_BYTES:
                             body.close()  # not every store keeps to the range
                             break
-        return sniff(first), base64.b64encode(digest.digest()).decode() if whole else None
+        return first, base64.b64encode(digest.digest()).decode() if whole else None
 
 
 class _Entry(NamedTuple):
@@ -290,6 +312,12 @@ def _encryption(put: Put) -> dict[str, Any]:
     if put.kms_key is not None:
         return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": put.kms_key}
     return {"ServerSideEncryption": "AES256"}
+
+
+def encoding_of(stored: str | None) -> str | None:
+    """What the object is encoded with. `aws-chunked` is a way of sending that some stores keep by mistake."""
+    words = [each.strip().lower() for each in (stored or "").split(",")]
+    return ",".join(each for each in words if each not in ("", "aws-chunked", "identity")) or None
 
 
 def _whole(checksum: str | None) -> str | None:

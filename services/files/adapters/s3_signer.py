@@ -36,6 +36,8 @@ class S3Signer:
         }
         if put.storage != "STANDARD":
             fields["x-amz-storage-class"] = put.storage
+        if put.content_encoding is not None:
+            fields["Content-Encoding"] = put.content_encoding
         if put.checksum is not None:
             fields |= {"x-amz-checksum-algorithm": "SHA256", "x-amz-checksum-sha256": put.checksum}
         seconds, end = await self._lasts(expires_at)

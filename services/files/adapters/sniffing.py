@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import replace
 from typing import Final
 
 import puremagic
@@ -10,6 +12,12 @@ from services.files.domain.seen import Sniffed
 
 HEAD_BYTES: Final = 8192
 """So much of an object is looked at: containers name their contents within it."""
+
+LEAST_GZIP: Final = 18
+"""Bytes of a gzip stream's header and trailer: nothing shorter is one."""
+
+_GZIP: Final = 31
+"""For zlib: a gzip header, the largest window."""
 
 _PROGRAMS: Final = {b"\x7fELF": "application/x-elf", b"\xcf\xfa\xed\xfe": "application/x-mach-binary"}
 """Signatures for which the table has no media type."""
@@ -20,6 +28,17 @@ def sniff(head: bytes) -> Sniffed:
     types = {each.mime_type for each in _matches(head) if each.mime_type}
     types |= {kind for signature, kind in _PROGRAMS.items() if head.startswith(signature)}
     return Sniffed(frozenset(types), _is_text(head))
+
+
+def sniff_gzip(head: bytes, end: bytes) -> Sniffed:
+    """Judge a gzip stream (RFC 1952) by its first `HEAD_BYTES` and its last four: what its contents begin with, of
+    which never more than `HEAD_BYTES` are decoded, and how many bytes it says that they have. Never raises.
+    """
+    try:
+        first = zlib.decompressobj(_GZIP).decompress(head, HEAD_BYTES)
+    except zlib.error:
+        return Sniffed()
+    return replace(sniff(first), told_size=int.from_bytes(end, "little"))
 
 
 def _matches(head: bytes) -> list[puremagic.PureMagicWithConfidence]:

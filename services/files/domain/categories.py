@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
 from contracts.files.values import FileCategory
-from services.files.domain.kinds import KINDS
+from services.files.domain.kinds import COMPRESSIBLE, KINDS, compresses
 from services.files.domain.names import name_problem
 
 MIB: Final = 1 << 20
@@ -34,8 +34,8 @@ class Rules:
         storage: the storage class of new objects.
         kms_key: the KMS key that encrypts its objects; None = S3's own keys.
         public: whether a file of it may be public.
-        compress: whether the command line may compress what compresses.
-        lifetime: how long a file lives; None = until it is deleted.
+        compress: whether what compresses may be stored compressed.
+        lifetime: how long a file lives from its request on; None = until it is deleted.
     """
 
     types: frozenset[str]
@@ -50,6 +50,16 @@ class Rules:
     def allows(self, content_type: str) -> bool:
         """Whether a type may be uploaded."""
         return ANY in self.types or content_type in self.types
+
+    def compressible(self) -> tuple[str, ...]:
+        """Types, or `text/*`, that may be stored compressed."""
+        if not self.compress:
+            return ()
+        return tuple(each for each in COMPRESSIBLE if self.allows(each))
+
+    def may_compress(self, content_type: str) -> bool:
+        """Whether a file of the type may be stored compressed."""
+        return self.compress and compresses(content_type)
 
 
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})

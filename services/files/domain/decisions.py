@@ -29,7 +29,7 @@ from contracts.files.values import ScanResult, UploadFailureReason
 from services.files.domain.commands import Command, Look, Remove, Request, Restore, Update
 from services.files.domain.file import Absent, File, Policy, State, Verified
 from services.files.domain.kinds import contradiction
-from services.files.domain.seen import Inspected, Seen
+from services.files.domain.seen import TOLD_MODULO, Inspected, Seen
 from services.kit.errors import PermanentError
 from services.kit.event_store.port import Draft
 
@@ -95,11 +95,30 @@ def judge(state: File, found: Inspected, claimed_size: int | None) -> tuple[Uplo
             return ("sizeMismatch", f"{said} bytes were {by}, {found.size} came")
     if found.content_type != request.content_type:
         return ("typeMismatch", f"declared {request.content_type}, stored as {found.content_type}")
+    if (problem := _wrongly_encoded(state, found)) is not None:
+        return problem
     if found.sniffed is not None and (why := contradiction(request.content_type, found.sniffed)) is not None:
         return ("typeMismatch", why)
     wanted = request.metadata.checksum
     if wanted is not None and found.checksum != wanted:
         return ("checksumMismatch", "the SHA-256 of what came is another one")
+    return None
+
+
+def _wrongly_encoded(state: File, found: Inspected) -> tuple[UploadFailureReason, str] | None:
+    """Whether it is stored as was agreed. How large it is once decoded is the uploader's word and that of the stream's
+    end, which must agree; to know would be to decode it all.
+    """
+    agreed, size = state.request.content_encoding, state.request.original_size
+    if found.content_encoding != agreed:
+        return ("typeMismatch", f"agreed as {agreed or 'not'} encoded, stored as {found.content_encoding or 'not'}")
+    if agreed is None or found.sniffed is None:
+        return None
+    told = found.sniffed.told_size
+    if told is None:
+        return ("typeMismatch", f"declared to be encoded with {agreed}, and is not")
+    if size is not None and told != size % TOLD_MODULO:
+        return ("sizeMismatch", f"{size} bytes were declared once decoded, the stream ends with {told}")
     return None
 
 
@@ -128,7 +147,7 @@ def _look(state: File, command: Look, now: datetime, policy: Policy) -> Decision
         case "uploading":
             decision = _look_at_upload(state, command, over)
         case "completed":
-            decision = _look_at_completed(state, command)
+            decision = _look_at_completed(state, command, now)
         case "deleted":
             decision = _look_at_deleted(state, command)
         case "failed":
@@ -157,6 +176,8 @@ def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
         content_type=found.content_type,
         checksum=found.checksum,
         storage_class=found.storage_class,
+        content_encoding=state.request.content_encoding,
+        original_size=state.request.original_size,
         by=command.by,
     )
     rest = _without(seen, found.version_id)
@@ -169,16 +190,22 @@ def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
     return replace(rest, public=public, drafts=drafts)
 
 
-def _look_at_completed(state: File, command: Look) -> Decision:
+def _look_at_completed(state: File, command: Look, now: datetime) -> Decision:
     verified, seen = _verified(state), command.seen
     rest = _without(seen, verified.version_id)
     if not seen.has(verified.version_id):
         return replace(rest, drafts=(_deleted(verified, False, command),))
-    if seen.is_hidden(verified.version_id):
-        return replace(rest, public=_tag(state, seen, False), drafts=(_deleted(verified, True, command),))
     scanned = _scan_drafts(verified.version_id, state, command)
     if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
         return _infected(rest, verified.version_id, scanned, command)
+    hidden = seen.is_hidden(verified.version_id)
+    if state.kept_until is not None and now >= state.kept_until:
+        ended = FileDeleted(version_id=verified.version_id, recoverable=True, reason="lifecycle")
+        drafts = (*scanned, Draft(ended, causation=command.cause))
+        return replace(rest, public=_tag(state, seen, False), mark=not hidden, drafts=drafts)
+    if hidden:
+        drafts = (*scanned, _deleted(verified, True, command))
+        return replace(rest, public=_tag(state, seen, False), drafts=drafts)
     return replace(rest, public=_tag(state, seen, state.is_open(_scan_after(state, scanned))), drafts=scanned)
 
 

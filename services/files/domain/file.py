@@ -28,7 +28,7 @@ from contracts.files.events import (
     FileUploadFailed,
     FileUploadRequested,
 )
-from contracts.files.values import RemovalReason, ScanResult, UploadFailureReason
+from contracts.files.values import ContentEncoding, RemovalReason, ScanResult, UploadFailureReason
 
 Phase = Literal["uploading", "completed", "failed", "deleted"]
 
@@ -61,7 +61,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The version that was looked at and found right."""
+    """The version that was looked at and found right. `size` and `checksum` are of the bytes as they are stored,
+    `original_size` of the decoded ones where they are stored encoded.
+    """
 
     version_id: str
     etag: str
@@ -70,6 +72,8 @@ class Verified:
     checksum: str | None
     at: datetime
     storage_class: str | None = None
+    content_encoding: ContentEncoding | None = None
+    original_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class File:
         removal: why a file is deleted; `recoverable`: whether its verified version still lies in S3.
         scan: what the malware scan said of the verified version; None = nothing yet.
         file_name, original_name, is_public, tags: as they are now.
+        kept_until: when its lifetime is over; None = it has none, or somebody brought it back after its end.
         closed: nothing can be stored under the key any more.
     """
 
@@ -98,6 +103,7 @@ class File:
     original_name: str
     is_public: bool
     tags: tuple[str, ...]
+    kept_until: datetime | None = None
     verified: Verified | None = None
     failure: UploadFailureReason | None = None
     failure_detail: str | None = None
@@ -137,11 +143,13 @@ def due_at(state: State, policy: Policy) -> datetime | None:
     """When the file wants to be looked at, whatever S3 tells or does not; None = it waits for nothing.
 
     Every file is looked at once its upload cannot go on: one that was never told of is completed or ended, and what a
-    crash or a form that was used twice left under the key is deleted.
+    crash or a form that was used twice left under the key is deleted. And a file with a lifetime, when that is over.
     """
-    if isinstance(state, Absent) or state.closed:
+    if isinstance(state, Absent):
         return None
-    return state.request.expires_at + policy.upload_grace
+    closing = None if state.closed else state.request.expires_at + policy.upload_grace
+    ending = state.kept_until if state.phase == "completed" else None
+    return min((each for each in (closing, ending) if each is not None), default=None)
 
 
 def _begun(request: FileUploadRequested, at: datetime) -> File:
@@ -153,6 +161,7 @@ def _begun(request: FileUploadRequested, at: datetime) -> File:
         original_name=request.original_name,
         is_public=request.is_public,
         tags=tuple(request.metadata.tags or ()),
+        kept_until=request.kept_until,
         updated_at=at,
     )
 
@@ -161,7 +170,15 @@ def _changed(state: File, data: EventData, at: datetime) -> File:
     match data:
         case FileUploaded():
             verified = Verified(
-                data.version_id, data.etag, data.size, data.content_type, data.checksum, at, data.storage_class
+                version_id=data.version_id,
+                etag=data.etag,
+                size=data.size,
+                content_type=data.content_type,
+                checksum=data.checksum,
+                at=at,
+                storage_class=data.storage_class,
+                content_encoding=data.content_encoding,
+                original_size=data.original_size,
             )
             return replace(state, phase="completed", verified=verified, failure=None, failure_detail=None)
         case FileUploadFailed():
@@ -169,7 +186,9 @@ def _changed(state: File, data: EventData, at: datetime) -> File:
         case FileDeleted():
             return replace(state, phase="deleted", removal=data.reason, recoverable=data.recoverable)
         case FileRestored():
-            return replace(state, phase="completed", removal=None, recoverable=False)
+            lifted = state.kept_until is None or at >= state.kept_until
+            kept_until = None if lifted else state.kept_until
+            return replace(state, phase="completed", removal=None, recoverable=False, kept_until=kept_until)
         case FileUploadClosed():
             return replace(state, closed=True)
         case FileScanSettled():

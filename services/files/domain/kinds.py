@@ -20,7 +20,7 @@ class Kind:
         extensions: without dots, the usual one first.
         signatures: media types of which the first bytes must fit one; none = it has no signature.
         is_text: its bytes are text.
-        compresses: whether compression makes it smaller.
+        compresses: whether compression may make it smaller.
     """
 
     extensions: tuple[str, ...]
@@ -152,7 +152,11 @@ def contradiction(declared: str, sniffed: Sniffed) -> str | None:
     return None
 
 
+COMPRESSIBLE: Final = (*(name for name, kind in KINDS.items() if kind.compresses), "text/*")
+"""Types that compression may make smaller; any text may, known or not."""
+
+
 def compresses(content_type: str) -> bool:
-    """Whether compressing files of the type pays."""
+    """Whether compression may make files of the type smaller."""
     kind = KINDS.get(content_type)
     return kind.compresses if kind is not None else content_type.startswith("text/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from contracts.files.values import ScanResult
 from services.files.domain.file import Absent, State
@@ -16,17 +17,24 @@ class ObjectVersion:
     is_marker: bool = False
 
 
+TOLD_MODULO: Final = 1 << 32
+"""A gzip stream tells the size of its contents modulo this (RFC 1952, ISIZE)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sniffed:
-    """What the first bytes of an object look like.
+    """What the first bytes of an object look like, decoded where it is stored encoded.
 
     Attributes:
         types: media types that their signature fits; none = no signature that is known.
         is_text: they decode as text.
+        told_size: of an encoded object, the size of its contents that the stream ends with, modulo `TOLD_MODULO`; None
+            where its bytes are not of the encoding that it is stored with.
     """
 
     types: frozenset[str] = frozenset()
     is_text: bool = False
+    told_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,7 @@ class Inspected:
 
     Attributes:
         file_id: what its metadata says whose it is.
+        content_encoding: what it is stored with; None for none.
         checksum: SHA-256 of the whole object in base64, by S3's word or by reading it; None where nobody asked for it.
         sniffed: None where it was not looked into.
         scan: what the malware scan has tagged it with.
@@ -51,6 +60,7 @@ class Inspected:
     scan: ScanResult | None = None
     is_public: bool = False
     storage_class: str | None = None
+    content_encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -317,6 +317,8 @@ class _Door:
             content_type=body.content_type,
             declared_size=body.size,
             max_size_bytes=body.most(rules),
+            content_encoding=body.content_encoding,
+            original_size=body.original_size,
             category=body.category,
             is_public=body.is_public,
             scan_needed=rules.scan or None,
@@ -325,6 +327,7 @@ class _Door:
             metadata=metadata,
             method=method,
             expires_at=(now + lasts).replace(microsecond=0),
+            kept_until=None if rules.lifetime is None else (now + rules.lifetime).replace(microsecond=0),
             request_hash=hashed,
         )
 
@@ -382,6 +385,7 @@ class _Door:
             storage=rules.storage,
             kms_key=rules.kms_key,
             checksum=request.metadata.checksum if request.method == "post" else None,
+            content_encoding=request.content_encoding,
         )
 
     # --- parts ---

@@ -1,4 +1,6 @@
-"""Time is an entrypoint: every file is looked at once when its upload is over, whatever S3 has told or not."""
+"""Time is an entrypoint: every file is looked at once when its upload is over, whatever S3 has told or not, and one
+with a lifetime when that is over. No rule of the bucket deletes a file, so that nothing can contradict the settings.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from services.files.domain.commands import Look
+from services.files.domain.file import due_at
 from services.files.handlers import Files
 from services.files.streams import LANE
 from services.kit.clock import Clock
@@ -20,7 +23,7 @@ log = get_logger(__name__)
 EVERY_SECONDS: Final = 5.0
 BATCH: Final = 50
 LOOKS: Final = 4
-"""One ends the upload, one deletes what is foreign, one closes; one more for what comes between."""
+"""One ends the upload or the lifetime, one deletes what is foreign, one closes; one more for what comes between."""
 
 LEASE_FOR: Final = timedelta(minutes=5)
 """Longer than a batch of looks takes; what a dead process held is looked at by another one after it."""
@@ -52,7 +55,7 @@ class Sweeper:
         trouble: TransientError | None = None
         for stream in due:
             try:
-                await self._close(stream.stream_id)
+                await self._look(stream.stream_id)
             except (PermanentError, RefusedHere) as error:
                 log.error("a file cannot be swept", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
             except TransientError as error:
@@ -61,9 +64,10 @@ class Sweeper:
             raise trouble
         return len(due) == BATCH
 
-    async def _close(self, file_id: str) -> None:
-        """Look until nothing is left to do. What an interrupted one leaves is due again."""
+    async def _look(self, file_id: str) -> None:
+        """Look until nothing is left to do now. What an interrupted one leaves is due again."""
         for _ in range(LOOKS):
             held = await self._files.look(file_id, lambda seen: Look(seen, "sweeper"))
-            if held.file.closed:
+            due = due_at(held.state, self._files.streams.policy)
+            if due is None or due > self._clock.now():
                 return

@@ -11,7 +11,15 @@ from pydantic.alias_generators import to_camel
 
 from contracts.base import CommandData, Model
 from contracts.email.values import ContentType, UserId
-from contracts.files.values import Checksum, FileCategory, FileTags, OriginalName, UploadMetadata, UploadMethod
+from contracts.files.values import (
+    Checksum,
+    ContentEncoding,
+    FileCategory,
+    FileTags,
+    OriginalName,
+    UploadMetadata,
+    UploadMethod,
+)
 from services.files.domain.categories import DEFAULT_SIZE, POST_LIMIT, Rules, problems
 from services.files.domain.names import type_of_name
 from services.kit.errors import Detail, InvalidRequest
@@ -79,6 +87,12 @@ class UploadRequest(CommandData):
     """The most that will be taken. Unless said: `size`, else 10 MiB or what the category takes, if that is less."""
     size: Annotated[int, Field(ge=1)] | None = None
     """The bytes of the file, where they are known: another size will fail. Needed for an upload in parts."""
+    content_encoding: ContentEncoding | None = None
+    """Say `gzip` where what is sent is a gzip stream of the file, and the category takes that for its type. `size`,
+    `maxSizeBytes` and the checksum are then of the stream; type and name stay those of the file.
+    """
+    original_size: Annotated[int, Field(ge=1)] | None = None
+    """The bytes of the file that the stream holds. Needed with `contentEncoding`."""
     is_public: bool = False
     client_id: UserId | None = None
     metadata: Annotated[UploadMetadataRequest, AfterValidator(_metadata)] = UploadMetadataRequest()
@@ -110,6 +124,7 @@ class UploadRequest(CommandData):
         ]
         if self.size is not None and self.size > most:
             found.append({"field": "size", "message": "is more than maxSizeBytes"})
+        found += self._wrongly_encoded(rules)
         if chosen == "post" and most > POST_LIMIT:
             found.append({"field": "method", "message": f"above {POST_LIMIT} bytes an upload goes in parts: multipart"})
         if chosen == "multipart" and self.size is None:
@@ -119,3 +134,19 @@ class UploadRequest(CommandData):
             found.append({"field": "metadata.checksum", "message": message})
         if found:
             raise InvalidRequest(details=found)
+
+    def _wrongly_encoded(self, rules: Rules) -> list[Detail]:
+        if self.content_encoding is None:
+            if self.original_size is None:
+                return []
+            return [{"field": "originalSize", "message": "goes with contentEncoding only"}]
+        found: list[Detail] = []
+        if not rules.may_compress(self.content_type):
+            message = f"{self.content_type} is not stored compressed in this category: send it as it is"
+            found.append({"field": "contentEncoding", "message": message})
+        if self.original_size is None:
+            found.append({"field": "originalSize", "message": "is needed with contentEncoding: the bytes once decoded"})
+        elif self.original_size > rules.max_bytes:
+            message = f"at most {rules.max_bytes} bytes are taken in this category"
+            found.append({"field": "originalSize", "message": message})
+        return found

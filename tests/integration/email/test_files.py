@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import gzip
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -39,9 +40,9 @@ class Files:
     bucket: str
     versions: dict[str, int] = field(default_factory=dict)
 
-    async def put(self, file_id: str, data: bytes) -> str:
+    async def put(self, file_id: str, data: bytes, **how: str) -> str:
         """Store an object under the file's key; the id of the version that came of it."""
-        answer = await self.s3.put_object(Bucket=self.bucket, Key=key_of(file_id), Body=data)
+        answer = await self.s3.put_object(Bucket=self.bucket, Key=key_of(file_id), Body=data, **how)
         version: str = answer["VersionId"]
         return version
 
@@ -115,6 +116,27 @@ async def test_a_mail_waits_for_its_file_and_carries_the_version_that_was_verifi
     assert "the one that was looked at" not in stream
 
 
+async def test_a_file_that_is_stored_compressed_is_attached_as_it_was(files: Files) -> None:
+    data = b"name;amount\r\n" + b"Ann;100\r\n" * 5000
+    packed = gzip.compress(data, mtime=0)
+    sent: dict[str, str] = {}
+    for said in (len(data), len(data) - 1):
+        file_id = str(uuid4())
+        version = await files.put(file_id, packed, ContentEncoding="gzip")
+        verified = uploaded(len(packed), version).model_copy(
+            update={"content_encoding": "gzip", "original_size": said, "content_type": "text/csv"}
+        )
+        await files.says(file_id, upload(file_id, bucket=files.bucket, content_type="text/csv"), verified)
+        sent[file_id] = await files.mail.send(address(), attachments=[{"fileId": file_id}])
+    (good, one), (lie, other) = sent.items()
+    await files.mail.ends(one, "Sent")
+    (part,) = (await received(files.mail, one)).iter_attachments()
+    assert part.get_payload(decode=True) == data, good
+    await files.mail.ends(other, "Failed")
+    detail = f"the file {lie} cannot be attached: its bytes are not there any more, or are not what was declared"
+    assert await why_failed(files.mail, other) == {("invalid", detail)}
+
+
 async def test_over_http_anothers_file_is_none_and_ones_own_is_sent(files: Files) -> None:
     mail, mine, yours = files.mail, str(uuid4()), str(uuid4())
     for file_id, owner in ((mine, "u1"), (yours, "u2")):
@@ -160,7 +182,7 @@ async def test_deleted_restored_and_gone(files: Files) -> None:
     await files.s3.delete_object(Bucket=files.bucket, Key=key_of(file_id), VersionId=version)
     gone = await mail.send(address(), attachments=[{"fileId": file_id}])
     await mail.ends(gone, "Failed")
-    detail = f"the file {file_id} cannot be attached: its bytes are not there any more"
+    detail = f"the file {file_id} cannot be attached: its bytes are not there any more, or are not what was declared"
     assert await why_failed(mail, gone) == {("invalid", detail)}
 
 
@@ -209,6 +231,7 @@ async def test_bytes_are_those_of_one_version_and_of_its_size_or_none(files: Fil
 
     assert await reader.read_many([usable()]) == {file_id: b"first"}
     assert await reader.read_many([usable(size=6)]) == {}
+    assert await reader.read_many([usable(content_encoding="gzip", original_size=5)]) == {}, "it is no stream"
     assert await reader.read_many([usable(version_id="nothing-like-it")]) == {}
     assert await reader.read_many([usable(key="document/none")]) == {}
     refused = await reader.read_many([usable(bucket="a-bucket-that-nobody-made")])

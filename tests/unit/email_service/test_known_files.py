@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any, get_args
 
@@ -123,6 +124,14 @@ def test_when_a_file_can_be_used(stream: list[EventData], verdict: type) -> None
     found = judge(heard(*stream), "u1", "user:u1")
     assert isinstance(found, verdict)
     assert found == USABLE or not isinstance(found, Usable)
+
+
+def test_a_file_that_is_stored_encoded_is_carried_decoded() -> None:
+    data = uploaded().model_copy(update={"content_encoding": "gzip", "original_size": 900})
+    found = judge(heard(REQUEST, data), "u1", "user:u1")
+    assert found == replace(USABLE, content_encoding="gzip", original_size=900)
+    assert isinstance(found, Usable)
+    assert (found.size, found.carried, USABLE.carried) == (4, 900, 4)
 
 
 def test_what_was_not_heard_of_is_waited_for_whatever_else_was() -> None:

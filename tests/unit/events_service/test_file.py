@@ -363,3 +363,23 @@ def test_a_long_history_tells_downloads_by_their_own_words() -> None:
     )
     assert {step.changes for step in steps[1:-1]} == {("downloads + 1",)}
     assert steps[-1].changes == ("uploading → failed", "because tooLarge")
+
+
+def test_a_file_that_is_stored_compressed_shows_both_its_sizes() -> None:
+    body = fold_of(uploaded(size=100, content_encoding="gzip", original_size=900))
+    assert (body["size"], body["contentEncoding"], body["originalSize"]) == (100, "gzip", 900)
+    assert not {"contentEncoding", "originalSize"} & fold_of(uploaded()).keys()
+
+
+def test_a_lifetime_is_shown_until_a_restore_after_its_end_lifts_it() -> None:
+    def at(*data: tuple[float, EventData]) -> Body:
+        log = file_log()
+        request = upload_requested(kept_until=START + timedelta(seconds=100))
+        return folded([log.event(each, at=when) for when, each in ((0, request), (1, uploaded()), *data)])
+
+    ends = START + timedelta(seconds=100)
+    ended = at((100.5, deleted(reason="lifecycle")))
+    assert (ended["status"], ended["recoverable"], ended["keptUntil"]) == ("deleted", True, ends)
+    assert at((5, deleted()), (99, restored()))["keptUntil"] == ends
+    assert "keptUntil" not in at((5, deleted()), (100, restored()))
+    assert "keptUntil" not in fold_of(uploaded())

@@ -13,6 +13,7 @@ from contracts.files.values import FileCategory
 from contracts.registry import event_from_wire, read_json
 from services.files.domain.categories import Rules, with_changes
 from services.files.domain.file import File, Policy
+from services.files.entrypoints.http_categories import categories_router
 from services.files.entrypoints.http_files import files_router
 from services.files.entrypoints.http_uploads import Terms, uploads_router
 from services.files.entrypoints.upload_tokens import UploadTokens
@@ -83,7 +84,7 @@ class Door:
             authenticator=Authenticator(SecretVerifier(SECRET)),
             health=Health(self.clock),
             metrics=self.metrics,
-            routers=[uploads, files_router(files=self.files, links=links, rules=rules)],
+            routers=[categories_router(rules), uploads, files_router(files=self.files, links=links, rules=rules)],
         )
         self.app = app
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from services.files.adapters.sniffing import HEAD_BYTES, sniff
+from services.files.adapters.sniffing import HEAD_BYTES, sniff, sniff_gzip
 from services.files.domain.seen import Inspected, ObjectVersion
 from services.files.ports import Listed, Multipart, Part, Put, SignedPost, SignedUrl
 from services.kit.errors import Unavailable
@@ -57,7 +57,10 @@ class MemoryObjects:
             content_type=put.content_type,
             file_id=put.metadata.get("file-id"),
             checksum=base64.b64encode(hashlib.sha256(data).digest()).decode(),
-            sniffed=sniff(data[:HEAD_BYTES]),
+            sniffed=sniff(data[:HEAD_BYTES])
+            if put.content_encoding is None
+            else sniff_gzip(data[:HEAD_BYTES], data[-4:]),
+            content_encoding=put.content_encoding,
         )
         return self.key(put.key).put(found)
 

@@ -342,3 +342,92 @@ def test_what_cannot_be_done_says_why() -> None:
         case.do(Update(tags=("a",)))
     assert ended.value.reason == "ended"
     assert decide(Absent(), Look(Key().seen(Absent()), "notification"), T0, POLICY) == NOTHING
+
+
+PACKED = {"content_encoding": "gzip", "content_type": "text/csv", "original_size": 900}
+CSV = Sniffed(is_text=True, told_size=900)
+
+
+@pytest.mark.parametrize(
+    ("agreed", "found", "failure"),
+    [
+        (PACKED, {"content_encoding": "gzip", "sniffed": CSV}, None),
+        (PACKED, {"content_encoding": None, "sniffed": CSV}, "typeMismatch"),
+        (PACKED, {"content_encoding": "br", "sniffed": CSV}, "typeMismatch"),
+        (PACKED, {"content_encoding": "gzip", "sniffed": Sniffed()}, "typeMismatch"),  # no stream at all
+        (PACKED, {"content_encoding": "gzip", "sniffed": Sniffed(told_size=900)}, "typeMismatch"),  # of no text
+        (PACKED, {"content_encoding": "gzip", "sniffed": Sniffed(is_text=True, told_size=901)}, "sizeMismatch"),
+        (PACKED | {"original_size": 2**32 + 900, "max_size_bytes": 2**33}, {"content_encoding": "gzip"}, None),
+        ({"content_type": "text/csv"}, {"content_encoding": "gzip", "sniffed": CSV}, "typeMismatch"),
+    ],
+)
+def test_what_is_stored_compressed_is_what_was_agreed(
+    agreed: dict[str, Any], found: dict[str, Any], failure: str | None
+) -> None:
+    case = Case().ask(**agreed)
+    case.key.put(stored(**({"content_type": "text/csv", "sniffed": CSV} | found)))
+    case.look()
+    assert case.file.failure == failure
+    if failure is None:
+        assert case.file.verified is not None
+        assert case.file.verified.size == 10, "as it is stored"
+        assert case.file.verified.content_encoding == "gzip"
+        assert case.file.verified.original_size == agreed["original_size"]
+
+
+ENDS = T0 + timedelta(days=30)
+
+
+def test_a_file_past_its_lifetime_is_deleted_and_can_be_brought_back_for_good() -> None:
+    case = uploaded(kept_until=ENDS, is_public=True)
+    version = case.versions[0]
+    case.now = EXPIRES + POLICY.upload_grace
+    case.look(by="sweeper")
+    assert (case.file.closed, due_at(case.state, POLICY)) == (True, ENDS)
+    case.now = ENDS - timedelta(seconds=1)
+    assert case.look(by="sweeper") == []
+    case.now = ENDS
+    assert case.look(by="sweeper") == ["Deleted"]
+    assert (case.file.phase, case.file.removal, case.file.recoverable) == ("deleted", "lifecycle", True)
+    assert [each.is_marker for each in case.key.stack] == [True, False]
+    assert not case.key.what[version].is_public
+    assert due_at(case.state, POLICY) is None
+    assert case.look(by="notification") == []
+    assert case.do(Restore(case.key.seen(case.state))) == ["Restored"]
+    assert (case.file.phase, case.file.kept_until, due_at(case.state, POLICY)) == ("completed", None, None)
+    case.now += timedelta(days=1000)
+    assert case.look(by="sweeper") == []
+
+
+def test_a_restore_before_its_end_leaves_a_file_its_lifetime() -> None:
+    case = uploaded(kept_until=ENDS)
+    case.do(Remove(case.key.seen(case.state), "user"))
+    case.now = ENDS - timedelta(days=1)
+    case.do(Restore(case.key.seen(case.state)))
+    assert case.file.kept_until == ENDS
+    case.now = ENDS
+    assert "Deleted" in case.look(by="sweeper")
+
+
+def test_a_lifetime_shorter_than_an_upload_ends_before_it_is_closed() -> None:
+    case = uploaded(kept_until=T0 + timedelta(minutes=5))
+    assert due_at(case.state, POLICY) == T0 + timedelta(minutes=5)
+    case.now = T0 + timedelta(minutes=5)
+    assert case.look(by="sweeper") == ["Deleted"]
+    assert due_at(case.state, POLICY) == EXPIRES + POLICY.upload_grace
+
+
+def test_a_crash_before_the_end_of_a_lifetime_is_said_leaves_its_reason() -> None:
+    case = uploaded(kept_until=ENDS)
+    case.now = ENDS
+    case.key.before(decide(case.state, Look(case.key.seen(case.state), "sweeper"), case.now, POLICY))
+    assert "Deleted" in case.look(by="notification")
+    assert case.file.removal == "lifecycle"
+    assert [each.is_marker for each in case.key.stack] == [True, False], "no second marker"
+
+
+def test_what_is_infected_is_deleted_for_good_though_its_lifetime_is_over() -> None:
+    case = uploaded(kept_until=ENDS)
+    case.now = ENDS
+    assert case.look(by="notification", scan="infected") == ["ScanSettled", "Deleted"]
+    assert (case.file.removal, case.file.recoverable, case.versions) == ("infected", False, [])

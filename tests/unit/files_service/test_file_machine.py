@@ -15,7 +15,7 @@ from services.files.domain.decisions import Decision, decide, judge
 from services.files.domain.file import File, State, Verified
 from services.files.domain.seen import Sniffed
 from services.kit.errors import PermanentError
-from tests.unit.files_service.requests import EXPIRES, stored
+from tests.unit.files_service.requests import EXPIRES, T0, stored
 from tests.unit.files_service.test_decisions import POLICY, Case
 
 OBJECTS = st.sampled_from(
@@ -30,6 +30,7 @@ OBJECTS = st.sampled_from(
         stored(scan="clean"),
         stored(scan="infected"),
         stored(scan="error"),
+        stored(content_encoding="gzip"),
     ]
 )
 
@@ -37,9 +38,16 @@ OBJECTS = st.sampled_from(
 class FileMachine(RuleBasedStateMachine):
     """Uploads good and bad, deletions, people, several who look at once, crashes between S3 and the stream."""
 
-    @initialize(public=st.booleans(), scan_needed=st.sampled_from([None, True]))
-    def begin(self, public: bool, scan_needed: bool | None) -> None:
-        self.case = Case().ask(is_public=public, scan_needed=scan_needed, method="multipart", upload_id="up")
+    @initialize(
+        public=st.booleans(),
+        scan_needed=st.sampled_from([None, True]),
+        lives=st.sampled_from([None, None, 10, 60, 600]),
+    )
+    def begin(self, public: bool, scan_needed: bool | None, lives: int | None) -> None:
+        kept_until = None if lives is None else T0 + timedelta(minutes=lives)
+        self.case = Case().ask(
+            is_public=public, scan_needed=scan_needed, method="multipart", upload_id="up", kept_until=kept_until
+        )
         self.first: Verified | None = None
         self.open: list[tuple[State, Decision]] = []
 
@@ -134,6 +142,7 @@ class FileMachine(RuleBasedStateMachine):
         assert (case.state, case.key.stack) == before
         file = case.file
         assert file.phase != "uploading"
+        assert file.phase != "completed" or file.kept_until is None, "nothing outlives its time unless brought back"
         self._is_true(file)
 
     def _is_true(self, file: File) -> None:

@@ -285,3 +285,23 @@ async def test_a_service_that_looks_into_another_bucket_decides_nothing(door: Do
     assert (await door.client.delete(f"/api/files/{file_id}")).status_code == 503
     assert (await door.complete(file_id)).status_code == 503
     assert (await door.file(file_id)).phase == "completed"
+
+
+async def test_the_sweeper_ends_lifetimes_and_nobody_else_has_to() -> None:
+    door = Door({"document": {"lifetimeDays": 30}})
+    mortal, lasting = await door.uploaded(), await door.uploaded(category="general")
+    sweeper = Sweeper(door.files, "me", door.clock, Progress(door.clock))
+    door.clock.move(timedelta(days=29).total_seconds())
+    await sweeper.sweep()
+    assert (await door.client.get(f"/api/files/{mortal}/download")).status_code == 200
+    door.clock.move(timedelta(days=1).total_seconds())
+    await sweeper.sweep()
+    assert await door.events(mortal) == ["uploadRequested", "uploaded", "uploadClosed", "deleted"]
+    assert await door.events(lasting) == ["uploadRequested", "uploaded", "uploadClosed"]
+    assert (await door.client.get(f"/api/files/{mortal}/download")).status_code == 410
+    assert (await door.store.due_counts(["uploads"], door.clock.now()))["uploads"] == 0
+    restored = (await door.client.post(f"/api/files/{mortal}/restore")).json()["data"]
+    assert (restored["status"], "keptUntil" in restored) == ("completed", False)
+    door.clock.move(timedelta(days=100).total_seconds())
+    await sweeper.sweep()
+    assert (await door.file(mortal)).phase == "completed"

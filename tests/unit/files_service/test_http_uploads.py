@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from datetime import timedelta
 from typing import Any
@@ -259,3 +260,85 @@ async def test_what_browsers_say_of_a_type_is_understood(door: Door, said: str, 
 async def test_a_backup_may_be_anything_under_any_name(door: Door) -> None:
     archive = b"PK\x03\x04" + b"\0" * 100
     await door.uploaded(archive, category="backup", contentType="application/octet-stream", fileName="site.php.bak")
+
+
+CSV = b"name;amount\r\n" + b"Ann;100\r\n" * 400
+PACKED = gzip.compress(CSV, mtime=0)
+AS_GZIP: dict[str, Any] = {
+    "fileName": "a.csv", "contentType": "text/csv", "contentEncoding": "gzip", "size": len(PACKED),
+    "originalSize": len(CSV), "metadata": {"checksum": base64.b64encode(hashlib.sha256(PACKED).digest()).decode()},
+}  # fmt: skip
+
+
+async def test_a_file_may_come_and_lie_compressed(door: Door) -> None:
+    file_id = await door.uploaded(PACKED, **AS_GZIP)
+    assert door.signer.puts[-1].content_encoding == "gzip"
+    file = (await door.complete(file_id, len(PACKED))).json()["data"]
+    assert (file["contentType"], file["contentEncoding"]) == ("text/csv", "gzip")
+    assert (file["size"], file["originalSize"]) == (len(PACKED), len(CSV))
+    assert file["metadata"]["checksum"] == AS_GZIP["metadata"]["checksum"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "data", "why"),
+    [
+        ({"originalSize": len(CSV) + 1}, PACKED, "sizeMismatch"),
+        ({"metadata": {}}, CSV[: len(PACKED)], "typeMismatch"),
+        ({"metadata": {}, "size": len(PACKED) - 1}, PACKED[:-1], "sizeMismatch"),
+        ({"fileName": "a.rtf", "contentType": "application/rtf"}, PACKED, "typeMismatch"),
+    ],
+)
+async def test_what_lies_there_compressed_is_what_was_declared(
+    door: Door, changes: dict[str, Any], data: bytes, why: str
+) -> None:
+    asked = (await door.ask(**{**AS_GZIP, **changes})).json()["data"]
+    door.objects.store(door.signer.puts[-1], data)
+    assert (await door.complete(asked["fileId"], len(data))).json()["details"][0]["reason"] == why
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"fileName": "a.pdf", "contentType": "application/pdf"}, "contentEncoding"),
+        ({"category": "invoice", "fileName": "a.xml", "contentType": "application/xml"}, "contentEncoding"),
+        ({"contentEncoding": "br"}, "contentEncoding"),
+        ({"originalSize": None}, "originalSize"),
+        ({"originalSize": 0}, "originalSize"),
+        ({"originalSize": 2 << 30}, "originalSize"),
+        ({"contentEncoding": None}, "originalSize"),
+    ],
+)
+async def test_what_is_not_taken_compressed_is_refused(door: Door, changes: dict[str, Any], field: str) -> None:
+    answer = await door.ask(**{**AS_GZIP, **changes})
+    assert answer.status_code == 400
+    assert [detail["field"] for detail in answer.json()["details"]] == [field]
+
+
+async def test_an_upload_in_parts_may_be_compressed_too(door: Door) -> None:
+    asked = await door.ask(**{**AS_GZIP, "method": "multipart"})
+    assert asked.status_code == 201
+    ((put, _),) = door.objects.uploads.values()
+    assert put.content_encoding == "gzip"
+
+
+async def test_what_categories_allow_can_be_asked() -> None:
+    door = Door({"invoice": {"lifetimeDays": 3650, "compress": True}, "backup": {"compress": False}})
+    answer = await door.client.get("/api/files/categories")
+    told = {each["name"]: each for each in answer.json()["data"]["categories"]}
+    assert set(told) == {"email", "document", "avatar", "contract", "invoice", "backup", "general"}
+    assert told["backup"] == {
+        "name": "backup", "types": ["*/*"], "maxBytes": 50 << 30, "mayBePublic": False, "scanned": False,
+        "compressibleTypes": [],
+    }  # fmt: skip
+    assert told["invoice"]["lifetimeDays"] == 3650
+    assert "application/xml" in told["invoice"]["compressibleTypes"]
+    assert (await door.client.get("/api/files/categories", headers=as_("ann", "files:read"))).status_code == 403
+
+
+async def test_a_files_lifetime_is_that_of_its_category_when_it_was_asked_for() -> None:
+    door = Door({"document": {"lifetimeDays": 30}})
+    file_id = await door.uploaded()
+    ends = door.clock.now() + timedelta(days=30)
+    assert (await door.complete(file_id)).json()["data"]["keptUntil"] == f"{ends:%Y-%m-%dT%H:%M:%SZ}"
+    lasting = await door.uploaded(category="general")
+    assert "keptUntil" not in (await door.complete(lasting)).json()["data"]

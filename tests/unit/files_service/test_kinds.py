@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.files.adapters.sniffing import sniff
+from services.files.adapters.s3_objects import encoding_of
+from services.files.adapters.sniffing import HEAD_BYTES, sniff, sniff_gzip
 from services.files.domain.categories import DEFAULTS, POST_LIMIT, problems, with_changes
 from services.files.domain.kinds import KINDS, contradiction
+from services.files.domain.seen import Sniffed
 
 
 def archive(*names: str) -> bytes:
@@ -104,3 +107,60 @@ def test_rules_are_changed_by_setting_field_by_field() -> None:
     assert rules["avatar"] == DEFAULTS["avatar"]
     with pytest.raises(ValueError, match=r"nothing.*contract\.maxBytes.*contract\.colour"):
         with_changes({"nothing": {}, "contract": {"maxBytes": -1, "colour": "red"}})
+
+
+@pytest.mark.parametrize(("declared", "data"), HONEST, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_is_stored_compressed_is_looked_through(declared: str, data: bytes) -> None:
+    stream = gzip.compress(data)
+    found = sniff_gzip(stream[:HEAD_BYTES], stream[-4:])
+    assert found == replace(sniff(data[:HEAD_BYTES]), told_size=len(data))
+    assert contradiction(declared, found) is None
+
+
+def test_no_more_of_a_stream_is_decoded_than_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = gzip.compress(b"\0" * (64 << 20))
+    seen: list[int] = []
+
+    def looked(head: bytes) -> Sniffed:
+        seen.append(len(head))
+        return Sniffed()
+
+    monkeypatch.setattr("services.files.adapters.sniffing.sniff", looked)
+    assert sniff_gzip(bomb[:HEAD_BYTES], bomb[-4:]).told_size == 64 << 20
+    assert seen == [HEAD_BYTES]
+
+
+@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
+def test_what_is_no_stream_is_told_and_never_raises(data: bytes, end: bytes) -> None:
+    found = sniff_gzip(data, end)
+    assert found.told_size in (None, int.from_bytes(end, "little"))
+    assert sniff_gzip(b"just words" + data, end) == Sniffed()
+
+
+def test_what_compresses_is_taken_compressed_where_its_category_says_so() -> None:
+    document, backup, contract = DEFAULTS["document"], DEFAULTS["backup"], DEFAULTS["contract"]
+    assert document.may_compress("text/csv")
+    assert not document.may_compress("application/pdf")
+    assert not contract.may_compress("application/msword")
+    assert contract.compressible() == ()
+    assert "text/csv" in document.compressible()
+    assert "text/*" not in document.compressible()
+    assert {"text/*", "application/octet-stream"} <= set(backup.compressible())
+    for rules in DEFAULTS.values():
+        assert all(rules.may_compress(each.replace("*", "x-any")) for each in rules.compressible())
+
+
+@pytest.mark.parametrize(
+    ("stored", "encoding"),
+    [
+        (None, None),
+        ("", None),
+        ("gzip", "gzip"),
+        ("GZIP", "gzip"),
+        ("aws-chunked", None),  # a way of sending that some stores keep
+        ("gzip,aws-chunked", "gzip"),
+        ("gzip, br", "gzip,br"),
+    ],
+)
+def test_what_an_object_is_encoded_with(stored: str | None, encoding: str | None) -> None:
+    assert encoding_of(stored) == encoding
