@@ -158,6 +158,7 @@ class Email:
             host=settings.http_host,
             port=settings.http_port if self.port is None else self.port,
             port_variable="MAILROOM_EMAIL_PORT",
+            trusted_proxies=settings.trusted_proxies,
         )
         self.server = server
         stages = [
