@@ -16,7 +16,7 @@ from bench.measure import machine
 from bench.results import BenchFailed, Result, describe
 from deploy.local.site import StackError
 
-NAMES = ("sends", "freshness", "projection", "priorities")
+NAMES = ("sends", "freshness", "projection", "priorities", "attachments")
 
 
 def main(arguments: list[str]) -> int:
