@@ -23,15 +23,17 @@ _PREFIX = "mailroom-bench-"
 
 
 @contextmanager
-def ground(parts: Sequence[str], *, java: Sequence[str] = ()) -> Iterator[Stack]:
+def ground(
+    parts: Sequence[str], *, java: Sequence[str] = (), extra: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
     """A stack on free ports with `parts` (and what they need) started; stopped and thrown away at the end.
 
-    `java`: further options of Kafka's.
+    `java`: further options of Kafka's. `extra`: further variables of our own processes.
     """
     _stop_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     site = replace(throwaway_site(folder, os.environ), kafka_options=("-Xmx512m", *java), mongo_cache_gb=1.0)
-    stack = Stack(site, progress=lambda line: print(f"  {line}", flush=True))
+    stack = Stack(site, progress=lambda line: print(f"  {line}", flush=True), extra=extra)
     try:
         stack.start(parts)
         yield stack

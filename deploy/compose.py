@@ -21,6 +21,9 @@ FILE = ROOT / "docker-compose.yml"
 
 EMAIL_PORT, EVENTS_PORT, FILES_PORT = 8101, 8102, 8109
 SIMULATOR_PORT, AWS_PORT, GATEWAY_PORT = 8103, 4566, 8100
+SUBNET = "${MAILROOM_SUBNET:-10.231.8}"
+"""The first three numbers of the network's addresses. The gateway has a fixed one: it is believed about who calls."""
+
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 MONGO_IMAGE = "mongo:6.0"
 AWS_IMAGE = "ministackorg/ministack:1.5.33"
@@ -37,6 +40,7 @@ ADDRESSES = Addresses(
     s3_public_url=f"http://127.0.0.1:${{MAILROOM_AWS_PORT:-{AWS_PORT}}}",
     simulator_url=f"http://simulator:{SIMULATOR_PORT}",
     public_url=f"http://127.0.0.1:${{MAILROOM_GATEWAY_PORT:-{GATEWAY_PORT}}}",
+    gateway=f"{SUBNET}.10",
 )
 SECRETS = Secrets(
     file_encryption_key="${FILE_ENCRYPTION_KEY:?make .env first, see the top of docker-compose.yml}",
@@ -70,6 +74,8 @@ def document() -> dict[str, Any]:
             processes.GATEWAY: _gateway(),
         },
         "volumes": {"kafka-data": {}, "mongo-data": {}},
+        # Others get their addresses from the upper half, so that nobody can take the gateway's while it is away.
+        "networks": {"default": {"ipam": {"config": [{"subnet": f"{SUBNET}.0/24", "ip_range": f"{SUBNET}.128/25"}]}}},
     }
 
 
@@ -244,6 +250,7 @@ def _gateway() -> dict[str, Any]:
     return {
         "image": CADDY_IMAGE,
         "user": "1000:1000",
+        "networks": {"default": {"ipv4_address": ADDRESSES.gateway}},
         "environment": {
             "MAILROOM_GATEWAY_BIND": "0.0.0.0",  # noqa: S104
             "MAILROOM_GATEWAY_PORT": str(GATEWAY_PORT),

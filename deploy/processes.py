@@ -28,7 +28,9 @@ REPLY_TO_ADDRESS = "support@mailroom.example"
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a process finds the others. `http_host` is what the services bind to."""
+    """Where a process finds the others. `http_host` is what the services bind to, `gateway` whom they believe about who
+    calls.
+    """
 
     http_host: str
     email_port: int
@@ -41,6 +43,7 @@ class Addresses:
     """Where browsers reach S3: signed addresses name it."""
     simulator_url: str
     public_url: str
+    gateway: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ PLATFORM_VARIABLES = frozenset(
         "MAILROOM_MONGO_URL",
         "MAILROOM_PUBLIC_URL",
         "MAILROOM_HTTP_HOST",
+        "MAILROOM_TRUSTED_PROXIES",
         "MAILROOM_JWT_ALGORITHM",
         "MAILROOM_JWT_SECRET",
     }
@@ -309,6 +313,7 @@ def service_environment(at: Addresses, aws: AwsResources, secrets: Secrets) -> d
         "MAILROOM_NOTIFICATIONS_QUEUE_URL": aws.queue_url,
         "MAILROOM_PUBLIC_URL": at.public_url,
         "MAILROOM_HTTP_HOST": at.http_host,
+        "MAILROOM_TRUSTED_PROXIES": at.gateway,
         "MAILROOM_EMAIL_PORT": str(at.email_port),
         "MAILROOM_EVENTS_PORT": str(at.events_port),
         "MAILROOM_FILES_PORT": str(at.files_port),

@@ -81,7 +81,7 @@ def _properties(site: Site) -> dict[str, str]:
 
 def _format(java: list[str], properties: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+    tool = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)]
     done = subprocess.run(tool, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise StackError(f"Kafka's storage could not be formatted:\n{(done.stdout + done.stderr).strip()}")

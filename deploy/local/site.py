@@ -99,6 +99,7 @@ class Site:
             s3_public_url=self.url("aws"),
             simulator_url=self.url("simulator"),
             public_url=self.url("gateway"),
+            gateway=HOST,
         )
 
 

@@ -158,6 +158,7 @@ class Email:
             host=settings.http_host,
             port=settings.http_port if self.port is None else self.port,
             port_variable="MAILROOM_EMAIL_PORT",
+            trusted_proxies=settings.trusted_proxies,
         )
         self.server = server
         stages = [
@@ -234,6 +235,7 @@ class Email:
                 public_url=settings.public_url,
                 now=self.clock.now,
                 unsubscribe_mailto=settings.unsubscribe_mailto,
+                most_bytes=settings.ses_message_bytes,
             )
         if self.provider is None or not self.has("sender"):
             return
@@ -251,7 +253,7 @@ class Email:
             NoCheckpoints(),
             lanes=settings.lanes,
             owner=f"{socket.gethostname()}:{os.getpid()}:{self.ids.new()}",
-            limits=SenderLimits(attachment_bytes=settings.max_attachment_bytes),
+            limits=SenderLimits(attachment_bytes=settings.max_attachment_bytes, bytes_in_hand=settings.bytes_in_hand),
             right_of_way=self.right_of_way,
         )
         progress = Progress(self.clock, stuck_after=180)

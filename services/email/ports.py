@@ -52,7 +52,7 @@ __all__ = [
 # --- providers ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class OutgoingMail:
     """What all recipients of one message share; the same object for all attempts of a wave (identity is equality).
 
@@ -108,6 +108,10 @@ class MailProvider(Protocol):
         else without a clear yes is `Unknown`. Mail that cannot be written is `Rejected(kind="mail", code="invalid")`.
         Never raises but CancelledError, after which the outcome is unknown; the caller bounds the time.
         """
+        ...
+
+    def too_large(self, mail: OutgoingMail) -> str | None:
+        """Why it never takes a mail of this size, for people; None where it may. No call is made."""
         ...
 
     async def quota(self) -> Quota:

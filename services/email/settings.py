@@ -84,6 +84,19 @@ class EmailSettings(AwsSettings):
         10_000_000, alias="MAILROOM_MAX_ATTACHMENT_BYTES", ge=0, le=25_000_000, description="bytes of all attachments"
     )
 
+    bytes_in_hand: int = Field(
+        50_000_000,
+        alias="MAILROOM_MAIL_BYTES_IN_HAND",
+        ge=1_000_000,
+        description="bytes of large mail that a process has in hand at once; they take six times as much memory",
+    )
+    ses_message_bytes: int = Field(
+        40_000_000,
+        alias="MAILROOM_SES_MAX_MESSAGE_BYTES",
+        ge=100_000,
+        description="what SES takes of a message with its attachments in base64, as AWS agreed for the account",
+    )
+
     product_name: str = Field("DepLLC CRM", alias="MAILROOM_PRODUCT_NAME", description="what people know the sender as")
     crm_url: str | None = Field(
         None, alias="MAILROOM_CRM_URL", description="where people sign in (default: the public URL)"

@@ -81,6 +81,7 @@ async def run(part: Part, settings: EventsSettings) -> int:
         host=settings.http_host,
         port=settings.http_port,
         port_variable="MAILROOM_EVENTS_PORT",
+        trusted_proxies=settings.trusted_proxies,
     )
     base.health.depends_on("MongoDB", partial(ping, base.client))
     stages = [

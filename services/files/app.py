@@ -137,6 +137,7 @@ class FilesService:
             host=settings.http_host,
             port=settings.http_port if self.port is None else self.port,
             port_variable="MAILROOM_FILES_PORT",
+            trusted_proxies=settings.trusted_proxies,
         )
         self.server = server
         stages = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Protocol
 
 from starlette.requests import Request
@@ -24,8 +25,13 @@ NO_SUCH_FILE = "There is no such file."
 
 
 def address_of(request: Request) -> str | None:
-    """Where a request comes from, as it is noted with uploads and links."""
-    return None if request.client is None else request.client.host
+    """Where a request comes from, as it is noted with uploads and links: behind a trusted proxy, what that says. None
+    where that is no address.
+    """
+    try:
+        return None if request.client is None else str(ip_address(request.client.host))
+    except ValueError:
+        return None
 
 
 class Distribution(Protocol):

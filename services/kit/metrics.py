@@ -99,6 +99,7 @@ TOKENS_WAITED_SECONDS = Histogram(
 )
 TOKENS_GRANTED = Counter("mailroom_tokens_granted_total", "Rate tokens taken, in recipients", ("provider",))
 CONTENT_WAITS = Counter("mailroom_content_waits_total", "Times a mail was put off since its content could not be had")
+BYTES_IN_HAND = Gauge("mailroom_mail_bytes_in_hand", "Bytes of large mail that was fetched and is not over")
 FILE_WAITS = Counter("mailroom_file_waits_total", "Times a mail was put off since a file it attaches was not ready")
 QUOTA_REMAINING = Gauge("mailroom_quota_remaining", "Recipients left of the account's 24 hours", ("provider",))
 CIRCUIT_OPEN = Gauge("mailroom_circuit_open", "1 while the account is refused", ("provider",))

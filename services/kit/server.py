@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,8 +18,22 @@ DRAIN_SECONDS = 3
 class HttpServer:
     """Serves `app`. A `Component`."""
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, port_variable: str = "the port") -> None:
-        """`port` 0 takes any free one; `port_variable` names the setting to change when the port is taken."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        port_variable: str = "the port",
+        trusted_proxies: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            port: 0 takes any free one.
+            port_variable: names the setting to change when the port is taken.
+            trusted_proxies: addresses and networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, read
+                from the right up to the first address that is not among them. From anybody else they count for nothing.
+        """
         self._host = host
         self._wanted_port = port
         self._port_variable = port_variable
@@ -28,7 +42,9 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,
+            # Said in any case: uvicorn would else believe whoever calls from this machine, and FORWARDED_ALLOW_IPS.
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
             lifespan="on",
             timeout_keep_alive=20,
             timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -15,6 +15,7 @@ after another.
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -51,6 +52,17 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origin = Annotated[str, AfterValidator(_origin)]
 """Scheme, host and port of a web origin, without a path."""
 
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value)) if "/" in value else str(ip_address(value))
+    except ValueError:
+        raise ValueError("not an address or a network, for instance 10.0.0.7 or 10.0.1.0/24") from None
+
+
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]
+"""IP addresses and networks, separated by commas. No names, and no `*`: each says whom it means."""
+
 Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)]
 
 StrongSecret = Annotated[SecretStr, AfterValidator(_strong)]
@@ -84,6 +96,12 @@ class KitSettings(BaseSettings):
         alias="MAILROOM_PUBLIC_URL", description="the origin people see, for instance https://mail.example.com"
     )
     http_host: str = Field("127.0.0.1", alias="MAILROOM_HTTP_HOST", description="the address to listen on")
+
+    trusted_proxies: Networks = Field(
+        (),
+        alias="MAILROOM_TRUSTED_PROXIES",
+        description="addresses and networks of the gateways that say who calls (X-Forwarded-For); nobody else may",
+    )
 
     file_encryption_key: StrongSecret = Field(
         alias="FILE_ENCRYPTION_KEY", description="a secret of at least 32 characters (openssl rand -hex 32)"

@@ -100,3 +100,33 @@ async def test_a_mail_carries_a_file_by_its_id(callers: Callers) -> None:
     assert (attached.get_content(), attached.get_filename()) == (PDF, case.file_name)
     stranger = await callers.send("bob", attachments=[{"fileId": case.file_id}])
     await callers.becomes(stranger, "failed", who="bob")
+
+
+async def test_who_uploads_and_downloads_is_what_the_gateway_saw_and_not_what_they_say(callers: Callers) -> None:
+    """From another address than the gateway's own, and with every header that names one forged."""
+    forged = {
+        "X-Forwarded-For": "203.0.113.66, 127.0.0.1",
+        "X-Real-IP": "203.0.113.66",
+        "Forwarded": "for=203.0.113.66",
+        "X-Client-IP": "203.0.113.66",
+        **callers.as_("ann", *SCOPES),
+    }
+    body = {"fileName": "a.pdf", "contentType": "application/pdf", "category": "document"}
+    for way, client, seen in (
+        ("gateway", "127.0.0.77", "127.0.0.77"),
+        ("gateway", "127.0.0.1", "127.0.0.1"),  # as near as the gateway itself, which is believed
+        ("files", "127.0.0.77", "127.0.0.77"),  # past the gateway
+    ):
+        transport = httpx.AsyncHTTPTransport(local_address=client)
+        async with httpx.AsyncClient(base_url=callers.stack.site.url(way), transport=transport, timeout=30) as http:
+            asked = data(await http.post("/api/files/upload-url", json=body, headers=forged), 201)
+            await door(callers).form(asked, PDF)
+            found = await becomes(callers, asked["fileId"], "completed")
+            assert found["metadata"]["ipAddress"] == seen
+            data(await http.get(f"/api/files/{asked['fileId']}/download", headers=forged), 200)
+        issued = [
+            event["data"]["ipAddress"]
+            for event in await callers.events(asked["fileId"], "files.events")
+            if event["type"] == "file.downloadIssued"
+        ]
+        assert issued == [seen]

@@ -1,4 +1,4 @@
-"""A TCP proxy before MongoDB that loses requests or answers of writes, as a bad network does."""
+"""A TCP proxy before MongoDB or S3 that loses requests or answers, or keeps them waiting, as a bad network does."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +15,8 @@ Loss = Literal["request", "answer", "late"]
 class LossyProxy:
     """Forwards to `port`. `losses` are used up one a writing command that passes; `down` cuts everything.
 
-    `on_loss` is awaited before the connection of a lost one is cut.
+    `on_loss` is awaited before the connection of a lost one is cut. `says` is answered to whatever is asked, which does
+    not reach the server; `pause`: seconds before each piece of an answer.
     """
 
     def __init__(self, port: int) -> None:
@@ -24,6 +25,8 @@ class LossyProxy:
         self.losses: list[Loss] = []
         self.lost = 0
         self.down = False
+        self.says: bytes | None = None
+        self.pause = 0.0
         self.on_loss: Callable[[], Awaitable[None]] | None = None
         self._held: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -35,7 +38,7 @@ class LossyProxy:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         losing = asyncio.Event()
         tasks = [
-            asyncio.create_task(self._requests(reader, server_writer, losing)),
+            asyncio.create_task(self._requests(reader, server_writer, writer, losing)),
             asyncio.create_task(self._answers(server_reader, writer, losing)),
         ]
         self._tasks |= set(tasks)
@@ -48,10 +51,18 @@ class LossyProxy:
             end.close()
 
     async def _requests(
-        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, losing: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        writer: asyncio.StreamWriter,
+        losing: asyncio.Event,
     ) -> None:
         while data := await reader.read(1 << 20):
             if self.down:
+                return
+            if self.says is not None:
+                writer.write(self.says)
+                await writer.drain()
                 return
             writes = any(each in data for each in WRITES)
             if writes and self.losses:
@@ -72,6 +83,8 @@ class LossyProxy:
             if losing.is_set():
                 await self._lose()
                 return
+            if self.pause:
+                await asyncio.sleep(self.pause)
             if self.down:
                 return
             writer.write(data)

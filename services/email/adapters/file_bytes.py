@@ -24,7 +24,7 @@ class S3FileBytes:
         self._buckets: dict[str, Objects] = {}
 
     async def read_many(self, files: Sequence[Usable]) -> dict[str, bytes | TransientError]:
-        """Exactly these versions; see the port. S3 keeps nobody waiting for longer than `objects.READ_SECONDS`."""
+        """Exactly these versions; see the port. How long S3 may take for one is said in `objects`."""
         found = await asyncio.gather(*(self._read(file) for file in files))
         return {file.file_id: data for file, data in zip(files, found, strict=True) if data is not None}
 

@@ -24,7 +24,10 @@ log = get_logger(__name__)
 
 PARALLEL_OBJECTS = 8
 READ_SECONDS = 5.0
-"""For one object, the client's own repetitions included: others may be waiting for the same turn of a sender."""
+"""For one object, the client's own repetitions included; of one whose size is known, until `SLOWEST` counts."""
+
+SLOWEST = 2_000_000
+"""Bytes a second below which S3 counts as not answering; a large object may take longer by as much."""
 
 WRITE_SECONDS = 10.0
 REFUSED_SECONDS = 20.0
@@ -84,7 +87,7 @@ class Objects:
     async def _get(self, which: Mapping[str, str], size: int | None) -> bytes | None:
         async with self._parallel:
             with self._bounded():
-                async with asyncio.timeout(READ_SECONDS):
+                async with asyncio.timeout(READ_SECONDS + (size or 0) / SLOWEST):
                     try:
                         answer = await self._client.get_object(Bucket=self._bucket, **which)
                     except ClientError as error:

@@ -9,10 +9,10 @@ exception means about the request having left this machine.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError, SSLError
@@ -69,8 +69,12 @@ UNSUBSCRIBE_PLACEHOLDER = "{{unsubscribeUrl}}"
 """In the html or text of a marketing mail this becomes the recipient's own link: CAN-SPAM (15 U.S.C. §7704(a)(5)) wants
 a way out that people can see, and the headers alone are seen by few."""
 
-PREPARED_AT_MOST = 128
-"""Mails whose MIME is kept between the recipients of a wave."""
+MOST_BYTES = 40_000_000
+"""Of a message as MIME, attachments in base64: what SES takes of an account unless it has agreed on less (Amazon SES
+Developer Guide, "Service quotas", "Message quotas": 40 MB)."""
+
+OF_ITS_OWN = 2_000
+"""Bytes that a copy may have beside what all recipients share: ids, and the way out of a list."""
 
 _ADDRESS = re.compile(r"\S+@\S+")
 
@@ -89,11 +93,14 @@ class SesProvider:
         public_url: str,
         now: Callable[[], datetime],
         unsubscribe_mailto: str | None = None,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
+        """`most_bytes`: of a message as MIME, for this account."""
         self._client, self._configuration_set = client, configuration_set
         self._prices, self._keys, self._tokens = prices, keys, tokens
         self._public_url, self._now, self._mailto = public_url.rstrip("/"), now, unsubscribe_mailto
-        self._prepared: OrderedDict[int, tuple[OutgoingMail, PreparedMime]] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._prepared: WeakKeyDictionary[OutgoingMail, PreparedMime] = WeakKeyDictionary()
 
     @property
     def name(self) -> str:
@@ -108,6 +115,8 @@ class SesProvider:
             raw = self._prepare(mail, way_out).for_attempt(attempt.attempt_id, way_out)
         except PermanentError as error:
             return Rejected("invalid", str(error), "mail")
+        if len(raw) > self._most_bytes:
+            return Rejected("invalid", self._said_of(len(raw)), "mail")
         try:
             answer = await self._client.send_email(
                 FromEmailAddress=mail.from_,
@@ -128,6 +137,22 @@ class SesProvider:
         if not message_id:
             return Unknown("SES answered without a message id")
         return Accepted(message_id, len(raw), self.estimate_cost(len(raw), self._now()))
+
+    def too_large(self, mail: OutgoingMail) -> str | None:
+        """By the size of its MIME, which is written for that only where it may come near the limit; see the port."""
+        content = mail.content
+        files = sum(len(data) for _, _, data in mail.files)
+        bodies = len(content.html or "") + len(content.text or "")
+        if 2 * files + 12 * bodies <= self._most_bytes // 2:
+            return None
+        try:
+            size = self._prepare(mail, None).size + OF_ITS_OWN
+        except PermanentError:
+            return None  # `send` says what is wrong with it
+        return self._said_of(size) if size > self._most_bytes else None
+
+    def _said_of(self, size: int) -> str:
+        return f"the message has {size} bytes with its attachments in base64; SES takes at most {self._most_bytes}"
 
     async def quota(self) -> Quota:
         """GetAccount's send quota. Raises Unavailable, or RefusedHere where the account may not send."""
@@ -170,14 +195,9 @@ class SesProvider:
                 None if html is None else html.replace(UNSUBSCRIBE_PLACEHOLDER, way_out),
                 None if text is None else text.replace(UNSUBSCRIBE_PLACEHOLDER, way_out),
             )
-        known = self._prepared.get(id(mail))
-        if known is not None:
-            return known[1]
-        prepared = self._written(mail, html, text)
-        # The mail is kept beside what was made of it: while it lives, nothing else can have its id().
-        self._prepared[id(mail)] = (mail, prepared)
-        if len(self._prepared) > PREPARED_AT_MOST:
-            self._prepared.popitem(last=False)
+        prepared = self._prepared.get(mail)
+        if prepared is None:
+            prepared = self._prepared[mail] = self._written(mail, html, text)
         return prepared
 
     def _written(self, mail: OutgoingMail, html: str | None, text: str | None) -> PreparedMime:

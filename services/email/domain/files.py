@@ -24,6 +24,7 @@ from contracts.files.events import (
 )
 from contracts.files.values import ContentEncoding, FileCategory, ScanResult
 from services.email.domain.actors import may_attach
+from services.email.domain.unsafe_files import is_unsafe_name, is_unsafe_type
 
 Status = Literal["uploading", "completed", "failed", "deleted"]
 
@@ -176,7 +177,7 @@ def judge(known: KnownFile, user_id: str, asked_by: str | None) -> Usable | NotY
     return _usable(known)
 
 
-def _usable(known: KnownFile) -> Usable | NotYet:
+def _usable(known: KnownFile) -> Usable | NotYet | Never:
     match known:
         case KnownFile(
             status="completed",
@@ -187,6 +188,8 @@ def _usable(known: KnownFile) -> Usable | NotYet:
             content_type=str(content_type),
             original_name=str(name),
         ):
+            if is_unsafe_name(name) or is_unsafe_type(content_type):
+                return Never("mail servers refuse files of its type: send a link to it, or an archive")
             if known.scan_needed and known.scan is None:
                 return NotYet("its malware scan is not over")
             return Usable(

@@ -1,7 +1,8 @@
 """Sending: due messages are leased, licensed, called and written down, many at once and each attempt exactly once.
 
-    due streams ─▶ tend ─▶ lanes ─▶ plan (place, token, suppression, append) ─▶ call ─▶ record ─▶ done, or lanes again
-                                     sender_plan.py                     sender_calls.py  sender_record.py
+    due streams ─▶ tend ──────────▶ lanes ─▶ plan (place, token, suppression, append) ─▶ call ─▶ record ─▶ done, or
+                     └▶ large mail ──┘         sender_plan.py             sender_calls.py  sender_record.py  lanes again
+                        sender_large.py
 
 What a crash leaves behind: a lease that runs out, or an attempt without answer, which whoever finds it after its time
 limit writes down as unknown. It is never sent again.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from contracts.topics import LANES
@@ -23,11 +24,12 @@ from services.email.domain.decisions import Drafts, ready
 from services.email.domain.message import Message, Open, is_live
 from services.email.domain.outcomes import NotCalled
 from services.email.entrypoints.sender_calls import Caller
-from services.email.entrypoints.sender_content import ContentLoader
+from services.email.entrypoints.sender_content import AHEAD_BYTES, SHORTEST_WAIT, ContentLoader
 from services.email.entrypoints.sender_files import AttachedFiles
+from services.email.entrypoints.sender_large import LargeMail
 from services.email.entrypoints.sender_plan import IDLE_SECONDS, Planner
 from services.email.entrypoints.sender_record import Recorder
-from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
+from services.email.entrypoints.sender_work import SMALL_BYTES, SMALL_SHARE, Limits, Places, Room, Wave, Work
 from services.email.ports import Checkpoints, ContentStore, FileBytes, KnownFiles, MailProvider, SuppressionList
 from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, hold
@@ -101,11 +103,16 @@ class Sender:
             by_name, self._circuits, self._limits, clock, metrics, checkpoints, self._recorder.heard, right_of_way
         )
         attached = AttachedFiles(files, file_bytes, streams.policy, clock, most_bytes=self._limits.attachment_bytes)
-        self._loader = ContentLoader(contents, attached, clock, metrics)
+        self._loader = ContentLoader(contents, attached, providers, clock, metrics)
         self._planner = Planner(
             streams, self._loader, suppressions, by_name, self._circuits, rate, self._places, self._limits,
             clock, ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease), right_of_way,
         )  # fmt: skip
+        small = self._limits.bytes_in_hand // SMALL_SHARE
+        self._rooms = Room(small), Room(self._limits.bytes_in_hand - small)
+        self._small, self._large = (
+            LargeMail(self._loader, room, self._begin, self._let_go, self._refused_for) for room in self._rooms
+        )
         self._fresh: OrderedDict[str, MessageContent] = OrderedDict()
         self._forget: set[str] = set()
         self._given_back: list[str] = []
@@ -119,8 +126,12 @@ class Sender:
 
     def give(self, held: Held, content: MessageContent, lane: str) -> None:
         """Take a message that was appended under `lease(lane)`. Urgent mail does not wait until others were taken."""
+        work = Work(held, lane, content)
+        if work.stored_bytes > AHEAD_BYTES or work.file_ids():
+            self._scheduler.offer(held.stream, lane)
+            return
         if lane == "urgent" and self._scheduler.begin(held.stream, lane):
-            self._begin([Work(held, lane, content)])
+            self._begin([work])
             return
         self._fresh[held.message_id] = content
         while len(self._fresh) > FRESH_KEPT:
@@ -141,6 +152,8 @@ class Sender:
             "take": self._take(),
             "plan-urgent": self._plan(self._wakes[0], self._urgent_progress, urgent=True),
             "plan": self._plan(self._wakes[1], self._progress, urgent=False),
+            "small-files": self._small.run(),
+            "large-mail": self._large.run(),
             "record": self._recorder.run(),
             "tidy": self._tidy(),
         }
@@ -156,15 +169,14 @@ class Sender:
             return
         beginning = [self._tasks[name] for name in ("leases", "take", "plan-urgent", "plan")]
         await asyncio.wait(beginning, timeout=max(0.1, timeout - 2.0))
+        await self._cancel("small-files", "large-mail")
         self._recorder.drain()
         await self._until_answered(deadline - 1.5)
         await self._caller.cut_off()
         await self._until_answered(deadline - 0.3)
-        left = [work.held.message_id for work in self._planner.lanes.clear()]
-        await self._scheduler.give_back([*left, *self._given_back])
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        left = [*self._planner.lanes.clear(), *self._small.clear(), *self._large.clear()]
+        await self._scheduler.give_back([*(work.held.message_id for work in left), *self._given_back])
+        await self._cancel(*self._tasks)
         if self._places.taken:
             log.warning("attempts are left without answer", attempts=self._places.taken)
 
@@ -173,10 +185,15 @@ class Sender:
         detail = {
             "openAttempts": self._places.taken,
             "atHand": len(self._planner.lanes),
+            "bytesInHand": self._bytes_in_hand,
             "circuits": {name: circuit.reason for name, circuit in self._circuits.items() if circuit.is_open},
         }
         urgent, other = self._urgent_progress.report(), self._progress.report(detail, died=self._died())
         return Report(urgent.live and other.live, urgent.ready and other.ready, other.detail, other.died)
+
+    @property
+    def _bytes_in_hand(self) -> int:
+        return sum(room.taken for room in self._rooms)
 
     def _died(self) -> str | None:
         if self._stopping.is_set():
@@ -186,6 +203,11 @@ class Sender:
                 error = None if task.cancelled() else task.exception()
                 return f"the loop {name} ended: {error!r}"
         return None
+
+    async def _cancel(self, *names: str) -> None:
+        for name in names:
+            self._tasks[name].cancel()
+        await asyncio.gather(*(self._tasks[name] for name in names), return_exceptions=True)
 
     async def _until_answered(self, deadline: float) -> None:
         """Return when no attempt of ours is open, or at the deadline (monotonic)."""
@@ -199,11 +221,13 @@ class Sender:
         while streams := await self._scheduler.take(TAKE_AT_MOST):
             try:
                 works = await self._tend(streams)
+                await self._loader.weigh(works)
             except TransientError as error:
                 self._progress.waiting(str(error))
                 await self._scheduler.give_back([stream.stream_id for stream in streams])
                 await self._pause(1.0, self._stopping)
                 continue
+            works = await self._apart(works)
             urgent = [work for work in works if work.lane == "urgent"]
             others = [work for work in works if work.lane != "urgent"]
             self._begin(urgent)
@@ -213,6 +237,30 @@ class Sender:
     def _begin(self, works: Sequence[Work]) -> None:
         self._planner.lanes.add(works)
         self._wake()
+
+    async def _apart(self, works: Sequence[Work]) -> list[Work]:
+        """Put what has to be fetched into its line; the rest."""
+        heavy = [work for work in works if work.weight]
+        turned_away = [
+            *self._small.add([work for work in heavy if work.weight <= SMALL_BYTES]),
+            *self._large.add([work for work in heavy if work.weight > SMALL_BYTES]),
+        ]
+        await self._let_go(turned_away, SHORTEST_WAIT)
+        return [work for work in works if not work.weight]
+
+    def _refused_for(self) -> float:
+        seconds = self._planner.refused_for()
+        return seconds if seconds > LONG_PAUSE else 0.0
+
+    async def _let_go(self, works: Sequence[Work], seconds: float) -> None:
+        self._room_again(works)
+        await self._put_off([work.held.message_id for work in works], seconds)
+
+    def _room_again(self, works: Iterable[Work]) -> None:
+        """They are not in hand any more: what they weigh, others may."""
+        for work in works:
+            for room in self._rooms:
+                room.give_back(work)
 
     async def _tend(self, streams: Sequence[Stream]) -> list[Work]:
         """Do what is due without a call (time-outs, expiry, our own unused attempts); the rest is work."""
@@ -265,12 +313,14 @@ class Sender:
             turn = await self._planner.turn(urgent=urgent)
             self._caller.call(turn.waves)
             self._metrics.set(m.OPEN_ATTEMPTS, self._places.taken)
+            self._metrics.set(m.BYTES_IN_HAND, self._bytes_in_hand)
             if turn.released:
+                self._room_again(turn.released)
                 for work in turn.released:
                     self._note_end(work.held)
                 await self._scheduler.give_back([work.held.message_id for work in turn.released])
             for seconds, works in turn.put_off.items():
-                await self._put_off([work.held.message_id for work in works], seconds)
+                await self._let_go(works, seconds)
             if turn.waiting:
                 progress.waiting(turn.waiting)
             elif turn.pause is None:
@@ -279,8 +329,7 @@ class Sender:
                 progress.idle()
             if turn.pause is not None:
                 if turn.pause > LONG_PAUSE:
-                    at_hand = [work.held.message_id for work in self._planner.lanes.clear()]
-                    await self._put_off(at_hand, turn.pause)
+                    await self._let_go(self._planner.lanes.clear(), turn.pause)
                 await self._pause(min(turn.pause, IDLE_SECONDS), wake)
 
     def _over(self, wave: Wave) -> None:
@@ -288,7 +337,10 @@ class Sender:
         work = wave.work
         if ready(work.held.state, self._clock.now()) and not self._stopping.is_set():
             self._planner.lanes.put_back([work])
-        elif work.held.stream.leased_by == self._owner:
+            self._wake()
+            return
+        self._room_again([work])
+        if work.held.stream.leased_by == self._owner:
             self._given_back.append(work.held.message_id)
         else:
             self._scheduler.finish(work.held.message_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from services.email.domain.content import MessageContent
 from services.email.domain.files import Usable
 from services.email.entrypoints.sender_files import AttachedFiles, gone
 from services.email.entrypoints.sender_work import Attached, Work
-from services.email.ports import ContentKey, ContentStore
+from services.email.ports import ContentKey, ContentStore, MailProvider, OutgoingMail
 from services.kit import metrics as m
 from services.kit.clock import Clock
 from services.kit.errors import MailroomError, PermanentError, TransientError
@@ -24,6 +24,9 @@ LONGEST_WAIT = 60.0
 LOG_EVERY = 10.0
 AHEAD_BYTES = 50_000
 """Of a content that is read before its mail's turn: some hundred of these wait at a time, and none of them in S3."""
+
+LIGHT_BYTES = 200_000
+"""Of a mail that is read in its turn: what is larger may lie in S3, and is fetched apart from the turns."""
 
 
 @dataclass(slots=True)
@@ -43,9 +46,26 @@ class Unready:
 class ContentLoader:
     """Reads contents and attachments and builds `Work.mail`."""
 
-    def __init__(self, contents: ContentStore, files: AttachedFiles, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        contents: ContentStore,
+        files: AttachedFiles,
+        providers: Collection[MailProvider],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
         self._contents, self._files, self._clock, self._metrics = contents, files, clock, metrics
+        self._providers = providers
         self._logged_at = float("-inf")
+
+    async def weigh(self, works: Sequence[Work]) -> None:
+        """Say of each how many bytes have to be fetched for it apart from the turns. Raises Unavailable."""
+        attaching = [work for work in works if work.file_ids()]
+        sizes = await self._files.sizes({file_id for work in attaching for file_id in work.file_ids()})
+        for work in works:
+            stored, file_ids = work.stored_bytes, work.file_ids()
+            if file_ids or stored > LIGHT_BYTES:
+                work.weight = stored + sum(sizes[file_id] for file_id in file_ids) or 1
 
     async def read_ahead(self, works: Sequence[Work]) -> None:
         """Give those whose content is small (at most `AHEAD_BYTES`) their content, so that their turn need not wait for
@@ -60,9 +80,11 @@ class ContentLoader:
         all, those that have their mail from an earlier attempt too. Raises TransientError when nothing at all can be
         read.
         """
+        refused = {work: work.refusal for work in works if work.refusal is not None}
+        works = [work for work in works if work not in refused]
         found = await self._read([work for work in works if work.content is None])
         looked = await self._files.look([work for work in works if work.content is not None])
-        unready = Unready(looked.never, looked.waiting)
+        unready = Unready(refused | looked.never, looked.waiting)
         for work in works:
             if looked.stops(work):
                 work.mail = None
@@ -92,11 +114,18 @@ class ContentLoader:
                 unready.never[work] = gone(missing)
             elif work.content is None or (mail := work.build(ours, _attached(usable, files), now)) is None:
                 unready.never[work] = "its content is not stored any more"
+            elif (too_large := self._too_large(mail)) is not None:
+                unready.never[work] = too_large
             else:
                 work.mail = mail
         if late:
             seconds = self._note(late, list(errors.values()))
             unready.later.setdefault(seconds, []).extend(late)
+
+    def _too_large(self, mail: OutgoingMail) -> str | None:
+        """Why no provider takes it, as the last of them says."""
+        found = [provider.too_large(mail) for provider in self._providers]
+        return found[-1] if all(found) else None
 
     async def _read(self, works: Sequence[Work]) -> Mapping[ContentKey, bytes | TransientError]:
         """Fill in `content` where it can be had now; what the store gave."""

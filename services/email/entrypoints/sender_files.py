@@ -6,7 +6,7 @@ from what its stream says, so that nothing has to be written down for it, and a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -48,6 +48,11 @@ class AttachedFiles:
     ) -> None:
         self._known, self._bytes, self._policy, self._clock = known, file_bytes, policy, clock
         self._most_bytes = most_bytes
+
+    async def sizes(self, file_ids: Collection[str]) -> dict[str, int]:
+        """Bytes of each by what was heard; 0 of one that was not verified yet. Raises Unavailable."""
+        known = await self._known.load_many(file_ids) if file_ids else {}
+        return {file_id: known[file_id].size or 0 for file_id in file_ids}
 
     async def look(self, works: Sequence[Work]) -> Looked:
         """Whether each of them, whose content is at hand, may go with its files now. Raises Unavailable."""

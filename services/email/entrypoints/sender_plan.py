@@ -157,6 +157,11 @@ class Planner:
         if picks or failing:
             await self._license(picks, blocked, failing, provider, turn)
 
+    def refused_for(self) -> float:
+        """Seconds until any provider takes anything; 0 where one does."""
+        provider, _, reopens = self._provider(self._clock.monotonic())
+        return 0.0 if provider is not None else reopens
+
     # --- who ---
 
     def _provider(self, now: float) -> tuple[str | None, int, float]:

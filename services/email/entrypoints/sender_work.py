@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,6 +16,12 @@ from services.kit.event_store.due import LEASE_FOR
 
 Attached = tuple[str, str, bytes]
 """An attachment's name, type and bytes."""
+
+SMALL_BYTES = 1_000_000
+"""Of a mail with its attachments: smaller ones do not wait in the line of larger ones."""
+
+SMALL_SHARE = 5
+"""One part in so many of `Limits.bytes_in_hand` is the small ones'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Limits:
         lease: for how long messages at hand are leased; renewed every third of it.
         attachment_bytes: bytes of all attachments of a mail that has some by `fileId`; the others' were counted when
             they came.
+        bytes_in_hand: bytes of contents and attachments of large mail that are in memory at once; a single mail may
+            have more. What is made of them takes about six times as much.
     """
 
     concurrency: int = 32
@@ -39,16 +48,25 @@ class Limits:
     gather: float = 0.002
     lease: timedelta = LEASE_FOR
     attachment_bytes: int = 10_000_000
+    bytes_in_hand: int = 50_000_000
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """A message that this process has leased. `mail` is built once, when its content is at hand."""
+    """A message that this process has leased.
+
+    Attributes:
+        mail: built once, when its content is at hand.
+        weight: bytes of what is fetched for it apart from the turns; 0 where nothing is.
+        refusal: why it can never be sent, where that was found out before its turn.
+    """
 
     held: Held
     lane: str
     content: MessageContent | None = None
     mail: OutgoingMail | None = None
+    weight: int = 0
+    refusal: str | None = None
 
     @property
     def content_key(self) -> ContentKey | None:
@@ -68,9 +86,15 @@ class Work:
         return [ContentKey(self.held.message_id, file.ref) for file in files if file.ref is not None]
 
     def file_ids(self) -> list[str]:
-        """The attachments that the files service keeps."""
-        files = self.content.attachments if self.content else ()
+        """The attachments that the files service keeps; known without the content."""
+        files = self.held.message.request.attachments or ()
         return [file.file_id for file in files if file.file_id is not None]
+
+    @property
+    def stored_bytes(self) -> int:
+        """How large its content is, and the attachments that are stored with the message."""
+        files = self.held.message.request.attachments or ()
+        return self.content_bytes + sum(file.size or 0 for file in files if file.ref is not None)
 
     def build(
         self, files: Mapping[ContentKey, bytes], attached: Mapping[str, Attached], date: datetime
@@ -132,6 +156,32 @@ class Wave:
     def over(self) -> bool:
         """Whether every answer is written down."""
         return len(self.recorded) == len(self.attempts)
+
+
+class Room:
+    """Bytes that large mails may have in memory together; see `Limits.bytes_in_hand`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held: dict[Work, int] = {}
+        self._freed = asyncio.Event()
+
+    @property
+    def taken(self) -> int:
+        """Bytes that are in hand."""
+        return sum(self._held.values())
+
+    async def take(self, work: Work) -> None:
+        """Wait until there is room for its weight; alone where it is larger than all of the room. From one task."""
+        while self._held and self.taken + work.weight > self.limit:
+            self._freed.clear()
+            await self._freed.wait()
+        self._held[work] = work.weight
+
+    def give_back(self, work: Work) -> None:
+        """It is not in hand any more. Doing it twice, or for one that has none, changes nothing."""
+        if self._held.pop(work, None) is not None:
+            self._freed.set()
 
 
 class Places:

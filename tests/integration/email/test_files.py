@@ -6,6 +6,7 @@ import asyncio
 import email
 import email.policy
 import gzip
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -17,7 +18,8 @@ import pytest_asyncio
 
 from contracts.base import EventData
 from contracts.email.events import EmailFailed
-from contracts.files.events import FileDeleted, FileRestored, FileScanSettled
+from contracts.files.events import FileDeleted, FileRestored, FileScanSettled, FileUploadFailed
+from deploy.local.simulator.faults import Fault
 from services.email.adapters.file_bytes import S3FileBytes
 from services.email.adapters.known_files import MongoKnownFiles
 from services.email.domain.files import KnownFile, Usable, evolve
@@ -184,6 +186,52 @@ async def test_deleted_restored_and_gone(files: Files) -> None:
     await mail.ends(gone, "Failed")
     detail = f"the file {file_id} cannot be attached: its bytes are not there any more, or are not what was declared"
     assert await why_failed(mail, gone) == {("invalid", detail)}
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        (FileUploadFailed(reason="typeMismatch"), "its upload failed"),
+        (FileScanSettled(version_id="v", result="infected"), "it is infected"),
+        (FileScanSettled(version_id="v", result="error"), "its malware scan failed"),
+        (
+            FileScanSettled(version_id="v", result="unsupported"),
+            "it cannot be scanned for malware, and has to be",
+        ),
+    ],
+)
+async def test_what_is_not_right_is_not_sent_and_the_reason_is_told(files: Files, last: EventData, why: str) -> None:
+    mail, file_id = files.mail, str(uuid4())
+    version = await files.put(file_id, b"%PDF")
+    came = [] if isinstance(last, FileUploadFailed) else [uploaded(4, version)]
+    await files.says(file_id, upload(file_id, bucket=files.bucket, scan_needed=True), *came, last)
+    await files.known(file_id, 2 + len(came))
+    message_id = await mail.send(address(), address(), attachments=[{"fileId": file_id}])
+    await mail.ends(message_id, "Failed", "Failed")
+    assert await why_failed(mail, message_id) == {("invalid", f"the file {file_id} cannot be attached: {why}")}
+    assert await mail.types(message_id) == ["requested", "failed", "failed"]
+
+
+async def test_a_file_that_is_deleted_between_two_attempts_is_not_sent(files: Files) -> None:
+    mail, file_id, to = files.mail, str(uuid4()), address()
+    version = await files.put(file_id, b"%PDF")
+    await files.says(file_id, upload(file_id, bucket=files.bucket), uploaded(4, version))
+    await files.known(file_id, 2)
+    # Refused as often as it takes until the file is known to be deleted: only the look at it ends the mail.
+    await mail.simulator.faults(Fault(kind="throttle", match=re.escape(to)))
+    message_id = await mail.send(to, attachments=[{"fileId": file_id}])
+
+    async def attempted() -> bool:
+        return "sendRejected" in await mail.types(message_id)
+
+    await until(attempted)
+    await files.says(file_id, FileDeleted(version_id=version, recoverable=True, reason="user"))
+    await files.known(file_id, 3)
+    await mail.simulator.faults()
+    await mail.ends(message_id, "Failed", seconds=60)
+    detail = f"the file {file_id} cannot be attached: it was deleted"
+    assert await why_failed(mail, message_id) == {("invalid", detail)}
+    assert await mail.accepted(message_id) == []
 
 
 async def test_a_record_that_cannot_be_read_is_parked_and_the_next_is_heard(files: Files) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from contracts.base import EventData
 from contracts.email.commands import SendEmail
-from contracts.email.values import Category, ContentRef
+from contracts.email.values import AttachmentInfo, Category, ContentRef
 from contracts.recipients.events import SuppressionReason
 from services.email.adapters.content import RETENTION
 from services.email.domain.commands import Request
@@ -27,6 +27,7 @@ from services.email.ports import (
     NewContent,
     NoCheckpoints,
     OutgoingAttempt,
+    OutgoingMail,
     Quota,
     Rendered,
     StoredContent,
@@ -177,15 +178,20 @@ class MemoryFiles:
 
 
 class MemoryFileBytes:
-    """`FileBytes` in a dictionary by (bucket, key, version id). `away`: nothing can be read now."""
+    """`FileBytes` in a dictionary by (bucket, key, version id). `away`: nothing can be read now. `hold`: nothing comes
+    before this is set.
+    """
 
     def __init__(self) -> None:
         self.stored: dict[tuple[str, str, str], bytes] = {}
         self.reads: list[str] = []
         self.away = False
+        self.hold: asyncio.Event | None = None
 
     async def read_many(self, files: Sequence[Usable]) -> dict[str, bytes | TransientError]:
         self.reads += [file.file_id for file in files]
+        if self.hold is not None:
+            await self.hold.wait()
         if self.away:
             return {file.file_id: Unavailable("S3", "switched away") for file in files}
         places = {file.file_id: (file.bucket, file.key, file.version_id) for file in files}
@@ -227,6 +233,7 @@ class FakeProvider:
         self.accepted: list[tuple[str, str]] = []
         self.open = 0
         self.most_open = 0
+        self.most_bytes = 1 << 30
 
     async def send(self, attempt: OutgoingAttempt) -> Answer:
         self.calls.append(attempt)
@@ -242,6 +249,10 @@ class FakeProvider:
         """Accept, and remember it."""
         self.accepted.append((attempt.mail.message_id, attempt.recipient))
         return Accepted(f"ses-{attempt.attempt_id}", 1000, COST)
+
+    def too_large(self, mail: OutgoingMail) -> str | None:
+        size = sum(len(data) for _, _, data in mail.files)
+        return f"{size} bytes are too many" if size > self.most_bytes else None
 
     async def quota(self) -> Quota:
         return Quota(self.rate, 1_000_000, 0)
@@ -319,6 +330,14 @@ class Post:
             category = fields.get("category", "notification")
             (ref,) = await self.contents.put_many([NewContent(message_id, category, "message", content.to_bytes())])
             fields.setdefault("expires_at", self.clock.now() + timedelta(days=3))
+            attached = [
+                AttachmentInfo(
+                    filename=each.filename, content_type=each.content_type, size=each.size, file_id=each.file_id,
+                    ref=each.ref,
+                )
+                for each in content.attachments
+            ]  # fmt: skip
+            fields.setdefault("attachments", attached or None)
             request = requested(message_id=message_id, **{**fields, "content": fields.get("content", ref)})
             held = Held(Stream.absent(message_id), (await self.streams.load(message_id)).state)
             steps.append(Step(held, self.streams.decide(held, Request(request, actor=actor))))

@@ -148,6 +148,14 @@ async def test_the_time_counts_from_send_at_and_no_restart_begins_it_anew() -> N
         ([upload(), uploaded(), DELETED], "it was deleted"),
         ([upload(), uploaded(), FileScanSettled(version_id="v1", result="infected"), DELETED], "it is infected"),
         ([upload(user_id="u2"), uploaded()], "there is no such file"),
+        (
+            [upload(original_name="Rechnung.pdf.exe"), uploaded()],
+            "mail servers refuse files of its type: send a link to it, or an archive",
+        ),
+        (
+            [upload(), uploaded().model_copy(update={"content_type": "application/x-msdownload"})],
+            "mail servers refuse files of its type: send a link to it, or an archive",
+        ),
         ([upload(), uploaded()], "its bytes are not there any more"),
     ],
 )

@@ -230,6 +230,41 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"done"})
 
 
+async def _who(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the address and the scheme that a route would see."""
+    if scope["type"] == "lifespan":
+        await _app(scope, receive, send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"{scope['scheme']} {scope['client'][0]}".encode()})
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "said", "seen"),
+    [
+        ((), "127.0.0.1", "198.51.100.7", "http 127.0.0.1"),
+        (("127.0.0.9",), "127.0.0.1", "198.51.100.7", "http 127.0.0.1"),
+        (("127.0.0.9",), "127.0.0.9", "198.51.100.7", "https 198.51.100.7"),
+        (("127.0.0.8/31",), "127.0.0.9", "2001:db8::1", "https 2001:db8::1"),
+        (("127.0.0.9",), "127.0.0.9", "6.6.6.6, 198.51.100.7", "https 198.51.100.7"),
+        (("127.0.0.9", "10.0.0.0/8"), "127.0.0.9", "6.6.6.6, 198.51.100.7, 10.1.1.1", "https 198.51.100.7"),
+    ],
+)
+async def test_who_calls_is_what_a_trusted_proxy_says_and_nobody_else(
+    trusted: tuple[str, ...], peer: str, said: str, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # uvicorn's own setting, which is none of ours
+    server = HttpServer(_who, host="127.0.0.1", port=0, trusted_proxies=trusted)
+    await server.start()
+    try:
+        transport = httpx.AsyncHTTPTransport(local_address=peer)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", transport=transport) as client:
+            headers = {"X-Forwarded-For": said, "X-Forwarded-Proto": "https", "X-Real-IP": "6.6.6.6"}
+            assert (await client.get("/", headers=headers)).text == seen
+    finally:
+        await server.stop(5)
+
+
 async def test_the_server_answers_what_it_has_begun_and_takes_nothing_new() -> None:
     server = HttpServer(_app, host="127.0.0.1", port=0)
     await server.start()

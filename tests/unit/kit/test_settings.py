@@ -93,3 +93,12 @@ def test_strange_variables_are_warned_of_with_what_was_meant() -> None:
         load(KitSettings, environ, others=["MAILROOM_EVENTS_PORT"])
     told = {event["variable"]: event["meant"] for event in captured.events}
     assert told == {"MAILROOM_LOG_LEVLE": "MAILROOM_LOG_LEVEL", "MAILROOM_XYZZY": None}
+
+
+def test_whom_we_believe_about_who_calls_is_named_by_address() -> None:
+    assert load(KitSettings, GOOD).trusted_proxies == ()
+    trusted = load(KitSettings, {**GOOD, "MAILROOM_TRUSTED_PROXIES": "10.0.0.7, 10.0.1.0/24,2001:DB8::7"})
+    assert trusted.trusted_proxies == ("10.0.0.7", "10.0.1.0/24", "2001:db8::7")
+    for wrong in ("*", "gateway", "10.0.1.9/24", "10.0.0.7,gateway"):
+        with pytest.raises(SettingsError, match="MAILROOM_TRUSTED_PROXIES is wrong: not an address or a network"):
+            load(KitSettings, {**GOOD, "MAILROOM_TRUSTED_PROXIES": wrong})

@@ -233,8 +233,11 @@ def test_every_statement_of_the_bucket_policy_makes_a_difference(rendered: Rende
         ("files", "PutBucketPolicy", NO),
         ("files", "PutLifecycleConfiguration", NO),
         ("files", "DeleteBucket", NO),
-        ("email", "ListBucket", NO),
+        # Without it S3 answers 403 and not 404 for a version that is gone, and a mail would wait for it for days.
+        ("email", "ListBucket", YES),
         ("email", "ListBucketVersions", NO),
+        ("email", "ListBucketMultipartUploads", NO),
+        ("email", "GetBucketVersioning", NO),
         ("anybody", "ListBucket", NO),
         ("cloudfront", "ListBucket", NO),
         ("admin", "PutBucketPolicy", YES),
@@ -302,6 +305,21 @@ def test_keys_are_used_through_s3_alone(who: str, action: str, expected: Decisio
     assert decide(Request(caller, action, KEY_ARN, through), nothing, ACCOUNT) is expected
     assert decide(Request(caller, action, KEY_ARN), nothing, ACCOUNT) is NO
     assert decide(Request(caller, action, f"{KEY_ARN}0", through), nothing, ACCOUNT) is NO
+
+
+def test_where_no_category_has_a_key_nobody_decrypts() -> None:
+    through: dict[str, Value] = {"kms:ViaService": "s3.eu-central-1.amazonaws.com"}
+    for who in ("files", "email"):
+        assert decide(Request(callers(PLAIN)[who], "kms:Decrypt", KEY_ARN, through), {"Statement": ()}, ACCOUNT) is NO
+
+
+@pytest.mark.parametrize("action", ["PutObject", "DeleteObject", "DeleteObjectVersion", "GetObject", "PutObjectAcl"])
+def test_mail_reads_versions_of_files_and_does_nothing_else_to_them(action: str) -> None:
+    """By what its own policy allows, whatever the bucket's denies."""
+    nothing: dict[str, Any] = {"Statement": []}
+    for rendered in (EVERYTHING, PLAIN):
+        assert ask(rendered, "email", "GetObjectVersion", {}, nothing) is YES
+        assert ask(rendered, "email", action, {}, nothing) is NO
 
 
 def test_a_policy_that_the_evaluator_does_not_know_is_no_pass() -> None:

@@ -1,0 +1,71 @@
+"""The gateway as the local stack and Compose run it, before servers that tell whom they see."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from deploy.local.site import HOST
+from deploy.local.stack import OURS, Stack
+from services.kit.server import HttpServer
+
+FORGED = {
+    "X-Forwarded-For": "203.0.113.66, 127.0.0.1",
+    "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Proto": "https",
+    "X-Real-IP": "203.0.113.66",
+    "Forwarded": "for=203.0.113.66",
+}
+WAYS = {"email": "/api/suppressions", "events": "/api/projections", "files": "/api/files/upload-url"}
+
+
+async def _seen(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the address of the caller, and the headers that speak of one."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    request = Request(scope)
+    names = {name.lower() for name in FORGED} & set(request.headers)
+    assert request.client is not None
+    answer = JSONResponse({"client": request.client.host, **{name: request.headers[name] for name in names}})
+    await answer(scope, receive, send)
+
+
+@pytest_asyncio.fixture
+async def gateway(test_stack: Stack) -> AsyncIterator[str]:
+    test_stack.stop(OURS)
+    servers = [HttpServer(_seen, host=HOST, port=test_stack.site.ports[name], trusted_proxies=(HOST,)) for name in WAYS]
+    for server in servers:
+        await server.start()
+    test_stack.start(["gateway"])
+    try:
+        yield test_stack.site.url("gateway")
+    finally:
+        test_stack.stop(["gateway"])
+        for server in servers:
+            await server.stop(5)
+
+
+@pytest.mark.parametrize("caller", ["127.0.0.77", "127.0.0.1"])
+async def test_nobody_is_believed_about_where_they_call_from(gateway: str, caller: str) -> None:
+    """The second caller is at the gateway's own address, which the services trust: what it says counts for nothing all
+    the same, since the gateway sets the header and adds nothing to it.
+    """
+    transport = httpx.AsyncHTTPTransport(local_address=caller)
+    async with httpx.AsyncClient(base_url=gateway, transport=transport, timeout=10) as http:
+        for path in WAYS.values():
+            seen = (await http.post(path, headers=FORGED)).json()
+            assert seen["client"] == caller
+            assert seen["x-forwarded-for"] == caller
+            assert "203.0.113.66" not in str(seen)
+            assert seen["x-forwarded-proto"] == "http"
+            assert seen["x-forwarded-host"] != "evil.example"
