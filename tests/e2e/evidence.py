@@ -22,6 +22,9 @@ from deploy.local.endpoints import AwsEndpoints, aws_endpoints
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.stack import Stack
 from services.email.domain.correlation import MESSAGE_TAG
+from services.kit.crypto import KeyRing
+from services.kit.parking import ParkedRecord
+from services.kit.parking_mongo import MongoParkingLot
 from tests.e2e.judge import Decisions, Entry, Evidence, Json
 
 PROJECTION = "email_log"
@@ -193,6 +196,17 @@ class Observer:
                 first = since.offsets.get(TopicPartition(each["topic"], each["partition"]), 0)
                 if each["offset"] >= first:
                     yield f"{service} {each['topic']} {each['reason']}"
+
+    async def parking_lots(self) -> dict[str, list[ParkedRecord]]:
+        """All open parked records with their bytes, by service."""
+        ring = KeyRing.from_secret(self.stack.env()["FILE_ENCRYPTION_KEY"])
+        found: dict[str, list[ParkedRecord]] = {}
+        for service, database in (("email", self.email), ("files", self.files), ("events", self.events)):
+            lot = MongoParkingLot(database, ring)
+            names = [each["_id"] async for each in database["parked"].find({"status": "parked"}, {"_id": 1})]
+            shown = [await lot.show(name) for name in names]
+            found[service] = [each for each in shown if each is not None]
+        return found
 
     async def lag(self) -> dict[str, int]:
         """How far behind each consumer is, by `group topic`: only those that are."""
