@@ -101,6 +101,7 @@ async def test_deleted_and_the_marker_deleted_and_deleted_again(ann: Ann) -> Non
     file_id = (await ann.uploaded())["fileId"]
     ((verified, _),) = await ann.versions(file_id)
     await ann.door.call("DELETE", f"/api/files/{file_id}", 200)
+    await ann.becomes(file_id, "deleted")
     (marker,) = [name for name, is_marker in await ann.versions(file_id) if is_marker]
     await ann.in_s3("delete_object", file_id, VersionId=marker)
     assert (await ann.becomes(file_id, "completed"))["s3Info"]["versionId"] == verified
