@@ -22,8 +22,8 @@ def of_commands(file_id: str) -> list[Poison]:
         raw = None if key is None else key.encode()
         return Poison(kind, topic, raw, value, (), (("files", reason),))
 
-    def command(name: str = "file.delete", subject: str = file_id, actor: str | None = None, **data: Any) -> bytes:
-        wire = {"specversion": "1.0", "id": uuid7(), "source": "/poison", "type": name, "subject": subject}
+    def command(kind: str = "file.delete", /, subject: str = file_id, actor: str | None = None, **data: Any) -> bytes:
+        wire = {"specversion": "1.0", "id": uuid7(), "source": "/poison", "type": kind, "subject": subject}
         return json.dumps({**wire, "actor": actor, "data": {"fileId": file_id, **data}}).encode()
 
     def update(**data: Any) -> bytes:
