@@ -11,23 +11,26 @@ import pytest
 
 from deploy.local.stack import Stack
 from tests.chaos.killing import Killer
-from tests.chaos.uploads import uploads
 from tests.e2e.evidence import observing
+from tests.e2e.files_evidence import FilesObserver
+from tests.e2e.uploads import uploads
 
 SEED = os.environ.get("MAILROOM_CHAOS_SEED")
+SETTLING = 120.0
 
 
 async def survive(stack: Stack, seed: int, kills: int) -> None:
     """So many kills under uploads, then judged."""
     async with observing(stack) as observer, uploads(stack, seed) as load:
+        since = await observer.now()
         killer = Killer(stack, observer, "files", seed)
         enough = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(load.flow(enough))
             await killer.kill(kills)
             enough.set()
-        ended = await load.judge()
-    print(f"\nseed {seed}: {len(load.cases)} files: {dict(ended)}\n{killer.report()}")
+        await FilesObserver(observer).assert_fair(since, load, SETTLING)
+    print(f"\nseed {seed}: {len(load.cases)} files: {dict(load.counts())}\n{killer.report()}")
 
 
 async def test_a_few_kills_lose_no_file(stack: Stack) -> None:

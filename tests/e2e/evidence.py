@@ -17,14 +17,20 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import AsyncMongoClient
 
-from contracts.topics import EMAIL_EVENTS, LANES, RECIPIENTS_EVENTS, TOPICS
+from contracts.topics import EMAIL_EVENTS, FILES_EVENTS, LANES, RECIPIENTS_EVENTS, TOPICS
 from deploy.local.endpoints import AwsEndpoints, aws_endpoints
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.stack import Stack
 from services.email.domain.correlation import MESSAGE_TAG
+from services.kit.crypto import KeyRing
+from services.kit.parking import ParkedRecord
+from services.kit.parking_mongo import MongoParkingLot
 from tests.e2e.judge import Decisions, Entry, Evidence, Json
 
 PROJECTION = "email_log"
+PROJECTIONS = {PROJECTION: EMAIL_EVENTS, "file": FILES_EVENTS}
+"""Read model → the topic it is made of."""
+
 STREAMS = ("messages", "recipients")
 """Collections of the email service that hold streams."""
 
@@ -48,6 +54,7 @@ class Observer:
         self._bootstrap = env["MAILROOM_KAFKA_BOOTSTRAP"]
         self._client: AsyncMongoClient[Json] = AsyncMongoClient(env["MAILROOM_MONGO_URL"], tz_aware=True)
         self.email = self._client[env["MAILROOM_EMAIL_DATABASE"]]
+        self.files = self._client[env["MAILROOM_FILES_DATABASE"]]
         self.events = self._client[env["MAILROOM_EVENTS_DATABASE"]]
         self._ended: set[str] = set()
         self._aws: AwsEndpoints = aws_endpoints(stack)
@@ -176,19 +183,30 @@ class Observer:
         query = {"_id": {"$in": list(ids)}}
         return {each["_id"]: each for name in STREAMS async for each in self.email[name].find(query)}
 
-    async def read_model(self) -> str:
+    async def read_model(self, name: str = PROJECTION) -> str:
         """The collection that the pointer names."""
-        pointer = await self.events["projections"].find_one({"_id": PROJECTION})
+        pointer = await self.events["projections"].find_one({"_id": name})
         assert pointer is not None, "the events service has made no generation"
-        return f"{PROJECTION}__g{pointer['active']}"
+        return f"{name}__g{pointer['active']}"
 
     async def parked(self, since: Since) -> AsyncIterator[str]:
         """Open parked records of our topics, as `service topic reason`."""
-        for service, database in (("email", self.email), ("events", self.events)):
+        for service, database in (("email", self.email), ("files", self.files), ("events", self.events)):
             async for each in database["parked"].find({"status": "parked"}):
                 first = since.offsets.get(TopicPartition(each["topic"], each["partition"]), 0)
                 if each["offset"] >= first:
                     yield f"{service} {each['topic']} {each['reason']}"
+
+    async def parking_lots(self) -> dict[str, list[ParkedRecord]]:
+        """All open parked records with their bytes, by service."""
+        ring = KeyRing.from_secret(self.stack.env()["FILE_ENCRYPTION_KEY"])
+        found: dict[str, list[ParkedRecord]] = {}
+        for service, database in (("email", self.email), ("files", self.files), ("events", self.events)):
+            lot = MongoParkingLot(database, ring)
+            names = [each["_id"] async for each in database["parked"].find({"status": "parked"}, {"_id": 1})]
+            shown = [await lot.show(name) for name in names]
+            found[service] = [each for each in shown if each is not None]
+        return found
 
     async def lag(self) -> dict[str, int]:
         """How far behind each consumer is, by `group topic`: only those that are."""
@@ -200,10 +218,12 @@ class Observer:
                     if partition in ends and not await self._is_projector(group):
                         name = f"{group} {partition.topic}"
                         behind[name] = behind.get(name, 0) + max(0, ends[partition] - committed.offset)
-        active = (await self.events["projections"].find_one({"_id": PROJECTION}) or {}).get("active")
-        async for lease in self.events["leases"].find({"generation": f"{PROJECTION}/{active}"}):
-            end = ends[TopicPartition(EMAIL_EVENTS.name, lease["partition"])]
-            behind["projector"] = behind.get("projector", 0) + max(0, end - lease["next"])
+        for name, topic in PROJECTIONS.items():
+            active = (await self.events["projections"].find_one({"_id": name}) or {}).get("active")
+            async for lease in self.events["leases"].find({"generation": f"{name}/{active}"}):
+                end = ends[TopicPartition(topic.name, lease["partition"])]
+                who = f"projector {topic.name}"
+                behind[who] = behind.get(who, 0) + max(0, end - lease["next"])
         return {who: count for who, count in behind.items() if count}
 
     async def queues(self) -> dict[str, int]:
@@ -214,16 +234,22 @@ class Observer:
             found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
             return sum(int(found.get(name, 0)) for name in names)
 
-        urls = {"the queue": self._aws.queue_url, "the dead-letter queue": self._aws.dead_letter_queue_url}
+        urls = {
+            "the queue": self._aws.queue_url,
+            "the dead-letter queue": self._aws.dead_letter_queue_url,
+            "the queue of files": self._aws.files_queue_url,
+            "the dead-letter queue of files": self._aws.files_dead_letter_queue_url,
+        }
         return {name: await asyncio.to_thread(ask, url) for name, url in urls.items()}
 
-    async def put_on_queue(self, *bodies: str) -> None:
-        """Send messages to the queue of notifications, whatever they are."""
+    async def put_on_queue(self, *bodies: str, files: bool = False) -> None:
+        """Send messages to the queue of notifications, SES's or S3's, whatever they are."""
+        url = self._aws.files_queue_url if files else self._aws.queue_url
         for body in bodies:
-            await asyncio.to_thread(self._sqs.send_message, QueueUrl=self._aws.queue_url, MessageBody=body)
+            await asyncio.to_thread(self._sqs.send_message, QueueUrl=url, MessageBody=body)
 
     async def groups(self) -> list[str]:
-        """Consumer groups of the email service."""
+        """All consumer groups."""
         async with self._admin() as admin:
             return [group for group, *_ in await admin.list_consumer_groups()]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import bson
 from bson.codec_options import CodecOptions
@@ -18,8 +18,8 @@ from contracts.errors import ContractError
 from contracts.registry import read_json
 from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
 from services.events.adapters.mongo_documents import BOOKKEEPING, from_document, from_row
-from services.events.projections import email_log
 from services.events.projections.known import Known, add, effective, spill, tally
+from services.events.projections.projection import EMAIL_LOG, Projection
 from services.events.reader import read_event
 
 Json = dict[str, Any]
@@ -199,9 +199,9 @@ def problems(evidence: Evidence, expected: Expected) -> list[str]:
         *_unknowns(decisions, expected),
         *_acceptances_are_known(evidence, decisions),
         *_notifications_became_facts(evidence, decisions),
-        *_read_model_is_the_fold(evidence),
-        *_streams_are_published(evidence),
-        *_nothing_is_left(evidence, expected),
+        *read_model_is_the_fold(EMAIL_LOG, evidence.log, evidence.documents, evidence.rows),
+        *streams_are_published((*evidence.log, *evidence.recipients), evidence.streams),
+        *nothing_is_left(evidence, expected.parked),
     ]
 
 
@@ -278,29 +278,34 @@ def _notifications_became_facts(evidence: Evidence, decisions: Decisions) -> Ite
             yield f"{entry['providerMessageId']}: its {entry['eventType']} became no fact"
 
 
-def _read_model_is_the_fold(evidence: Evidence) -> Iterable[str]:
+def read_model_is_the_fold(
+    projection: Projection, log: Iterable[Entry], documents: Mapping[str, Json], stored_rows: Iterable[Json]
+) -> Iterable[str]:
+    """Each document, by what is on the log of its aggregate."""
     known: dict[str, Known] = defaultdict(dict)
-    for entry in evidence.log:
+    for entry in log:
         subject = (entry.key or b"").decode("utf-8", "replace")
         try:
             add(known[subject], read_event(entry.value, entry.partition, entry.offset, subject))
         except ContractError:
             continue  # parked, if anybody asked for it
     rows: dict[str, list[Json]] = defaultdict(list)
-    for row in evidence.rows:
+    for row in stored_rows:
         rows[row["aggregate"]].append(row)
     for subject, events in known.items():
         if events:
-            yield from _one_document(subject, events, evidence.documents.get(subject), rows[subject])
+            yield from _one_document(projection, subject, events, documents.get(subject), rows[subject])
 
 
-def _one_document(subject: str, events: Known, document: Json | None, rows: Sequence[Json]) -> Iterable[str]:
+def _one_document(
+    projection: Projection, subject: str, events: Known, document: Json | None, rows: Sequence[Json]
+) -> Iterable[str]:
     if document is None:
         yield f"{subject}: has {len(events)} events on the log and no document"
         return
     stored = from_document(document)
     inline = dict(events)
-    outside = spill(inline, email_log.ENGAGEMENT)
+    outside = spill(inline, projection.engagement)
     if stored.known.keys() != inline.keys():
         yield f"{subject}: its document knows {len(stored.known)} events, the log has {len(inline)} for it"
     elif stored.known != inline:
@@ -311,7 +316,7 @@ def _one_document(subject: str, events: Known, document: Json | None, rows: Sequ
         yield f"{subject}: {len(in_rows)} rows beside its document, the log has {len(outside)} for them"
     withdrawn = {event.id for event in events.values()} - {event.id for event in effective(events.values())}
     counted = [event for event in outside if event.id not in withdrawn]
-    folded = email_log.fold(inline.values(), tally(counted, email_log.ENGAGEMENT))
+    folded = projection.fold(inline.values(), tally(counted, projection.engagement))
     shown = {name: value for name, value in document.items() if name not in (*BOOKKEEPING, "_id")}
     if folded is not None:
         folded = bson.decode(bson.encode(folded), _EXACT_DATES)
@@ -321,9 +326,10 @@ def _one_document(subject: str, events: Known, document: Json | None, rows: Sequ
         yield f"{subject}: its document is not the fold of the log in {', '.join(differing)}"
 
 
-def _streams_are_published(evidence: Evidence) -> Iterable[str]:
+def streams_are_published(log: Iterable[Entry], streams: Mapping[str, Json]) -> Iterable[str]:
+    """Each stream's decisions, all of them and in their order, on the log."""
     on_log: dict[str, dict[int, tuple[int, str]]] = defaultdict(dict)
-    for entry in (*evidence.log, *evidence.recipients):
+    for entry in log:
         for event in events_of([entry]):
             if event.get("streamversion") is not None:
                 subject, text = event["subject"], (entry.value or b"").decode()
@@ -331,7 +337,7 @@ def _streams_are_published(evidence: Evidence) -> Iterable[str]:
                 if first[1] != text:
                     yield f"{subject}: two different decisions of version {event['streamversion']} are on the log"
     for subject, found in on_log.items():
-        stream = evidence.streams.get(subject)
+        stream = streams.get(subject)
         if stream is None:
             yield f"{subject}: has decisions on the log and no stream"
             continue
@@ -340,15 +346,27 @@ def _streams_are_published(evidence: Evidence) -> Iterable[str]:
             yield f"{subject}: {len(published)} decisions on the log are not the {len(stream['events'])} of its stream"
         if published != sorted(published, key=lambda each: each[0]):
             yield f"{subject}: its decisions are not on the log in their order"
-    for subject, stream in evidence.streams.items():
+    for subject, stream in streams.items():
         if subject not in on_log:
             yield f"{subject}: nothing of its stream is on the log"
         if stream["published"] != stream["version"] or stream.get("pending") or "pendingSince" in stream:
             yield f"{subject}: its stream counts {stream['published']} of {stream['version']} as published"
 
 
-def _nothing_is_left(evidence: Evidence, expected: Expected) -> Iterable[str]:
-    unasked, missing = Counter(evidence.parked), Counter(expected.parked)
+class Leftovers(Protocol):
+    """Of a system at rest: as in `Evidence`."""
+
+    @property
+    def parked(self) -> Sequence[str]: ...
+    @property
+    def lag(self) -> Mapping[str, int]: ...
+    @property
+    def queues(self) -> Mapping[str, int]: ...
+
+
+def nothing_is_left(evidence: Leftovers, parked: Sequence[str]) -> Iterable[str]:
+    """Nobody is behind, no queue holds anything, and just this is parked."""
+    unasked, missing = Counter(evidence.parked), Counter(parked)
     yield from (f"parked, and should not be: {what} ({n}×)" for what, n in (unasked - missing).items())
     yield from (f"should be parked, and is not: {what} ({n}×)" for what, n in (missing - unasked).items())
     yield from (f"{who} is {count} records behind" for who, count in evidence.lag.items())
@@ -357,6 +375,10 @@ def _nothing_is_left(evidence: Evidence, expected: Expected) -> Iterable[str]:
 
 def assert_fair(evidence: Evidence, expected: Expected) -> None:
     """AssertionError with all that is wrong, the first of each kind first."""
-    found = problems(evidence, expected)
+    assert_none(problems(evidence, expected))
+
+
+def assert_none(found: Sequence[str]) -> None:
+    """AssertionError with the first of these contradictions."""
     shown = "\n".join(found[:30])
     assert not found, f"{len(found)} contradictions:\n{shown}"

@@ -20,11 +20,11 @@ EMAIL = ("email", "email-urgent")
 
 @asynccontextmanager
 async def live(
-    stack: Stack, *, rate: float = PLENTY, extra: Mapping[str, str] | None = None
+    stack: Stack, *, rate: float = PLENTY, extra: Mapping[str, str] | None = None, parts: tuple[str, ...] = EMAIL
 ) -> AsyncIterator[Observer]:
     """Everything up and ready, the account's rate as given, seen by an observer.
 
-    `extra` is added to the environment of the services, which are restarted for it and once more at the end.
+    `extra` is added to the environment of these parts, which are restarted for it and once more at the end.
     """
     await asyncio.to_thread(stack.start)
     stack.extra |= extra or {}
@@ -33,8 +33,9 @@ async def live(
             await observer.simulator.faults()
             before = await observer.simulator.settings()
             await observer.simulator.settings(maxSendRate=rate, stepMs=20)
-            if extra or before["maxSendRate"] != rate:  # the service asks for its quota at its start
-                await asyncio.to_thread(stack.restart, *EMAIL)
+            asks_again = EMAIL if before["maxSendRate"] != rate else ()  # the service asks for its quota at its start
+            if restarted := {*asks_again, *(parts if extra else ())}:
+                await asyncio.to_thread(stack.restart, *restarted)
             try:
                 yield observer
             finally:
@@ -44,7 +45,7 @@ async def live(
         if extra:
             for name in extra:
                 stack.extra.pop(name, None)
-            await asyncio.to_thread(stack.restart, *EMAIL)
+            await asyncio.to_thread(stack.restart, *parts)
 
 
 async def alive(stack: Stack, name: str) -> bool:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka import AIOKafkaProducer
+
 from contracts.ids import uuid7
 from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, LANES, RECIPIENTS_EVENTS
+from services.kit.parking import ParkedRecord
 from tests.e2e.traffic import Traffic, command
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -154,13 +158,32 @@ ON_THE_QUEUE = {
 """Bodies of SQS messages: each becomes a raw notification that cannot be read, and is parked for this reason."""
 
 
-async def publish(load: Traffic, records: list[Poison]) -> None:
-    """Each in a batch of its own, so that a broken one is alone there."""
+Place = tuple[str, int, int]
+"""Topic, partition and offset."""
+
+
+async def publish(producer: AIOKafkaProducer, records: list[Poison]) -> dict[Place, Poison]:
+    """Each in a batch of its own, so that a broken one is alone there. Where each came to lie."""
+    found: dict[Place, Poison] = {}
     for record in records:
-        batch = load.producer.create_batch()
+        batch = producer.create_batch()
         fits = batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers))
         assert fits is not None, f"{record.kind} is too large for Kafka"
         batch.close()
-        partitions = sorted(await load.producer.partitions_for(record.topic))
+        partitions = sorted(await producer.partitions_for(record.topic))
         partition = partitions[hash(record.key) % len(partitions)]
-        await (await load.producer.send_batch(batch, record.topic, partition=partition))
+        sent = await (await producer.send_batch(batch, record.topic, partition=partition))
+        found[record.topic, partition, sent.offset] = record
+    return found
+
+
+def not_as_they_came(published: Mapping[Place, Poison], lots: Mapping[str, Sequence[ParkedRecord]]) -> list[str]:
+    """What the parking lots, by service, tell otherwise than it was: bytes, key, origin or reason."""
+    parked = {(service, each.topic, each.partition, each.offset): each for service, lot in lots.items() for each in lot}
+    wrong: list[str] = []
+    for place, poison in published.items():
+        for service, reason in poison.parked:
+            found = parked.get((service, *place))
+            if found is None or (found.raw, found.key, found.reason) != (poison.value, poison.key, reason):
+                wrong.append(f"{service} {poison.topic} {poison.kind}: {found and found.reason}")
+    return wrong

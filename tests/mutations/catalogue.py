@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tests.mutations.files import FILES
 from tests.mutations.keeping import KEEPING
 from tests.mutations.mutation import Mutation
 from tests.mutations.reading import READING
 from tests.mutations.sending import SENDING
 
 MUTATIONS: tuple[Mutation, ...] = tuple(
-    sorted((*SENDING, *KEEPING, *READING), key=lambda each: (each.invariant, each.name))
+    sorted((*SENDING, *KEEPING, *READING, *FILES), key=lambda each: (each.invariant, each.name))
 )

@@ -179,6 +179,18 @@ async def test_a_form_dies_when_it_says(place: Place) -> None:
     assert (await place.post(form, PDF)).status_code == 403
 
 
+async def test_every_address_dies_when_it_says(place: Place) -> None:
+    version = await place.put()
+    upload = await place.objects.begin_multipart(put())
+    past = now() - timedelta(hours=1)
+    part = await place.signer.part(KEY, upload, 1, 5, expires_at=past)
+    link = await place.signer.download(KEY, version, content_type="a/b", disposition="inline", expires_at=past)
+    await asyncio.sleep(1.5)
+    assert (await place.browser.put(part.url, content=b"12345", headers=dict(part.headers))).status_code == 403
+    assert (await place.browser.get(link.url)).status_code == 403
+    assert await place.objects.parts(KEY, upload) == []
+
+
 async def test_addresses_die_with_the_credentials_that_signed_them(place: Place) -> None:
     end = soon(1)
 

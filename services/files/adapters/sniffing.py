@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import replace
 from typing import Final
@@ -19,14 +20,24 @@ LEAST_GZIP: Final = 18
 _GZIP: Final = 31
 """For zlib: a gzip header, the largest window."""
 
-_PROGRAMS: Final = {b"\x7fELF": "application/x-elf", b"\xcf\xfa\xed\xfe": "application/x-mach-binary"}
-"""Signatures for which the table has no media type."""
+_PROGRAMS: Final = {
+    re.compile(rb"\x7fELF"): "application/x-elf",
+    re.compile(rb"\xcf\xfa\xed\xfe"): "application/x-mach-binary",
+    re.compile(rb"#! ?/"): "text/x-shellscript",
+    re.compile(rb"\s*<\?php\b", re.IGNORECASE): "text/x-php",
+    re.compile(
+        rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|script|iframe)[\s/>]", re.IGNORECASE
+    ): "text/html",
+}
+"""Signatures for which the table has no media type, or misses what a browser takes for a page whatever its blanks and
+capitals (WHATWG MIME Sniffing, "Identifying a resource with an unknown MIME type").
+"""
 
 
 def sniff(head: bytes) -> Sniffed:
     """Judge the first `HEAD_BYTES` (or fewer, where the object ends before) of an object. Never raises."""
     types = {each.mime_type for each in _matches(head) if each.mime_type}
-    types |= {kind for signature, kind in _PROGRAMS.items() if head.startswith(signature)}
+    types |= {kind for signature, kind in _PROGRAMS.items() if signature.match(head)}
     return Sniffed(frozenset(types), _is_text(head))
 
 

@@ -104,6 +104,7 @@ PROGRAMS: Final = frozenset(
         "application/x-msi",
         "application/x-sharedlib",
         "text/html",
+        "text/x-php",
         "text/x-shellscript",
     }
 )

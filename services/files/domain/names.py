@@ -18,6 +18,10 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u200b-\u200f\u2028-\u202e\u
 """What some system forbids in names, and what turns the reading direction or hides: `invoice[U+202E]fdp.exe` shows as a
 PDF.
 """
+_CUT_OFF = re.compile(r"(?:;|::|%00|%0a).*")
+"""From where on some servers do not read a name: `shell.asp;.pdf`, `shell.php%00.pdf` (OWASP File Upload Cheat Sheet,
+"Extension Validation").
+"""
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _KEY = re.compile(
     r"(?P<category>[a-z]+)/[0-9]{4}/[0-9]{2}/"
@@ -42,8 +46,8 @@ def extensions(name: str) -> tuple[str, ...]:
 def name_problem(name: str, content_type: str) -> str | None:
     """Why a file of this type must not have this name; None = it may."""
     found = extensions(name)
-    inner = [each for each in name.lower().split(".")[1:-1] if each not in HARMLESS_INSIDE]  # with blanks, it is a word
-    for extension in (*inner, *found[-1:]):
+    *inner, last = (_CUT_OFF.sub("", each) for each in ("", *name.lower().split(".")[1:-1], *found[-1:]))
+    for extension in (*(each for each in inner if each not in HARMLESS_INSIDE), last):  # with blanks, it is a word
         if extension in PROGRAM_EXTENSIONS:
             return f"it holds the extension .{extension}, which stands for something that runs"
     kind = KINDS.get(content_type)

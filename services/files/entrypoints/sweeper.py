@@ -60,6 +60,11 @@ class Sweeper:
                 log.error("a file cannot be swept", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
             except TransientError as error:
                 trouble = trouble or error
+            # Where each look waits long for S3, a batch takes longer than a loop that lives may be silent.
+            if trouble is None:
+                self._progress.progressed()
+            else:
+                self._progress.waiting(str(trouble))
         if trouble is not None:
             raise trouble
         return len(due) == BATCH

@@ -10,11 +10,13 @@ from uuid import uuid4
 import pytest
 
 from contracts.files.events import FileDownloadIssued
+from services.files.adapters.s3_objects import CALL_SECONDS
 from services.files.domain.categories import DEFAULTS
 from services.files.domain.commands import Look
+from services.files.domain.seen import ObjectVersion
 from services.files.entrypoints.commands import CommandIntake
 from services.files.entrypoints.settler import Settler
-from services.files.entrypoints.sweeper import Sweeper
+from services.files.entrypoints.sweeper import BATCH, Sweeper
 from services.kit.errors import Unavailable
 from services.kit.health import Progress
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
@@ -271,6 +273,46 @@ async def test_one_file_that_s3_refuses_keeps_nobody_else_from_being_swept(door:
     door.clock.move(timedelta(minutes=6).total_seconds())
     await sweeper.sweep()
     assert (await door.file(bad["fileId"])).closed
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_sweeper_to_whom_s3_answers_slowly_or_not_at_all_is_alive(door: Door, answers: bool) -> None:
+    """A restart would mend nothing, and every batch would begin anew."""
+    for _ in range(BATCH):
+        await door.ask()
+    door.clock.move(timedelta(hours=2).total_seconds())
+    progress = Progress(door.clock, stuck_after=600)
+    alive: list[bool] = []
+    look = door.objects.versions
+
+    async def slowly(key: str) -> tuple[ObjectVersion, ...]:
+        door.clock.move(CALL_SECONDS)
+        alive.append(progress.report().live)
+        if not answers:
+            raise Unavailable("S3", "cannot be reached")
+        return await look(key)
+
+    door.objects.versions = slowly  # type: ignore[method-assign]
+    sweeper = Sweeper(door.files, "me", door.clock, progress)
+    if answers:
+        await sweeper.sweep()
+    else:
+        with pytest.raises(Unavailable):
+            await sweeper.sweep()
+        assert not progress.report().ready
+    assert len(alive) >= BATCH
+    assert all(alive)
+
+
+@pytest.mark.parametrize("result", ["infected", "unsupported", "error"])
+async def test_only_what_the_scan_found_clean_goes_out(result: str) -> None:
+    door = Door(changes={"avatar": {"scan": True}})
+    file_id = await door.uploaded(PNG, category="avatar", contentType="image/png", fileName="me.png", isPublic=True)
+    await settle(door, fact("scanned", file_id, versionId="v0", result=result))
+    status = 410 if result == "infected" else 409
+    assert (await door.client.get(f"/api/files/{file_id}/download")).status_code == status
+    nobody = {"authorization": ""}
+    assert (await door.client.get(f"/api/files/{file_id}/public", headers=nobody)).status_code == status
 
 
 async def test_a_service_that_looks_into_another_bucket_decides_nothing(door: Door) -> None:

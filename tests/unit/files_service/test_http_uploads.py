@@ -210,6 +210,16 @@ async def test_tokens_are_held_to_their_owner_time_and_signature(door: Door) -> 
     assert (await door.client.post("/api/files/parts", json=body)).status_code == 410
 
 
+async def test_a_token_is_of_one_file_alone(door: Door) -> None:
+    mine, other = (await door.ask(size=BIG)).json()["data"], (await door.ask(size=BIG)).json()["data"]
+    for number, size in ((n, 8 * MIB if n < 15 else BIG - 14 * 8 * MIB) for n in range(1, 16)):
+        door.objects.put_part(other["uploadId"], number, (PDF if number == 1 else b"").ljust(size, b"\0"))
+    answer = await door.complete(mine["fileId"], BIG, uploadToken=other["uploadToken"])
+    assert (answer.status_code, answer.json()["details"][0]["field"]) == (400, "uploadToken")
+    assert door.objects.keys.get(other["fileKey"]) is None, "a token that is refused has done nothing"
+    assert (await door.file(other["fileId"])).phase == "uploading"
+
+
 async def test_scopes(door: Door) -> None:
     assert (await door.ask(headers=as_("ann", "files:read"))).status_code == 403
     assert (await door.ask(headers={"authorization": ""})).status_code == 401

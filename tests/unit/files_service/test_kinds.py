@@ -57,6 +57,9 @@ HONEST = [
     ("application/octet-stream", archive("a.txt")),
     ("application/vnd.ms-excel.sheet.macroenabled.12", archive("[Content_Types].xml", "xl/workbook.xml")),
     ("text/markdown", b"<!-- a comment -->\n# Title\n"),
+    ("text/markdown", b"# Title\n<script>\n"),
+    ("text/plain", b"<header> is no page\n"),
+    ("text/plain", b"#!important\n"),
     ("application/xml", b"<!-- a comment --><a/>"),
 ]
 LIES = [
@@ -72,6 +75,11 @@ LIES = [
     ("application/octet-stream", EXE),
     ("application/octet-stream", b"\x7fELF\2\1\1" + b"\0" * 200),
     ("text/plain", b"<!DOCTYPE html><html><body>x</body></html>"),
+    ("text/plain", b"\xef\xbb\xbf \r\n\t<HTML><body>x"),
+    ("text/csv", b"<ScRiPt>alert(1)</ScRiPt>"),
+    ("text/plain", b"#!/bin/sh\nid\n"),
+    ("application/json", b"#! /usr/bin/env python3\n"),
+    ("text/plain", b"\n<?PHP system($_GET[0]); ?>"),
     ("application/pdf", b""),
 ]
 

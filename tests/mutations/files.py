@@ -1,0 +1,318 @@
+"""Invariants 11 and 12: a completed File is that very version, and it is only its owner's."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+DECISIONS = "services/files/domain/decisions.py"
+HANDLERS = "services/files/handlers.py"
+SIGNER = "services/files/adapters/s3_signer.py"
+SWEEPER = "services/files/entrypoints/sweeper.py"
+UPLOADS = "services/files/entrypoints/http_uploads.py"
+TOKENS = "services/files/entrypoints/upload_tokens.py"
+LINKS = "services/files/links.py"
+
+_DECIDE = "tests/unit/files_service/test_decisions.py::"
+_JUDGED = (_DECIDE + "test_what_is_not_what_was_asked_for_is_deleted",)
+_DOOR = "tests/unit/files_service/test_http_files.py::"
+_UPLOADS = "tests/unit/files_service/test_http_uploads.py::"
+
+_TOKENS = "tests/unit/files_service/test_parts_and_tokens.py::"
+_S3 = "tests/ports/test_objects.py::"
+
+FILES: tuple[Mutation, ...] = (
+    Mutation(
+        "11a",
+        "another size than was declared, or than the client says it has sent, is verified",
+        DECISIONS,
+        "        if said is not None and said != found.size:\n",
+        "        if False:\n",
+        (*_JUDGED, _UPLOADS + "test_a_lie_fails_the_file_and_deletes_the_object"),
+    ),
+    Mutation(
+        "11b",
+        "an object stored under another type is verified",
+        DECISIONS,
+        "    if found.content_type != request.content_type:\n",
+        "    if False:\n",
+        _JUDGED,
+    ),
+    Mutation(
+        "11c",
+        "bytes that contradict their type are verified",
+        DECISIONS,
+        "    if found.sniffed is not None and (why :=",
+        "    if found.sniffed is None and (why :=",
+        (*_JUDGED, _UPLOADS + "test_a_lie_fails_the_file_and_deletes_the_object"),
+    ),
+    Mutation(
+        "11d",
+        "an object of which S3 tells no checksum is verified though one was promised",
+        DECISIONS,
+        "    if wanted is not None and found.checksum != wanted:\n",
+        "    if wanted is not None and found.checksum not in (None, wanted):\n",
+        _JUDGED,
+    ),
+    Mutation(
+        "11e",
+        "an object that does not say whose it is is verified",
+        DECISIONS,
+        "    if found.file_id != request_id(state):\n",
+        "    if found.file_id not in (None, request_id(state)):\n",
+        _JUDGED,
+    ),
+    Mutation(
+        "11f",
+        "of two versions the newer one is verified, so that two who look differ",
+        "services/files/domain/seen.py",
+        "    return versions[-1].version_id\n",
+        "    return versions[0].version_id\n",
+        (_DECIDE + "test_of_two_uploads_before_the_look_the_older_one_counts",),
+    ),
+    Mutation(
+        "11g",
+        "what a reused form swaps in is left beside the verified version",
+        DECISIONS,
+        "    return Decision(delete=foreign, foreign=len(foreign))\n",
+        "    return NOTHING\n",
+        (_DECIDE + "test_a_swap_after_verification_is_deleted_and_never_taken",),
+    ),
+    Mutation(
+        "11h",
+        "a file is closed by a look that still found something to delete",
+        DECISIONS,
+        "    if over and not state.closed and not decision.drafts and not decision.delete:\n",
+        "    if over and not state.closed and not decision.drafts:\n",
+        (_DECIDE + "test_every_file_is_looked_at_once_more_when_its_upload_is_over",),
+    ),
+    Mutation(
+        "11i",
+        "versions are deleted before the append that gives them up",
+        HANDLERS,
+        "            await self._before(key, decision)\n",
+        "            await self._before(key, decision)\n            await self._after(key, decision)\n",
+        (_DOOR + "test_killed_between_two_steps_the_next_look_makes_it_true",),
+    ),
+    Mutation(
+        "11j",
+        "a link names the object and not the verified version of it",
+        SIGNER,
+        '            "VersionId": version_id,\n',
+        "",
+        (_S3 + "test_a_download_names_exactly_one_version",),
+    ),
+    Mutation(
+        "11k",
+        "a form takes as many bytes as one likes",
+        SIGNER,
+        ', ["content-length-range", least, most]],',
+        "],",
+        (_S3 + "test_a_form_lets_one_object_be_stored_and_no_other",),
+    ),
+    Mutation(
+        "11l",
+        "the address of a part takes any number of bytes",
+        SIGNER,
+        ', "PartNumber": number, "ContentLength": size}',
+        ', "PartNumber": number}',
+        (_S3 + "test_an_upload_in_parts",),
+    ),
+    Mutation(
+        "11m",
+        "the sweeper does not end what never came",
+        DECISIONS,
+        '        if over:\n            return _fail(state, seen, "expired"',
+        '        if False:\n            return _fail(state, seen, "expired"',
+        (
+            _DECIDE + "test_the_sweeper_ends_what_never_came_and_completes_what_nobody_told",
+            _DOOR + "test_the_sweeper_ends_what_never_came_and_closes_the_rest",
+        ),
+    ),
+    Mutation(
+        "11n",
+        "a file that is complete is not looked at when its upload is over",
+        "services/files/domain/file.py",
+        "    if isinstance(state, Absent) or state.closed:\n",
+        '    if isinstance(state, Absent) or state.phase != "uploading":\n',
+        (_DECIDE + "test_every_file_is_looked_at_once_more_when_its_upload_is_over",),
+    ),
+    Mutation(
+        "11o",
+        "one file that S3 refuses keeps the others from being swept",
+        SWEEPER,
+        "                trouble = trouble or error\n",
+        "                raise\n",
+        (_DOOR + "test_one_file_that_s3_refuses_keeps_nobody_else_from_being_swept",),
+    ),
+    Mutation(
+        "11r",
+        "a sweeper that S3 keeps waiting is taken for dead and started again, for ever",
+        SWEEPER,
+        "            if trouble is None:\n                self._progress.progressed()\n            else:\n",
+        "            if False:\n",
+        (_DOOR + "test_a_sweeper_to_whom_s3_answers_slowly_or_not_at_all_is_alive",),
+    ),
+    Mutation(
+        "11p",
+        "a look into another bucket finds every file deleted",
+        HANDLERS,
+        "        if state.request.bucket != self.objects.bucket:\n",
+        "        if False:\n",
+        (_DOOR + "test_a_service_that_looks_into_another_bucket_decides_nothing",),
+    ),
+    Mutation(
+        "11q",
+        "an upload in parts is made one of whatever parts there are",
+        UPLOADS,
+        "        _are_whole(parts, size, body.parts)\n",
+        "",
+        (_UPLOADS + "test_an_upload_in_parts",),
+    ),
+    Mutation(
+        "12a",
+        "a file is given to whoever names it",
+        "services/files/entrypoints/http_files.py",
+        "        if not isinstance(held.state, File) or not caller.may_see(held.state.request.user_id):\n",
+        "        if not isinstance(held.state, File):\n",
+        (_DOOR + "test_what_may_not_go_out_says_why", _DOOR + "test_changes"),
+    ),
+    Mutation(
+        "12b",
+        "anybody may say that an upload is done",
+        UPLOADS,
+        "        if not isinstance(held.state, File) or not caller.may_see(held.state.request.user_id):\n",
+        "        if not isinstance(held.state, File):\n",
+        (_UPLOADS + "test_another_owners_file_does_not_exist",),
+    ),
+    Mutation(
+        "12c",
+        "an upload token is taken from whoever holds it",
+        UPLOADS,
+        "        if not caller.may_see(ticket.owner):\n",
+        "        if False:\n",
+        (_UPLOADS + "test_tokens_are_held_to_their_owner_time_and_signature",),
+    ),
+    Mutation(
+        "12d",
+        "an upload token completes another file of its owner's",
+        UPLOADS,
+        "        if ticket.file_id != held.file_id:\n",
+        "        if False:\n",
+        (_UPLOADS + "test_a_token_is_of_one_file_alone",),
+    ),
+    Mutation(
+        "12e",
+        "an upload token is not checked for its signature",
+        TOKENS,
+        'options={"verify_exp": False,',
+        'options={"verify_signature": False, "verify_exp": False,',
+        (_TOKENS + "test_a_token_that_is_not_ours_or_too_old_is_refused",),
+    ),
+    Mutation(
+        "12f",
+        "an upload token lives for ever",
+        TOKENS,
+        "            if ticket.expires_at <= now:\n",
+        "            if False:\n",
+        (
+            _TOKENS + "test_a_token_that_is_not_ours_or_too_old_is_refused",
+            _UPLOADS + "test_tokens_are_held_to_their_owner_time_and_signature",
+        ),
+    ),
+    Mutation(
+        "12g",
+        "what the malware scan could not judge is given out",
+        LINKS,
+        '        if file.scan != "clean":\n',
+        '        if file.scan == "infected":\n',
+        (_DOOR + "test_only_what_the_scan_found_clean_goes_out",),
+    ),
+    Mutation(
+        "12h",
+        "a category that demands a scan gives out what was never scanned",
+        LINKS,
+        "        if not self.rules[file.request.category].scan:\n            return\n        if file.scan is None:\n",
+        "        if file.scan is None:\n            return\n        if file.scan is None:\n",
+        (_DOOR + "test_what_may_not_go_out_says_why",),
+    ),
+    Mutation(
+        "12i",
+        "an infected version is hidden, and stays",
+        DECISIONS,
+        "    return replace(rest, delete=(*rest.delete, version_id), drafts=",
+        "    return replace(rest, drafts=",
+        (_DECIDE + "test_an_infected_version_is_deleted_for_good",),
+    ),
+    Mutation(
+        "12j",
+        "any file can be had without a token",
+        "services/files/entrypoints/http_files.py",
+        "        if not isinstance(held.state, File) or not held.state.is_public:\n",
+        "        if not isinstance(held.state, File):\n",
+        (_DOOR + "test_a_public_file_is_for_everybody_and_no_other_one_is",),
+    ),
+    Mutation(
+        "12k",
+        "a deleted file can still be read by anybody",
+        DECISIONS,
+        "        public=_tag(state, seen, False),\n        mark=there",
+        "        mark=there",
+        (_DECIDE + "test_a_deleted_file_is_public_no_more_and_a_restored_one_again",),
+    ),
+    Mutation(
+        "12l",
+        "a link is given though the log was not told of it",
+        LINKS,
+        "        if error is not None:\n            raise error\n",
+        "        del error\n",
+        (_DOOR + "test_a_link_goes_to_the_verified_version_and_is_told_before_it_is_given",),
+    ),
+    Mutation(
+        "12m",
+        "a command on Kafka may be about anybody's file",
+        "services/files/entrypoints/commands.py",
+        "        if not isinstance(file, File) or not may_change(actor, file.request.user_id):\n",
+        "        if not isinstance(file, File):\n",
+        (_DOOR + "test_commands_on_kafka",),
+    ),
+    Mutation(
+        "12n",
+        "what the rules forbid is refused only after its bytes have come",
+        UPLOADS,
+        "        body.check(self.rules[body.category])\n",
+        "",
+        (_UPLOADS + "test_what_the_rules_do_not_allow_is_refused_before_a_byte_moves",),
+    ),
+    Mutation(
+        "3p",
+        "a fact's offset is let go though S3 could not be looked at",
+        "services/files/entrypoints/settler.py",
+        "                return Retry(error)\n",
+        "                return DONE\n",
+        (_DOOR + "test_the_settler_lets_no_record_stop_another",),
+    ),
+    Mutation(
+        "3q",
+        "a command's offset is let go though S3 was away",
+        "services/files/entrypoints/commands.py",
+        "            return Retry(error)\n",
+        "            return DONE\n",
+        (_DOOR + "test_commands_on_kafka",),
+    ),
+    Mutation(
+        "8l",
+        "one bad record of a notification sinks the others with it",
+        "services/files/entrypoints/ingest.py",
+        '            return _each(message, value["Records"], transport_id)\n',
+        '            return (_outgoing(message, transport_id, to_json(value), "s3"),)\n',
+        ("tests/unit/files_service/test_ingest_split.py::test_of_several_each_is_a_record_of_its_own_bad_ones_too",),
+    ),
+    Mutation(
+        "8m",
+        "a key that is none of ours is taken for a file's",
+        "services/files/domain/names.py",
+        '    return None if found is None else found["file"]\n',
+        '    return key.split("/")[-1] if found is None else found["file"]\n',
+        ("tests/unit/files_service/test_s3_notifications.py::test_a_key_that_is_none_of_ours_is_an_orphan",),
+    ),
+)
