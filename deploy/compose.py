@@ -257,11 +257,13 @@ def _gateway() -> dict[str, Any]:
             "MAILROOM_EMAIL_UPSTREAM": f"email:{EMAIL_PORT}",
             "MAILROOM_EVENTS_UPSTREAM": f"events:{EVENTS_PORT}",
             "MAILROOM_FILES_UPSTREAM": f"files:{FILES_PORT}",
+            "MAILROOM_CLIENTS_JS": "/srv/clients/js",
+            "MAILROOM_S3_PUBLIC_ENDPOINT": ADDRESSES.s3_public_url,
         },
         "depends_on": _after(("email", "events", "files")),
         "healthcheck": _health(["CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{GATEWAY_PORT}/healthz"]),
         "ports": [f"127.0.0.1:${{MAILROOM_GATEWAY_PORT:-{GATEWAY_PORT}}}:{GATEWAY_PORT}"],
-        "volumes": ["./deploy/gateway/Caddyfile:/etc/caddy/Caddyfile:ro"],
+        "volumes": ["./deploy/gateway/Caddyfile:/etc/caddy/Caddyfile:ro", "./clients/js:/srv/clients/js:ro"],
         "tmpfs": ["/tmp", "/data:uid=1000,gid=1000", "/config:uid=1000,gid=1000"],  # noqa: S108
         # The image's program carries this file capability and cannot be started without it.
         **_hardened("256m", "1.0", keep=("NET_BIND_SERVICE",)),

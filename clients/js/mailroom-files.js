@@ -367,14 +367,24 @@ export class MailroomFiles {
   }
 
   /**
-   * Ask for the upload. Asked again with the same key, the service signs anew, or gives the File if it is settled.
+   * Ask for the upload. Asked again with the same key, the service signs anew, or gives the File if it is settled. One
+   * that ran out before its form arrived is begun anew: nothing of it is lost.
    * @param {Run} run
    * @returns {Promise<PostTicket | PartsTicket | MailroomFile>}
    */
   async #begin(run) {
-    const headers = { "Idempotency-Key": run.idempotencyKey };
-    /** @type {(PostTicket | PartsTicket) & {file?: MailroomFile}} */
-    const answer = await this.#persist(run, () => this.#call("POST", "/api/files/upload-url", run.request, { signal: run.signal, headers }));
+    /** @returns {Promise<(PostTicket | PartsTicket) & {file?: MailroomFile}>} */
+    const ask = () =>
+      this.#call("POST", "/api/files/upload-url", run.request, { signal: run.signal, headers: { "Idempotency-Key": run.idempotencyKey } });
+    const answer = await this.#persist(run, async () => {
+      const known = await ask().catch((error) => {
+        if (run.fileId && error instanceof ExpiredError) return undefined;
+        throw error;
+      });
+      if (known && known.file?.failure?.reason !== "expired") return known;
+      run.idempotencyKey = randomId();
+      return ask();
+    });
     run.fileId = answer.fileId;
     return answer.file ? settled(answer.file) : answer;
   }

@@ -44,6 +44,7 @@ def up(stack: Stack, args: argparse.Namespace) -> int:
         return 0
     print(f"\nMailroom is up after {time.monotonic() - began:.1f} s.")
     print(f"  API through the gateway  {stack.site.url('gateway')}/api/email")
+    print(f"  a page to upload from    {stack.site.url('gateway')}/files-page/")
     described = "  ".join(f"{stack.site.url(name)}/docs" for name in ("email", "files", "events"))
     print(f"  API descriptions         {described}")
     print("  a token for it           ./mailroom token --help")

@@ -126,6 +126,8 @@ def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
             "MAILROOM_EMAIL_UPSTREAM": f"{HOST}:{site.ports['email']}",
             "MAILROOM_EVENTS_UPSTREAM": f"{HOST}:{site.ports['events']}",
             "MAILROOM_FILES_UPSTREAM": f"{HOST}:{site.ports['files']}",
+            "MAILROOM_CLIENTS_JS": str(ROOT / "clients/js"),
+            "MAILROOM_S3_PUBLIC_ENDPOINT": env["MAILROOM_S3_PUBLIC_ENDPOINT"],
         },
     )
 

@@ -24,9 +24,10 @@ _BROKEN = ("ROLLBACK_COMPLETE", "CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAIL
 
 
 def origins(environ: Mapping[str, str]) -> list[str]:
-    """Whose pages upload: the public URL's, and those that may call the API from elsewhere."""
+    """Whose pages upload: the public URL's, by either name of this machine, and others that may call the API."""
+    public = environ.get("MAILROOM_PUBLIC_URL", "")
     others = environ.get("MAILROOM_CORS_ORIGINS", "").split(",")
-    found = [each.strip().rstrip("/") for each in (environ.get("MAILROOM_PUBLIC_URL", ""), *others)]
+    found = [each.strip().rstrip("/") for each in (public, public.replace("//127.0.0.1:", "//localhost:"), *others)]
     return [each for each in dict.fromkeys(found) if each]
 
 

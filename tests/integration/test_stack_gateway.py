@@ -106,6 +106,43 @@ def test_each_path_and_method_reaches_its_service(origin: str, method: str, path
 
 
 @pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/files-page", "text/html"),
+        ("/files-page/", "text/html"),
+        ("/files-page/page.css", "text/css"),
+        ("/files-page/page.js", "text/javascript"),
+        ("/mailroom-files.js", "text/javascript"),
+    ],
+)
+def test_the_page_to_upload_from_is_served_and_may_call_the_api_and_s3_alone(
+    gateway: Stack, origin: str, path: str, kind: str
+) -> None:
+    answer = httpx.get(origin + path, follow_redirects=True)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+    policy = answer.headers["content-security-policy"]
+    assert f"connect-src 'self' {gateway.site.url('aws')};" in policy
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/README.md",
+        "/files-page/../package.json",
+        "/files-page/%2e%2e/package.json",
+        "/files-page/..",
+        "/files-page/nothing.js",
+        "/mailroom-files.d.ts",
+        "/clients/js/README.md",
+    ],
+)
+def test_no_other_file_is_served(origin: str, path: str) -> None:
+    answer = httpx.get(httpx.URL(origin).copy_with(raw_path=path.encode()))
+    assert (answer.status_code, answer.json()["success"]) == (404, False)
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/"),

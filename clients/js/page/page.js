@@ -50,6 +50,7 @@ function stateInWords({ phase, loaded, total, resumed }) {
 /** @param {unknown} error @param {Category} [into] */
 function errorInWords(error, into) {
   if (!(error instanceof UploadError)) return "Something went wrong in this page. Load it again.";
+  if (error.status === 401) return "You are not signed in, or your token has run out. Give a token under “Access”.";
   return `${happened(error, into).replace(/(\d+) bytes/g, (_, bytes) => inWords(Number(bytes)))} ${error.advice}`;
 }
 

@@ -1,56 +1,53 @@
-"""A browser, and something to upload to. MAILROOM_JS_BED=stack takes the real stack where a test can do with it."""
+"""A browser, and the stack to upload to, with or without a proxy between them that makes things go wrong."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
-from tests.e2e.js_client.bed import PART, Bed, Bench, FakeBed, fake_bed, serve_client, stack_bed
+from deploy.local.stack import Stack
+from tests.e2e.js_client.bed import Bed, Bench
+from tests.e2e.js_client.fault_proxy import fault_proxy
+from tests.e2e.js_client.faults import Faults
+
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # The page is handed over by the test, so Chromium does not see that it comes from this machine as S3 does.
-        local = "--disable-features=LocalNetworkAccessChecks"
-        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", local]
+        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def part_size() -> int:
-    """Of the fakes' multipart uploads."""
-    return PART
+def bed(stack: Stack) -> Bed:
+    """The stack, and a user who has no files yet."""
+    return Bed(stack)
 
 
 @pytest.fixture
-def fake(part_size: int) -> Iterator[FakeBed]:
-    """The fakes, new, with nothing wrong yet."""
-    with fake_bed(part_size) as bed:
-        yield bed
+def faults() -> Faults:
+    """What goes wrong. A test that asks for it has its browser behind the proxy; all others go straight."""
+    return Faults()
 
 
 @pytest.fixture
-def bed(request: pytest.FixtureRequest) -> Bed:
-    """What a test uploads to: the real stack if it is asked for, else the fakes."""
-    if os.environ.get("MAILROOM_JS_BED") == "stack":
-        return stack_bed(request.getfixturevalue("stack"))
-    found: FakeBed = request.getfixturevalue("fake")
-    return found
-
-
-@pytest.fixture
-def context(browser: Browser, bed: Bed) -> Iterator[BrowserContext]:
-    context = browser.new_context()
-    serve_client(context, bed)
-    yield context
-    context.close()
+def context(request: pytest.FixtureRequest, browser: Browser, bed: Bed) -> Iterator[BrowserContext]:
+    if "faults" not in request.fixturenames:
+        context = browser.new_context()
+        yield context
+        context.close()
+        return
+    with fault_proxy(f"127.0.0.1:{bed.stack.site.ports['aws']}", request.getfixturevalue("faults")) as proxy:
+        context = browser.new_context(proxy={"server": proxy, "bypass": "<-loopback>"})
+        yield context
+        context.close()
 
 
 @pytest.fixture

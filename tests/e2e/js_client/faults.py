@@ -1,4 +1,4 @@
-"""What goes wrong on demand in the test bed, and what it was asked."""
+"""What goes wrong on demand between the browser and the stack, and what was asked."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
-Doing = Literal["cut", "hold", "slow", "lost", "refuse-early"] | int
-"""cut: half of the body is read, then the connection is reset. hold: nothing is read until it is released. slow: the
-body is read at about 2 MB/s. lost: all is done, and the connection closed without an answer. refuse-early: 403 and
-the connection closed before the body is read. A number: that status, with nothing done.
+Doing = Literal["cut", "hold", "lost", "refuse-early"] | int
+"""cut: half of the body is passed on, then both connections are reset. hold: nothing is read until it is released.
+lost: all is done, and the connection closed without the answer. refuse-early: 403 and the connection closed before the
+body is read, as S3 may. A number: that status, with nothing done.
 """
 
 
 @dataclass(eq=False)
 class Fault:
-    """Of the next `times` requests at `at` (`put`, `post` or an API path), or only those of `part`."""
+    """Of the next `times` requests at `at` (`put` and `post` to S3, or an API path), or only those of `part`."""
 
     at: str
     do: Doing
@@ -34,13 +34,17 @@ class Asked:
 
 
 class Faults:
-    """Shared by the two servers. Thread-safe."""
+    """Shared by all connections of the proxy. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._planned: list[Fault] = []
         self._open = 0
         self.asked: list[Asked] = []
+        self.begun: list[str] = []
+        """The fileId of each upload that the service answered with, whether the browser heard it or not."""
+        self.forms: list[list[str]] = []
+        """The names of the fields of each form, in their order."""
         self.most_at_once = 0
 
     def plan(self, at: str, do: Doing, part: int | None = None, times: int = 1) -> Fault:
@@ -68,6 +72,8 @@ class Faults:
                 fault.released.set()
             self._planned.clear()
             self.asked.clear()
+            self.begun.clear()
+            self.forms.clear()
             self.most_at_once = 0
 
     def release(self) -> None:

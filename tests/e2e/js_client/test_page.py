@@ -1,4 +1,5 @@
-"""`clients/js/page` as people meet it: in Chromium, by mouse and by keyboard, on a phone and on a desk, light and dark.
+"""The page that the gateway serves, as people meet it: in Chromium on the real stack, by mouse and by keyboard, on a
+phone and on a desk, light and dark.
 
 Set MAILROOM_SCREENSHOTS to a folder to keep a picture of each state.
 """
@@ -8,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.e2e.js_client.bed import MIB, PART, Bed, FakeBed, serve_client, sha256_of, write_file
+from tests.e2e.js_client.bed import MIB, PART, Bed, Bench, sha256_of, write_file
 from tests.e2e.js_client.faults import Faults
 
 pytestmark = [
@@ -22,20 +23,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine"),
 ]
 
-LATE = 60_000
 NAME = '請求書「四月」"最終".pdf.txt'
-Opened = Callable[[], Page]
-
-
-@pytest.fixture
-def bed(fake: FakeBed) -> Bed:
-    return fake
-
-
-@pytest.fixture
-def faults(fake: FakeBed) -> Faults:
-    assert fake.faults is not None
-    return fake.faults
 
 
 @pytest.fixture
@@ -43,7 +31,7 @@ def page(context: BrowserContext, bed: Bed) -> Iterator[Page]:
     """The page, signed in by cookie; nothing may be said on the console but failed requests."""
     context.add_cookies([{"name": "mailroom_session", "value": bed.token, "url": bed.origin}])
     page = context.new_page()
-    page.set_default_timeout(LATE)
+    page.set_default_timeout(60_000)
     broken: list[str] = []
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.on("console", lambda message: None if "Failed to load" in message.text else broken.append(message.text))
@@ -53,7 +41,7 @@ def page(context: BrowserContext, bed: Bed) -> Iterator[Page]:
 
 
 def open_page(page: Page, bed: Bed) -> None:
-    page.goto(f"{bed.origin}/clients/js/page/index.html")
+    page.goto(f"{bed.origin}/files-page/")
     expect(page.get_by_role("heading", name="Files", exact=True)).to_be_visible()
 
 
@@ -75,10 +63,15 @@ def heard(page: Page) -> Locator:
     return page.get_by_role("status")
 
 
+def wait_for(page: Page, bed: Bed, file_id: str) -> None:
+    """Until the read model has it, which is what lists show."""
+    Bench(page, bed).until(lambda: bed.status(file_id) == "completed")
+
+
 def test_a_chosen_file_is_uploaded_listed_and_linked(page: Page, bed: Bed, tmp_path: Path) -> None:
     expect(page.get_by_text("Nothing here yet.")).to_be_visible()
     choose(page, a_file(tmp_path, 20_000, NAME))
-    expect(card(page, NAME)).to_contain_text("Uploaded.", timeout=LATE)
+    expect(card(page, NAME)).to_contain_text("Uploaded.")
     expect(heard(page)).to_have_text(f"{NAME}: uploaded.")
     line = page.get_by_role("list", name="Your files").get_by_role("listitem")
     expect(line).to_contain_text("20 kB · document")
@@ -86,7 +79,10 @@ def test_a_chosen_file_is_uploaded_listed_and_linked(page: Page, bed: Bed, tmp_p
     assert bed.sha256(str(file_id)) == sha256_of(20_000)
     with page.context.expect_page() as opened:
         line.get_by_role("button", name=f"Download {NAME}").click()
+    opened.value.wait_for_load_state()
+    assert opened.value.inner_text("body").startswith("00000000xxx")
     opened.value.close()
+    wait_for(page, bed, str(file_id))
     open_page(page, bed)
     expect(page.get_by_role("list", name="Your files")).to_contain_text(NAME)
 
@@ -94,7 +90,7 @@ def test_a_chosen_file_is_uploaded_listed_and_linked(page: Page, bed: Bed, tmp_p
 def test_several_files_at_a_time(page: Page, tmp_path: Path) -> None:
     choose(page, *(a_file(tmp_path, 1000 * each, f"file-{each}.txt") for each in range(1, 6)))
     for each in range(1, 6):
-        expect(card(page, f"file-{each}.txt")).to_contain_text("Uploaded.", timeout=LATE)
+        expect(card(page, f"file-{each}.txt")).to_contain_text("Uploaded.")
     expect(page.get_by_role("list", name="Your files").get_by_role("listitem")).to_have_count(5)
 
 
@@ -112,12 +108,13 @@ def test_a_dropped_file_is_uploaded_and_the_page_stays(page: Page) -> None:
         )
         assert page.evaluate("() => prevented")
     expect(page.get_by_role("list", name="Uploads").get_by_role("listitem")).to_have_count(1)
-    expect(card(page, "dropped.txt")).to_contain_text("Uploaded.", timeout=LATE)
+    expect(card(page, "dropped.txt")).to_contain_text("Uploaded.")
 
 
 def test_by_keyboard_alone(page: Page, tmp_path: Path, faults: Faults) -> None:
     held = faults.plan("post", "hold")
     choose_by_key = a_file(tmp_path, 1000)
+    page.on("filechooser", lambda _: None)  # caught from here on: asked for at the key press, it may come too late
     page.keyboard.press("Tab")  # Access
     page.keyboard.press("Tab")
     expect(page.get_by_label("What is it?")).to_be_focused()
@@ -125,7 +122,7 @@ def test_by_keyboard_alone(page: Page, tmp_path: Path, faults: Faults) -> None:
     expect(page.get_by_label("What is it?")).to_have_value("general")
     page.keyboard.press("Tab")
     expect(page.get_by_label("Choose files")).to_be_focused()
-    with page.expect_file_chooser(timeout=10_000) as chooser:
+    with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(choose_by_key)
     bar = page.get_by_role("progressbar", name="Progress of report.txt")
@@ -139,15 +136,15 @@ def test_by_keyboard_alone(page: Page, tmp_path: Path, faults: Faults) -> None:
 
 
 def test_cancelled_and_tried_again(page: Page, tmp_path: Path, faults: Faults) -> None:
-    faults.plan("put", "hold", times=3)
-    choose(page, a_file(tmp_path, 101 * MIB))
+    faults.plan("post", "hold")
+    choose(page, a_file(tmp_path, 3 * MIB))
     row = card(page, "report.txt")
-    expect(row).to_contain_text(re.compile(r"\d+ % of 106 MB"))
+    expect(row).to_contain_text(re.compile(r"\d+ % of 3.1 MB"))
     row.get_by_role("button", name="Cancel").click()
     expect(row).to_contain_text("Cancelled.")
     faults.clear()
     row.get_by_role("button", name="Try again").click()
-    expect(row).to_contain_text("Uploaded.", timeout=LATE)
+    expect(row).to_contain_text("Uploaded.")
 
 
 def test_refusals_say_what_to_do(page: Page, tmp_path: Path) -> None:
@@ -182,24 +179,23 @@ def test_going_on_after_a_reload(page: Page, bed: Bed, tmp_path: Path, faults: F
     expect(page.get_by_role("heading", name="Not finished")).to_be_hidden()
     row = card(page, "report.txt")
     expect(row).to_contain_text("of it from before")
-    expect(row).to_contain_text("Uploaded.", timeout=LATE)
+    expect(row).to_contain_text("Uploaded.")
     assert faults.count("/api/files/upload-url") == 0
 
 
-def test_what_is_unfinished_can_be_discarded(
-    page: Page, bed: Bed, tmp_path: Path, faults: Faults, fake: FakeBed
-) -> None:
+def test_what_is_unfinished_can_be_discarded(page: Page, bed: Bed, tmp_path: Path, faults: Faults) -> None:
     faults.plan("put", "hold", times=9)
     choose(page, a_file(tmp_path, 101 * MIB))
     expect(card(page, "report.txt")).to_contain_text(re.compile(r"\d+ % of"))
+    (file_id,) = faults.begun
+    assert bed.uploads_in_s3(file_id) == 1
     page.on("dialog", lambda dialog: dialog.accept())
     page.goto("about:blank")
     faults.clear()
     open_page(page, bed)
     page.get_by_role("button", name="Discard: report.txt").click()
     expect(page.get_by_role("heading", name="Not finished")).to_be_hidden()
-    assert fake.s3 is not None
-    assert fake.s3.uploads == {}
+    assert bed.uploads_in_s3(file_id) == 0
 
 
 def test_the_connection_goes_and_comes_back(
@@ -213,7 +209,7 @@ def test_the_connection_goes_and_comes_back(
     faults.clear()
     expect(row).to_contain_text("You are offline. It goes on when you are back.")
     context.set_offline(False)
-    expect(row).to_contain_text("Uploaded.", timeout=LATE)
+    expect(row).to_contain_text("Uploaded.")
 
 
 def test_a_file_that_changes_meanwhile_is_to_be_chosen_again(page: Page, tmp_path: Path, faults: Faults) -> None:
@@ -226,17 +222,18 @@ def test_a_file_that_changes_meanwhile_is_to_be_chosen_again(page: Page, tmp_pat
     expect(card(page, "report.txt")).to_contain_text("changed, moved or deleted since it was chosen. Choose it again.")
 
 
-def test_a_token_is_asked_for_and_kept_out_of_storage(browser: Browser, bed: Bed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_token_is_asked_for_and_kept_out_of_storage(browser: Browser, bed: Bed, tmp_path: Path, host: str) -> None:
     context = browser.new_context()
-    serve_client(context, bed)
     page = context.new_page()
-    open_page(page, bed)
-    expect(page.get_by_text("Sign in again, then try again.")).to_be_visible()
+    page.goto(f"{bed.origin.replace('127.0.0.1', host)}/files-page")
+    expect(page.get_by_text("You are not signed in")).to_be_visible()
+    look(page, "files-no-token")
     page.get_by_label("Token").fill(bed.token)
     page.get_by_role("button", name="Use it").click()
     expect(page.get_by_text("Nothing here yet.")).to_be_visible()
     choose(page, a_file(tmp_path, 1000))
-    expect(card(page, "report.txt")).to_contain_text("Uploaded.", timeout=LATE)
+    expect(card(page, "report.txt")).to_contain_text("Uploaded.")
     assert bed.token not in page.evaluate("() => JSON.stringify([{...localStorage}, {...sessionStorage}])")
     context.close()
 
@@ -273,23 +270,13 @@ LOOK = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1280])
-def test_every_state_is_legible_and_fits(
-    browser: Browser, bed: Bed, tmp_path: Path, faults: Faults, width: int, scheme: str
-) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
-    serve_client(context, bed)
-    context.add_cookies([{"name": "mailroom_session", "value": bed.token, "url": bed.origin}])
-    page = context.new_page()
-    page.set_default_timeout(LATE)
-    open_page(page, bed)
+def test_every_state_is_legible_and_fits(page: Page, bed: Bed, tmp_path: Path, faults: Faults) -> None:
     expect(page.get_by_text("Nothing here yet.")).to_be_visible()
-    look(page, f"files-empty-{width}-{scheme}")
+    look(page, "files-empty")
 
-    held = [faults.plan("put", "hold", part=part) for part in (3, 4, 5)]
-    long = a_file(tmp_path, 101 * MIB, "Annual accounts and everything that belongs to them, all languages.txt")
-    choose(page, long)
+    for part in (3, 4, 5):
+        faults.plan("put", "hold", part=part)
+    choose(page, a_file(tmp_path, 101 * MIB, "Annual accounts and everything that belongs to them, all languages.txt"))
     page.wait_for_function("() => document.querySelector('progress').value > 0.15")
     page.on("dialog", lambda dialog: dialog.accept())
     page.goto("about:blank")
@@ -299,23 +286,25 @@ def test_every_state_is_legible_and_fits(
         choose(page, a_file(tmp_path, size, name))
         expect(card(page, name)).to_contain_text("Uploaded.")
     choose(page, a_file(tmp_path, 2000, "setup.exe"))
-    held = [faults.plan("put", "hold", part=part) for part in (4, 5, 6)]
+    for part in (4, 5, 6):
+        faults.plan("put", "hold", part=part)
     choose(page, a_file(tmp_path, 120 * MIB, "scan-of-the-contract.txt"))
     page.wait_for_function("() => document.querySelector('.running progress')?.value > 0.15")
     expect(page.get_by_role("heading", name="Not finished")).to_be_visible()
     page.locator("#access summary").click()
-    look(page, f"files-busy-{width}-{scheme}")
-    for fault in held:
-        fault.released.set()
-    context.close()
+    look(page, "files-busy")
 
 
 def look(page: Page, name: str) -> None:
-    folder = os.environ.get("MAILROOM_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-    seen = page.evaluate(LOOK)
-    assert seen["scroll"] <= seen["width"], "it scrolls sideways"
-    assert seen["pale"] == []
-    assert seen["small"] == []
+    for width in (375, 1280):
+        for scheme in ("light", "dark"):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.emulate_media(color_scheme=scheme)
+            folder = os.environ.get("MAILROOM_SCREENSHOTS")
+            if folder:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                page.screenshot(path=Path(folder) / f"{name}-{width}-{scheme}.png", full_page=True)
+            seen = page.evaluate(LOOK)
+            assert seen["scroll"] <= seen["width"], f"it scrolls sideways at {width}"
+            assert seen["pale"] == [], scheme
+            assert seen["small"] == [], width
