@@ -25,7 +25,7 @@ export interface MailroomFile {
   clientId?: string;
   metadata: { uploadedBy: string; ipAddress?: string; userAgent?: string; checksum?: string; tags: string[] };
   s3Info: { bucket: string; region: string; etag?: string; versionId?: string; storageClass?: string };
-  access: { downloadCount: number; lastAccessed?: string; expiresAt?: string };
+  access?: { downloadCount: number; lastAccessed?: string; expiresAt?: string };
   recoverable?: boolean;
   /** When its lifetime is over, and it is deleted. */
   keptUntil?: string;
