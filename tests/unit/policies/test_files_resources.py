@@ -111,7 +111,9 @@ def test_browsers_guess_no_types_and_run_nothing_of_what_was_uploaded() -> None:
     assert said["Override"] is True
     rules = {rule.split()[0]: rule.split()[1:] for rule in said["ContentSecurityPolicy"].split("; ")}
     assert (rules["default-src"], rules["sandbox"]) == (["'none'"], [])
-    assert rules.keys() == {"default-src", "sandbox", "img-src", "media-src", "style-src"}, "scripts fall to default-src"
+    assert rules.keys() == {"default-src", "sandbox", "img-src", "media-src", "style-src"}, (
+        "scripts fall to default-src"
+    )
 
 
 def test_the_template_and_the_service_let_browsers_show_the_same_types() -> None:
