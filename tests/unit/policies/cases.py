@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
+from services.files.domain.scans import VALIDATION_KEY
 from tests.unit.policies.evaluator import Caller, Decision, Policy, Request, Value, decide
 from tests.unit.policies.template import ACCOUNT, REGION, Rendered, source
 
@@ -64,7 +65,7 @@ def _places(rendered: Rendered) -> dict[str, tuple[str, str | None]]:
     roles = ("FilesRole", "ServiceRole", "FilesScanRole", "FilesReplicationRole")
     return {
         "object": (f"{files}/contract/2026/11/id/nonce", "FilesBucketPolicy"),
-        "probe": (f"{files}/malware-protection-resource-validation-object", "FilesBucketPolicy"),
+        "probe": (f"{files}/{VALIDATION_KEY}", "FilesBucketPolicy"),
         "bucket": (files, "FilesBucketPolicy"),
         "content": (f"{content}/content/auth/x", "ContentBucketPolicy"),
         "beside content": (f"{content}/x", "ContentBucketPolicy"),
