@@ -16,6 +16,7 @@ from services.files.domain.commands import Look
 from services.files.domain.decisions import Decision, decide
 from services.files.domain.file import File
 from services.files.domain.names import file_of
+from services.files.domain.scans import VALIDATION_KEY
 from services.files.handlers import Files
 from services.files.ports import Listed, Multipart
 from services.files.streams import KEPT, Held, hold
@@ -92,6 +93,8 @@ class Reconciling:
             after = streams[-1].stream_id
 
     async def _of_key(self, listed: Listed) -> Finding | None:
+        if listed.key == VALIDATION_KEY:
+            return None
         file_id = file_of(listed.key)
         if file_id is None:
             return Finding("orphaned", listed.key, None, "its key is none that Mailroom gives out")

@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.stack import Stack
 from deploy.processes import ACCOUNT
+from services.files.settings import INLINE
 from tests.unit.policies.template import FILE, Rendered
 
 pytestmark = pytest.mark.usefixtures("no_services")
@@ -302,6 +303,30 @@ def test_a_page_of_another_origin_learns_nothing_and_puts_nothing(
         assert page.evaluate(PUT, [s3.generate_presigned_url("upload_part", Params=part)]) == ["TypeError", None]
     del part["PartNumber"]
     assert s3.list_parts(**part).get("Parts", []) == []
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_publicly_only_what_is_on_the_list_is_shown_by_the_browser(browser: Browser) -> None:
+    code = Rendered(CloudFrontPublicKey="x").properties("FilesPublicFunction")["FunctionCode"]
+    page = browser.new_context().new_page()
+
+    def run(content_type: str | None, status: int = 200, **headers: str) -> dict[str, Any]:
+        headers |= {} if content_type is None else {"content-type": content_type}
+        answer = {"statusCode": status, "headers": {name: {"value": value} for name, value in headers.items()}}
+        told = {"request": {"method": "GET", "uri": "/general/k"}, "response": answer}
+        found: dict[str, Any] = page.evaluate(f"(event) => {{ {code}; return handler(event); }}", told)
+        assert found["statusCode"] == status
+        return {name: each["value"] for name, each in found["headers"].items()}
+
+    for shown in INLINE:
+        for status in (200, 206):
+            assert run(shown, status, etag='"e"') == {"content-type": shown, "etag": '"e"'}
+    for other in ("image/svg+xml", "text/html", "text/plain; charset=utf-8", "image/png,application/pdf", "png", ""):
+        assert run(other) == {"content-type": other, "content-disposition": "attachment"}
+    assert run(None) == {"content-disposition": "attachment"}
+    assert run("text/html", 206, **{"content-disposition": "inline"})["content-disposition"] == "attachment"
+    assert run(None, 304) == {}, "the browser keeps what it was told with the bytes"
 
 
 @needs_chromium

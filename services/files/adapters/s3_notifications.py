@@ -23,7 +23,7 @@ from contracts.ids import fact_id, millis_text
 from contracts.registry import NAMES
 from services.files.domain.names import file_of
 from services.files.domain.notifications import Translation
-from services.files.domain.scans import SCAN_RESULTS
+from services.files.domain.scans import SCAN_RESULTS, VALIDATION_KEY
 from services.files.ports import Json
 from services.kit.errors import PermanentError
 from services.kit.notifications import is_sns_envelope, parse_time, read_object
@@ -134,6 +134,8 @@ class S3Notifications:
         what, outcome = _object(detail, "s3ObjectDetails"), _object(detail, "scanResultDetails")
         bucket, key = _needed(what, "bucketName"), _needed(what, "objectKey")
         file_id = self._file(bucket, key)
+        if file_id is None:
+            return _PROBE
         version, status, at = (
             _needed(what, "versionId"),
             _needed(outcome, "scanResultStatus"),
@@ -151,6 +153,8 @@ class S3Notifications:
 
     def _fact_of(self, model: type[facts.ObjectFact], what: _Happening) -> Translation:
         file_id = self._file(what.bucket, what.key)
+        if file_id is None:
+            return _PROBE
         data = model(
             bucket=what.bucket,
             key=what.key,
@@ -166,10 +170,12 @@ class S3Notifications:
         distinct = what.sequencer or what.request_id or millis_text(what.at)
         return _translation(file_id, data, _id_of_object(what.bucket, what.key, what.version_id), what.at, (distinct,))
 
-    def _file(self, bucket: str, key: str) -> str:
-        """The file that a key belongs to."""
+    def _file(self, bucket: str, key: str) -> str | None:
+        """The file that a key belongs to; None for the object with which GuardDuty tries the bucket."""
         if self._bucket not in (None, bucket):
             raise PermanentError("wrongBucket", f"it is about bucket {bucket}, and files are kept in {self._bucket}")
+        if key == VALIDATION_KEY:
+            return None
         file_id = file_of(key)
         if file_id is None:
             raise PermanentError("orphan", f"its key, of {len(key)} characters, is none that Mailroom gives out")
@@ -283,6 +289,9 @@ def _translation(file_id: str, data: EventData, object_id: str, at: datetime, di
 def _id_of_object(bucket: str, key: str, version_id: str | None) -> str:
     """Unambiguous: no bucket's name and no key of ours holds a blank."""
     return f"{bucket} {key} {version_id or ''}"
+
+
+_PROBE: Final = Translation((), "GuardDuty tries whether it may write into the bucket")
 
 
 def _unknown(what: str) -> Translation:

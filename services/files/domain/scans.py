@@ -8,6 +8,11 @@ from typing import Final
 
 from contracts.files.values import ScanResult
 
+VALIDATION_KEY: Final = "malware-protection-resource-validation-object"
+"""What GuardDuty writes into a bucket to find out whether it may (same guide, "Create or update IAM role policy"): no
+file, and no stranger's object either.
+"""
+
 SCAN_RESULTS: Final[dict[str, ScanResult]] = {
     "NO_THREATS_FOUND": "clean",
     "THREATS_FOUND": "infected",

@@ -14,6 +14,7 @@ import pytest
 
 from deploy.local.endpoints import AwsEndpoints
 from services.files.adapters.s3_notifications import S3Notifications
+from services.files.domain.scans import VALIDATION_KEY
 from services.files.entrypoints.ingest import split
 from services.files.entrypoints.translator import Translator
 from services.kit.aws import AwsAccount, s3_client, sqs_client
@@ -23,10 +24,12 @@ from services.kit.ingest import Ingest, IngestCounts
 from services.kit.kafka.records import Outcome, Park, Record
 from services.kit.metrics import Metrics
 from services.kit.testing.publisher import MemoryPublisher
+from tests.unit.files_service.s3_examples import FILE, KEY, record
+from tests.unit.policies.template import Rendered
 
-EVENTS = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
-FILE = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d4f00"
-KEY = f"document/2026/11/{FILE}/Zm9vYmFyMQ"
+NOTIFIED = Rendered().properties("FilesBucket")["NotificationConfiguration"]["QueueConfigurations"]
+EVENTS = [each["Event"] for each in NOTIFIED]
+"""What the template's bucket tells its queue."""
 
 
 @dataclass
@@ -92,20 +95,30 @@ async def place(aws: AwsEndpoints) -> AsyncIterator[Place]:
 async def test_what_happens_to_an_object_becomes_its_facts(place: Place) -> None:
     where = {"Bucket": place.bucket, "Key": KEY}
     version = (await place.s3.put_object(**where, Body=b"0123456789"))["VersionId"]
+    # The emulator takes the subscription to taggings and tells of none: this is said in S3's stead.
+    tagged = record("ObjectTagging:Put", bucket=place.bucket, key=KEY, version=version)
+    await place.sqs.send_message(QueueUrl=place.url, MessageBody=json.dumps({"Records": [tagged]}))
     marker = (await place.s3.delete_object(**where))["VersionId"]
     await place.s3.delete_object(**where, VersionId=marker)
     await place.s3.put_object(Bucket=place.bucket, Key="some body's/ö+ä.pdf", Body=b"x")
-    records = await place.heard(4)  # S3's greeting is none of them
+    await place.s3.put_object(Bucket=place.bucket, Key=VALIDATION_KEY, Body=b"x")
+    records = await place.heard(6)  # S3's greeting is none of them
 
     facts = MemoryPublisher()
     translate = Translator(S3Notifications(place.bucket), facts, TranslatorCounts(Metrics(), "s3"))
     outcomes: list[Outcome] = list(await translate(records))
     assert sorted(each.kind for each in outcomes if isinstance(each, Park)) == ["orphan"]
     told = {each["type"]: each for each in (json.loads(item.value) for item in facts.on("files.events"))}
-    assert told.keys() == {"file.objectCreated", "file.deleteMarkerCreated", "file.objectRemoved"}
+    assert told.keys() == {
+        "file.objectCreated",
+        "file.objectTagged",
+        "file.deleteMarkerCreated",
+        "file.objectRemoved",
+    }
     assert {each["subject"] for each in told.values()} == {FILE}
     created = told["file.objectCreated"]["data"]
     assert (created["versionId"], created["size"], created["eventName"]) == (version, 10, "ObjectCreated:Put")
+    assert told["file.objectTagged"]["data"]["versionId"] == version
     assert told["file.deleteMarkerCreated"]["data"]["versionId"] == marker
     assert told["file.objectRemoved"]["data"]["versionId"] == marker
     order = [

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.files.domain.scans import VALIDATION_KEY
 from services.files.domain.seen import ObjectVersion
 from services.files.reconcile import Finding, Reconciling
 from tests.unit.files_service.door import PDF, Door
@@ -34,6 +35,14 @@ async def test_where_all_is_right_nothing_is_told(door: Door) -> None:
     await door.ask()
     await a_day_later(door)
     assert await reconciled(door) == []
+
+
+async def test_what_guardduty_tries_the_bucket_with_is_nobodys_orphan(door: Door) -> None:
+    await a_day_later(door)
+    door.objects.key(VALIDATION_KEY).stack.append(ObjectVersion("x"))
+    assert await reconciled(door) == []
+    door.objects.key(f"{VALIDATION_KEY}2").stack.append(ObjectVersion("x"))
+    assert [(each.kind, each.key) for each in await reconciled(door)] == [("orphaned", f"{VALIDATION_KEY}2")]
 
 
 async def test_each_kind_is_told_and_what_a_look_can_mend_is_mended(door: Door) -> None:

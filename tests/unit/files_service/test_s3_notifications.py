@@ -142,6 +142,15 @@ def test_a_key_that_is_none_of_ours_is_an_orphan(key: str, form: Any) -> None:
     assert reason(scan(key=key)) == "orphan"
 
 
+@pytest.mark.parametrize("form", [record, event, scan])
+def test_what_guardduty_tries_the_bucket_with_is_no_orphan(form: Any) -> None:
+    found = translate(form(key="malware-protection-resource-validation-object"))
+    assert (found.facts, found.why_none) == ((), "GuardDuty tries whether it may write into the bucket")
+    for other in ("malware-protection-resource-validation-object2", "x/malware-protection-resource-validation-object"):
+        assert reason(form(key=other)) == "orphan"
+    assert reason(form(bucket="other", key="malware-protection-resource-validation-object")) == "wrongBucket"
+
+
 def test_an_orphans_key_is_not_told() -> None:
     """A key that somebody else made may name a person, and reasons are shown in lists and logs."""
     with pytest.raises(PermanentError) as refused:

@@ -6,7 +6,8 @@ multivalued context keys" of the IAM User Guide:
 1. A `Deny` that fits, in any policy, decides.
 2. Within one account an `Allow` of the bucket's policy or of the caller's own policies suffices; a caller of another
    account needs both; a service, and somebody without credentials, has only the bucket's policy.
-3. Nothing that fits means denied.
+3. A role is assumed by whom its trust policy allows, and by nobody else.
+4. Nothing that fits means denied.
 
 What a policy may hold and this does not know raises `UnknownElement`: a table of cases must not pass because something
 was overlooked. Organisation policies, boundaries, session policies, ACLs and Block Public Access are not looked at.
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+ASSUMING: Final = "sts:AssumeRole"
 Policy = Mapping[str, Any]
 Value = str | tuple[str, ...]
 """Of a context key: a tuple where the key has several values, such as the keys of the tags of a request."""
@@ -70,7 +72,7 @@ def decide(request: Request, resource_policy: Policy, account: str) -> Decision:
     of_caller = {s["Effect"] for s in own if _fits(s, request, context)}
     if "Deny" in of_resource | of_caller:
         return Decision.EXPLICITLY_DENIED
-    if caller.arn is None:
+    if caller.arn is None or (request.action == ASSUMING and caller.account == account):
         allowed = "Allow" in of_resource
     elif caller.account == account:
         allowed = "Allow" in of_resource | of_caller
@@ -119,7 +121,10 @@ def _names(statement: Mapping[str, Any], caller: Caller) -> bool:
 def _fits(statement: Mapping[str, Any], request: Request, context: Mapping[str, Value]) -> bool:
     return (
         any(_like(pattern.lower(), request.action.lower()) for pattern in _listed(statement["Action"]))
-        and any(_like(pattern, request.resource) for pattern in _listed(statement["Resource"]))
+        and (
+            (request.action == ASSUMING and "Resource" not in statement)  # a trust policy: it is about its role
+            or any(_like(pattern, request.resource) for pattern in _listed(statement["Resource"]))
+        )
         and all(
             _holds(operator, key.lower(), [_filled(value, context) for value in _listed(values)], context)
             for operator, wanted in statement.get("Condition", {}).items()

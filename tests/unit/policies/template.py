@@ -24,7 +24,12 @@ _PSEUDO: Final = {
     "AWS::URLSuffix": "amazonaws.com",
 }
 _NOTHING: Final = object()
-_NAMES: Final = {"AWS::S3::Bucket": "BucketName", "AWS::SQS::Queue": "QueueName"}
+_NAMES: Final = {
+    "AWS::S3::Bucket": "BucketName",
+    "AWS::SES::ConfigurationSet": "Name",
+    "AWS::SNS::Topic": "TopicName",
+    "AWS::SQS::Queue": "QueueName",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -140,8 +145,11 @@ class Rendered:
             return _PSEUDO[name]
         if name in self._parameters:
             return self._parameters[name]
-        naming = _NAMES.get(source()["Resources"][name]["Type"])
-        return self._value(source()["Resources"][name]["Properties"][naming]) if naming else f"made-{name}"
+        kind = source()["Resources"][name]["Type"]
+        if kind not in _NAMES:
+            return f"made-{name}"
+        named = self._value(source()["Resources"][name]["Properties"][_NAMES[kind]])
+        return f"arn:aws:sns:{REGION}:{ACCOUNT}:{named}" if kind == "AWS::SNS::Topic" else named
 
     def _attribute(self, logical: str, attribute: str) -> str:
         match source()["Resources"][logical]["Type"], attribute:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.policies.evaluator import Caller, Decision, Request, UnknownElement, Value, decide
+from tests.unit.policies.evaluator import ASSUMING, Caller, Decision, Request, UnknownElement, Value, decide
 
 ACCOUNT = "111122223333"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/reader"
@@ -48,6 +48,19 @@ REFUSED = policy(statement("Deny", Principal="*"))
 )
 def test_whose_word_counts(caller: Caller, bucket: dict[str, Any], expected: Decision) -> None:
     assert decide(Request(caller, "s3:GetObject", KEY), bucket, ACCOUNT) is expected
+
+
+@pytest.mark.parametrize(
+    ("caller", "trusted", "expected"),
+    [
+        (Caller(ROLE), ROLE, ALLOWED),
+        (Caller(ROLE, policies=(policy(statement("Allow", Action="*", Resource="*")),)), f"{ROLE}2", NOT_ALLOWED),
+        (Caller("arn:aws:iam::444455556666:role/x"), "arn:aws:iam::444455556666:role/x", NOT_ALLOWED),
+    ],
+)
+def test_a_role_is_assumed_by_whom_it_trusts(caller: Caller, trusted: str, expected: Decision) -> None:
+    trust = policy({"Effect": "Allow", "Action": ASSUMING, "Principal": {"AWS": trusted}})
+    assert decide(Request(caller, ASSUMING, f"arn:aws:iam::{ACCOUNT}:role/it"), trust, ACCOUNT) is expected
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from contracts.files.values import FileCategory
+from services.files.settings import INLINE
 from tests.unit.policies.template import ACCOUNT, FILE, Rendered, source
 
 SMALL = {"avatar"}
@@ -24,6 +25,7 @@ OPTIONAL = {
             "FilesCache",
             "FilesAnswerHeaders",
             "FilesFunction",
+            "FilesPublicFunction",
             "FilesDistribution",
         },
     ),
@@ -67,10 +69,11 @@ def test_the_distribution_is_told_by_its_own_domain_or_the_alias() -> None:
     assert not {"FilesDistributionDomain", "FilesKeyPairId"} & set(Rendered().outputs())
 
 
+DISTRIBUTED = Rendered(CloudFrontPublicKey="-----BEGIN PUBLIC KEY-----")
+
+
 def test_links_are_signed_and_the_public_way_is_apart() -> None:
-    config = Rendered(CloudFrontPublicKey="-----BEGIN PUBLIC KEY-----").properties("FilesDistribution")[
-        "DistributionConfig"
-    ]
+    config = DISTRIBUTED.properties("FilesDistribution")["DistributionConfig"]
     signed, (public,) = config["DefaultCacheBehavior"], config["CacheBehaviors"]
     assert signed["TrustedKeyGroups"] == ["made-FilesKeyGroup"]
     assert (public["PathPattern"], "TrustedKeyGroups" in public) == ("/public/*", False)
@@ -80,12 +83,56 @@ def test_links_are_signed_and_the_public_way_is_apart() -> None:
     for each in (signed, public):
         assert each["ViewerProtocolPolicy"] == "https-only"
         assert each["AllowedMethods"] == ["GET", "HEAD"]
-        assert [one["EventType"] for one in each["FunctionAssociations"]] == ["viewer-request"]
+        assert each["CachePolicyId"] == "made-FilesCache"
+        assert each["ResponseHeadersPolicyId"] == "made-FilesAnswerHeaders"
+    associated = {
+        each["TargetOriginId"]: {one["EventType"]: one["FunctionARN"] for one in each["FunctionAssociations"]}
+        for each in (signed, public)
+    }
+    refusing = {"viewer-request": "made-FilesFunction-FunctionMetadata.FunctionARN"}
+    attaching = {"viewer-response": "made-FilesPublicFunction-FunctionMetadata.FunctionARN"}
+    assert associated == {"signed": refusing, "public": {**refusing, **attaching}}
+
+
+def test_s3_knows_the_distribution_by_its_signature_whatever_a_viewer_sends() -> None:
+    access = DISTRIBUTED.properties("FilesOriginAccess")["OriginAccessControlConfig"]
+    assert (access["OriginAccessControlOriginType"], access["SigningProtocol"]) == ("s3", "sigv4")
+    assert access["SigningBehavior"] == "always", "else a viewer's Authorization header would go to S3 in its place"
+    origins = DISTRIBUTED.properties("FilesDistribution")["DistributionConfig"]["Origins"]
+    assert {each["OriginAccessControlId"] for each in origins} == {"made-FilesOriginAccess"}
+    assert {each["DomainName"] for each in origins} == {"made-FilesBucket-RegionalDomainName"}
+    assert {each["S3OriginConfig"]["OriginAccessIdentity"] for each in origins} == {""}
+
+
+def test_browsers_guess_no_types_and_run_nothing_of_what_was_uploaded() -> None:
+    headers = DISTRIBUTED.properties("FilesAnswerHeaders")["ResponseHeadersPolicyConfig"]["SecurityHeadersConfig"]
+    assert headers["ContentTypeOptions"] == {"Override": True}  # nosniff
+    said = headers["ContentSecurityPolicy"]
+    assert said["Override"] is True
+    rules = {rule.split()[0]: rule.split()[1:] for rule in said["ContentSecurityPolicy"].split("; ")}
+    assert (rules["default-src"], rules["sandbox"]) == (["'none'"], [])
+    assert rules.keys() == {"default-src", "sandbox", "img-src", "media-src", "style-src"}, (
+        "scripts fall to default-src"
+    )
+
+
+def test_the_template_and_the_service_let_browsers_show_the_same_types() -> None:
+    assert tuple(source()["Parameters"]["InlineTypes"]["Default"].split(",")) == INLINE
+    chosen = Rendered(CloudFrontPublicKey="x", InlineTypes="image/png,audio/mpeg")
+    assert "'image/png,audio/mpeg'" in chosen.properties("FilesPublicFunction")["FunctionCode"]
+
+
+def test_what_was_deleted_leaves_the_cache_within_ten_minutes() -> None:
+    policy = DISTRIBUTED.properties("FilesCache")["CachePolicyConfig"]
+    assert policy["MinTTL"] == 0
+    assert policy["DefaultTTL"] <= policy["MaxTTL"] <= 600
+    errors = DISTRIBUTED.properties("FilesDistribution")["DistributionConfig"]["CustomErrorResponses"]
+    assert errors == [{"ErrorCode": 403, "ErrorCachingMinTTL": 0}]
 
 
 def test_the_cache_goes_by_version_way_and_what_the_link_asks_for() -> None:
-    rendered = Rendered(CloudFrontPublicKey="-----BEGIN PUBLIC KEY-----")
-    key = rendered.properties("FilesCache")["CachePolicyConfig"]["ParametersInCacheKeyAndForwardedToOrigin"]
+    policy = DISTRIBUTED.properties("FilesCache")["CachePolicyConfig"]
+    key = policy["ParametersInCacheKeyAndForwardedToOrigin"]
     assert key["QueryStringsConfig"] == {
         "QueryStringBehavior": "whitelist",
         "QueryStrings": ["versionId", "response-content-disposition", "response-content-type"],
@@ -110,7 +157,9 @@ def test_every_category_ages_but_avatars() -> None:
     rest = {name: rule for name, rule in rules.items() if name not in aging}
     assert set(rest) == {"recoverable", "abort-unfinished-uploads"}
     assert {rule["Prefix"] for rule in rest.values()} == {""}
+    assert {rule["Status"] for rule in rest.values()} == {"Enabled"}
     assert rest["recoverable"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": "90"}
+    assert rest["recoverable"]["ExpiredObjectDeleteMarker"] is True, "else a marker alone stays for ever"
     assert rest["abort-unfinished-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
 
 
