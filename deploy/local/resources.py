@@ -71,7 +71,10 @@ def _settled(client: Any, upload_origins: Sequence[str], seconds: float) -> Mapp
         ],
     }
     if stack is None:
-        client.create_stack(**arguments)
+        try:
+            client.create_stack(**arguments)
+        except client.exceptions.AlreadyExistsException:
+            pass  # a first call went through, and its answer came too late
     else:
         try:
             client.update_stack(**arguments)
