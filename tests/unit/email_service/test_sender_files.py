@@ -156,7 +156,7 @@ async def test_the_time_counts_from_send_at_and_no_restart_begins_it_anew() -> N
             [upload(), uploaded().model_copy(update={"content_type": "application/x-msdownload"})],
             "mail servers refuse files of its type: send a link to it, or an archive",
         ),
-        ([upload(), uploaded()], "its bytes are not there any more"),
+        ([upload(), uploaded()], "its bytes are not there any more, or are not what was declared"),
     ],
 )
 async def test_what_can_never_be_used_fails_at_once(stream: list[Any], why: str) -> None:
