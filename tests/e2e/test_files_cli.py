@@ -61,6 +61,19 @@ def mailroom(stack: Stack, tmp_path: Path) -> Mailroom:
     return Mailroom(env, f"cli-{uuid.uuid4().hex[:8]}")
 
 
+@pytest.fixture
+def s3(stack: Stack) -> Any:
+    """Whoever may do anything with the bucket."""
+    env = stack.env()
+    return boto3.client(
+        "s3",
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name=env["AWS_REGION"],
+    )
+
+
 def told(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
     assert done.returncode == status, done.stdout + done.stderr
     return json.loads(done.stdout)
@@ -155,16 +168,71 @@ def test_what_is_refused_is_told_and_the_others_go_on(mailroom: Mailroom, tmp_pa
     assert mailroom("files", "download", str(uuid.uuid4()), "--into", str(tmp_path)).returncode == 1
 
 
-def test_an_object_of_nobody_is_an_orphan_and_left_alone(mailroom: Mailroom, stack: Stack) -> None:
-    env = stack.env()
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=env["AWS_ENDPOINT_URL"],
-        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        region_name=env["AWS_REGION"],
-    )
-    bucket, key = env["AWS_S3_BUCKET"], f"strange/{uuid.uuid4()}"
+def differences(mailroom: Mailroom, ids: dict[str, str], *options: str) -> dict[str, tuple[str, bool]]:
+    """What `reconcile` tells of these files, by their names here."""
+    done = mailroom("files", "reconcile", "--json", *options)
+    assert done.returncode in (0, 1), done.stderr
+    names = {file_id: name for name, file_id in ids.items()}
+    found = [each for each in json.loads(done.stdout) if each["fileId"] in names]
+    assert len(found) == len({each["fileId"] for each in found})
+    return {names[each["fileId"]]: (each["kind"], each["mended"]) for each in found}
+
+
+def test_what_differs_is_told_and_put_right_only_when_asked(
+    mailroom: Mailroom, stack: Stack, s3: Any, tmp_path: Path
+) -> None:
+    bucket, names = stack.env()["AWS_S3_BUCKET"], ("lost", "swapped", "hidden", "tagged", "whole")
+    for name in names:
+        (tmp_path / f"{name}.pdf").write_bytes(PDF + name.encode())
+    paths = [str(tmp_path / f"{name}.pdf") for name in names]
+    made = told(mailroom("files", "upload", *paths, "--category", "document", "--tag", "reconciled", "--json"))["files"]
+    ids = {each["originalName"].removesuffix(".pdf"): each["fileId"] for each in made}
+    assert sorted(ids) == sorted(names)
+    keys = {name: each["key"] for name in names for each in made if each["fileId"] == ids[name]}
+    verified = {name: each["s3Info"]["versionId"] for name in names for each in made if each["fileId"] == ids[name]}
+
+    def lies(name: str) -> list[str]:
+        found = s3.list_object_versions(Bucket=bucket, Prefix=keys[name])
+        return [each["VersionId"] for each in found.get("Versions", ())]
+
+    stack.stop(["files"])  # it would hear of what is done now, and mend it unasked
+    try:
+        s3.delete_object(Bucket=bucket, Key=keys["lost"], VersionId=verified["lost"])
+        swap = s3.put_object(Bucket=bucket, Key=keys["swapped"], Body=b"swapped", ServerSideEncryption="AES256")
+        s3.delete_object(Bucket=bucket, Key=keys["hidden"])
+        public = {"TagSet": [{"Key": "public", "Value": "true"}]}
+        s3.put_object_tagging(Bucket=bucket, Key=keys["tagged"], VersionId=verified["tagged"], Tagging=public)
+
+        assert differences(mailroom, ids, "--older-than", "1", "--fix") == {}  # all that is too young to be judged
+        wrong = {"lost": "missing", "swapped": "mismatched", "hidden": "mismatched", "tagged": "mismatched"}
+        looked = differences(mailroom, ids, "--older-than", "0")
+        assert looked == {name: (kind, False) for name, kind in wrong.items()}
+        assert sorted(lies("swapped")) == sorted([verified["swapped"], swap["VersionId"]])
+        mended = differences(mailroom, ids, "--older-than", "0", "--fix")
+        assert mended == {name: (kind, True) for name, kind in wrong.items()}
+        assert differences(mailroom, ids, "--older-than", "0") == {}
+        assert lies("swapped") == [verified["swapped"]]
+        assert lies("hidden") == [verified["hidden"]]  # only deleted: it can be restored
+        tags = s3.get_object_tagging(Bucket=bucket, Key=keys["tagged"], VersionId=verified["tagged"])
+        assert tags["TagSet"] == []
+    finally:
+        stack.start(["files"])
+
+    ends = {"lost": "deleted", "swapped": "completed", "hidden": "deleted", "tagged": "completed", "whole": "completed"}
+    found: dict[str, str] = {}
+    for _ in range(20):
+        listed = told(mailroom("files", "ls", "--tag", "reconciled", "--json"))
+        found = {name: each["status"] for name in names for each in listed if each["fileId"] == ids[name]}
+        if found == ends:
+            break
+        time.sleep(1)
+    assert found == ends
+    assert told(mailroom("files", "restore", ids["hidden"], "--json"))["files"][0]["status"] == "completed"
+    assert mailroom("files", "restore", ids["lost"]).returncode == 1
+
+
+def test_an_object_of_nobody_is_an_orphan_and_left_alone(mailroom: Mailroom, stack: Stack, s3: Any) -> None:
+    bucket, key = stack.env()["AWS_S3_BUCKET"], f"strange/{uuid.uuid4()}"
     version = s3.put_object(Bucket=bucket, Key=key, Body=b"x", ServerSideEncryption="AES256")["VersionId"]
     found = told(mailroom("files", "reconcile", "--older-than", "0", "--fix", "--json"), 1)
     assert [each["kind"] for each in found if each["key"] == key] == ["orphaned"]

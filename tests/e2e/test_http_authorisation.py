@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from contracts.ids import uuid7
-from deploy.local.demo.files import PDF, FileCase, FilesDoor
+from deploy.local.demo.files import PDF, PNG, FileCase, FilesDoor
 from deploy.local.stack import Stack
 from services.kit.auth import Role
 from tests.e2e.callers import OPERATOR, PATIENCE, UPLOADER, Callers, calling, data, refused
@@ -56,8 +56,6 @@ class Row:
 OWNED = Allowed(owner=200, stranger=404, service=404, admin=200)
 NAMED_NOTHING = Allowed.all(404)
 """Operators' verbs are tried on names that do not exist, so that nothing is rebuilt or retried here."""
-NOT_A_TOKEN = Allowed.all(400)
-"""An upload's own token says whose it is: its owners and others are told apart in the files service's own tests."""
 
 MATRIX = (
     Row("email", "POST", "/api/email", "email:create", Allowed.all(202)),
@@ -70,13 +68,13 @@ MATRIX = (
     Row("email", "POST", "/unsubscribe/{token}", None, NAMED_NOTHING),
     Row("files", "GET", "/api/files/categories", "files:create", Allowed.all(200)),
     Row("files", "POST", "/api/files/upload-url", "files:create", Allowed.all(201)),
-    Row("files", "POST", "/api/files/parts", "files:create", NOT_A_TOKEN),
-    Row("files", "POST", "/api/files/parts/list", "files:create", NOT_A_TOKEN),
-    Row("files", "POST", "/api/files/abort", "files:create", NOT_A_TOKEN),
+    Row("files", "POST", "/api/files/parts", "files:create", OWNED),
+    Row("files", "POST", "/api/files/parts/list", "files:create", OWNED),
+    Row("files", "POST", "/api/files/abort", "files:create", OWNED),
     Row("files", "POST", "/api/files/upload-complete", "files:create", OWNED),
     Row("files", "POST", "/api/files/batch", "files:delete", Allowed.all(200)),
     Row("files", "GET", "/api/files/{file_id}/download", "files:read", OWNED),
-    Row("files", "GET", "/api/files/{file_id}/public", None, NAMED_NOTHING),
+    Row("files", "GET", "/api/files/{file_id}/public", None, Allowed.all(302)),
     Row("files", "PATCH", "/api/files/{file_id}", "files:create", OWNED),
     Row("files", "DELETE", "/api/files/{file_id}", "files:delete", OWNED),
     Row("files", "POST", "/api/files/{file_id}/restore", "files:delete", OWNED),
@@ -130,9 +128,9 @@ async def call(callers: Callers, row: Row, headers: Mapping[str, str], subject: 
         case "POST", "/api/files/upload-url":
             more["json"] = {"fileName": "a.pdf", "contentType": "application/pdf", "category": "document"}
         case "POST", "/api/files/parts":
-            more["json"] = {"uploadToken": "nonsense", "partNumbers": [1]}
+            more["json"] = {"uploadToken": subject, "partNumbers": [1]}
         case "POST", "/api/files/parts/list" | "/api/files/abort":
-            more["json"] = {"uploadToken": "nonsense"}
+            more["json"] = {"uploadToken": subject}
         case "POST", "/api/files/upload-complete":
             more["json"] = {"fileId": subject, "actualSize": len(PDF)}
         case "POST", "/api/files/batch":
@@ -150,13 +148,25 @@ async def subject_of(callers: Callers, row: Row) -> str:
     """Whatever of ann's the row is about."""
     if "{message_id}" in row.route:
         return await owned(callers)
+    door = FilesDoor(callers.http, callers.token("ann", *UPLOADER))
+    if row.route in ("/api/files/parts", "/api/files/parts/list", "/api/files/abort"):
+        wish = {"fileName": "a.pdf", "contentType": "application/pdf", "category": "document", "size": len(PDF)}
+        asked = await door.call("POST", "/api/files/upload-url", 201, json={**wish, "method": "multipart"})
+        return str(asked["uploadToken"])
+    if row.route.endswith("/public"):
+        public = FileCase("the matrix", "completed", "me.png", "image/png", "avatar", PNG, is_public=True)
+        return await uploaded(door, public)
     if "{file_id}" in row.route or row.route.endswith("/upload-complete"):
-        case = FileCase("the matrix", "completed")
-        door = FilesDoor(callers.http, callers.token("ann", *UPLOADER))
-        await door.play(case)
-        await door.settled(case, PATIENCE, lambda: None)
-        return case.file_id
+        return await uploaded(door, FileCase("the matrix", "completed"))
     return ""
+
+
+async def uploaded(door: FilesDoor, case: FileCase) -> str:
+    """A file that is all that it should be, in the read model too; its id."""
+    await door.play(case)
+    await door.settled(case, PATIENCE, lambda: None)
+    assert case.differences == []
+    return case.file_id
 
 
 async def owned(callers: Callers) -> str:
@@ -229,7 +239,10 @@ async def test_the_document_names_the_scope_of_every_route(callers: Callers) -> 
 async def test_every_route_lets_in_whom_it_should(callers: Callers, row: Row) -> None:
     subject = await subject_of(callers, row)
     if row.scope is None:
-        assert (await call(callers, row, {}, subject)).status_code == row.allowed.owner
+        tokens = {name: {"Authorization": header} for name, header in bad_tokens(callers).items() if header is not None}
+        known_ones = {"bob": callers.as_("bob", *OPERATOR), "root": callers.as_("root", *OPERATOR, role="admin")}
+        for name, headers in {"nobody": {}, **tokens, **known_ones}.items():
+            assert (name, (await call(callers, row, headers, subject)).status_code) == (name, row.allowed.owner)
         return
 
     async def refuses(name: str, header: str | None) -> None:
@@ -262,6 +275,26 @@ async def test_every_route_lets_in_whom_it_should(callers: Callers, row: Row) ->
             subject = await owned(callers)  # stopping it a second time would be 409
         answer = await call(callers, row, callers.as_(who, row.scope, role=role), subject)
         assert (who, role, answer.status_code) == (who, role, expected), answer.text
+
+
+async def test_a_file_that_is_not_public_is_public_to_nobody(callers: Callers) -> None:
+    (row,) = (row for row in MATRIX if row.route.endswith("/public"))
+    door = FilesDoor(callers.http, callers.token("ann", *UPLOADER))
+    private = await uploaded(door, FileCase("kept", "completed", "me.png", "image/png", "avatar", PNG))
+    admin = callers.as_("root", *OPERATOR, role="admin")
+    for headers in ({}, callers.as_("ann", *UPLOADER), callers.as_("bob", *UPLOADER), admin):
+        refused(await call(callers, row, headers, private), 404)
+
+
+async def test_an_upload_in_parts_that_ended_is_still_nobody_elses(callers: Callers) -> None:
+    (abort,) = (row for row in MATRIX if row.route.endswith("/abort"))
+    token = await subject_of(callers, abort)
+    for scopes in (("files:create",), OPERATOR):
+        refused(await call(callers, abort, callers.as_("bob", *scopes), token), 404)
+    assert data(await call(callers, abort, callers.as_("ann", *UPLOADER), token))["status"] == "failed"
+    (parts,) = (row for row in MATRIX if row.route.endswith("/parts"))
+    refused(await call(callers, parts, callers.as_("bob", *UPLOADER), token), 404)
+    refused(await call(callers, parts, callers.as_("ann", *UPLOADER), token), 409)
 
 
 async def test_a_list_holds_what_its_reader_may_see(callers: Callers) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,14 +15,16 @@ from deploy.local.site import throwaway_site
 from deploy.local.stack import Stack
 
 
-def upstream(name: str, port: int) -> ThreadingHTTPServer:
-    """A server that answers everything with its name."""
+def upstream(name: str, port: int, answering: threading.Event | None = None) -> ThreadingHTTPServer:
+    """A server that answers everything with its name, once it is `answering`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            if answering is not None:
+                answering.wait()
             body = name.encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -175,3 +178,43 @@ def test_a_service_that_is_away_is_answered_for(tmp_path: Path) -> None:
         assert json.loads(answer.text)["success"] is False
     finally:
         stack.stop()
+
+
+def test_only_what_may_take_minutes_is_waited_for_longer(tmp_path: Path) -> None:
+    patient = {("POST", "/api/files/upload-complete"), ("POST", "/api/files/batch")}
+    others = {
+        ("POST", "/api/files/upload-url"),
+        ("POST", "/api/files/parts"),
+        ("PATCH", "/api/files/batch"),
+        ("GET", f"/api/files/{ID}/download"),
+        ("GET", "/api/files"),
+        ("POST", "/api/email"),
+        ("GET", "/api/projections"),
+    }
+    stack, answering = Stack(throwaway_site(tmp_path, os.environ)), threading.Event()
+    stack.start(["gateway"])
+    servers = [upstream(name, stack.site.ports[name], answering) for name in ("email", "events", "files")]
+    calls = sorted(patient | others)
+    try:
+        with ThreadPoolExecutor(len(calls)) as pool:
+            asked = {
+                pool.submit(httpx.request, method, stack.site.url("gateway") + path, timeout=120): (method, path)
+                for method, path in calls
+            }
+            given_up = set()
+            for done in as_completed(asked):  # whoever is given up at all is given up before anybody answers
+                given_up.add(asked[done])
+                assert done.result().status_code == 503, asked[done]
+                if given_up >= others:
+                    answering.set()
+                    break
+            assert given_up == others
+            answers = {call: done.result() for done, call in asked.items() if call in patient}
+    finally:
+        answering.set()
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+        stack.stop()
+    found = {call: (answer.status_code, answer.text) for call, answer in answers.items()}
+    assert found == dict.fromkeys(patient, (200, "files"))

@@ -27,6 +27,7 @@ from services.kit.errors import PermanentError, SettingsError, Unavailable
 from tests.unit.files_service.requests import FILE
 
 KEY = f"document/2026/11/{FILE}/Zm9vYmFyMQ"
+KMS_KEY = f"arn:aws:kms:{REGION}:000000000000:key/0192f0c1-2b7a-4d3e-9c1a-5b8f3e2d4f01"
 PDF = b"%PDF-1.7\n" + b"x" * 500
 MIB = 1 << 20
 
@@ -59,8 +60,9 @@ class Place:
         )
         return str(answer["VersionId"])
 
-    async def post(self, form: SignedPost, data: bytes, **changed: str) -> httpx.Response:
-        fields = {**form.fields, **changed}
+    async def post(self, form: SignedPost, data: bytes, **changed: str | None) -> httpx.Response:
+        """Post a form with these fields changed; None leaves one out."""
+        fields = {name: text for name, text in {**form.fields, **changed}.items() if text is not None}
         return await self.browser.post(form.url, data=fields, files={"file": ("a.pdf", data, "text/plain")})
 
 
@@ -103,6 +105,26 @@ async def test_many_versions_are_listed_to_the_end(place: Place, monkeypatch: py
 
     monkeypatch.setattr(place.s3, "list_object_versions", two_at_a_time)
     assert [each.version_id for each in await place.objects.versions(KEY)] == made[::-1]
+
+
+async def test_a_bucket_of_more_than_one_page_is_told_to_its_end(place: Place) -> None:
+    many, crowded = 1010, f"document/2026/11/{FILE}/m"  # S3 tells a thousand at once, and a key may span two pages
+    keys = [f"document/2026/11/{FILE}/{'a' if n < 990 else 'z'}{n:04}" for n in range(many)]
+    places = asyncio.Semaphore(16)
+
+    async def store(key: str) -> None:
+        async with places:
+            await place.put(b"x", key)
+
+    await asyncio.gather(*(store(key) for key in keys))
+    versions = [await place.put(str(n).encode(), crowded) for n in range(20)]
+    await place.objects.mark(crowded)
+    found = [each async for each in place.objects.everything()]
+    assert [each.key for each in found] == sorted([*keys, crowded])
+    assert {len(each.versions) for each in found if each.key != crowded} == {1}
+    (whole,) = [each for each in found if each.key == crowded]
+    assert [each.version_id for each in whole.versions if not each.is_marker] == versions[::-1]
+    assert [each.is_marker for each in whole.versions] == [True] + [False] * 20
 
 
 async def test_a_version_is_inspected_whatever_lies_on_top(place: Place) -> None:
@@ -170,6 +192,73 @@ async def test_a_form_lets_one_object_be_stored_and_no_other(place: Place) -> No
     ]
     assert all(each.status_code in (400, 403) for each in refused)
     assert len(await place.objects.versions(KEY)) == 1
+
+
+INFREQUENT = {"storage": "STANDARD_IA"}
+OWN_KEY = {"storage": "GLACIER_IR", "kms_key": KMS_KEY}
+STORED: list[tuple[dict[str, str], dict[str, str]]] = [
+    ({}, {"ServerSideEncryption": "AES256"}),
+    (INFREQUENT, {"StorageClass": "STANDARD_IA", "ServerSideEncryption": "AES256"}),
+    (OWN_KEY, {"StorageClass": "GLACIER_IR", "ServerSideEncryption": "aws:kms", "SSEKMSKeyId": KMS_KEY}),
+]
+"""What a category may ask for, and what S3 then says of the object; it does not name the usual class."""
+
+
+async def stored_as(place: Place) -> dict[str, str]:
+    """How the newest version lies in S3."""
+    head = await place.s3.head_object(Bucket=place.bucket, Key=KEY)
+    return {name: head[name] for name in ("StorageClass", "ServerSideEncryption", "SSEKMSKeyId") if name in head}
+
+
+@pytest.mark.parametrize(("wanted", "told"), STORED)
+async def test_a_form_stores_as_its_category_says(place: Place, wanted: dict[str, str], told: dict[str, str]) -> None:
+    form = await place.signer.post(put(**wanted), least=1, most=1000, expires_at=soon())
+    assert (await place.post(form, PDF)).status_code == 204
+    assert await stored_as(place) == told
+
+
+@pytest.mark.parametrize(("wanted", "told"), STORED)
+async def test_parts_are_stored_as_their_category_says(
+    place: Place, wanted: dict[str, str], told: dict[str, str]
+) -> None:
+    upload = await place.objects.begin_multipart(put(**wanted))
+    address = await place.signer.part(KEY, upload, 1, len(PDF), expires_at=soon())
+    assert (await place.browser.put(address.url, content=PDF, headers=dict(address.headers))).status_code == 200
+    parts = await place.objects.parts(KEY, upload)
+    assert parts is not None
+    assert await place.objects.complete_multipart(KEY, upload, parts)
+    assert await stored_as(place) == told
+
+
+CLASS, ENCRYPTION, KEY_ID = (
+    "x-amz-storage-class",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field", "text"),
+    [
+        ({}, CLASS, "ONEZONE_IA"),
+        ({}, ENCRYPTION, "aws:kms:dsse"),
+        ({}, ENCRYPTION, None),
+        ({}, KEY_ID, KMS_KEY),
+        (INFREQUENT, CLASS, "STANDARD"),
+        (INFREQUENT, CLASS, None),
+        (OWN_KEY, CLASS, None),
+        (OWN_KEY, ENCRYPTION, "AES256"),
+        (OWN_KEY, ENCRYPTION, None),
+        (OWN_KEY, KEY_ID, f"{KMS_KEY[:-1]}2"),
+        (OWN_KEY, KEY_ID, None),
+    ],
+)
+async def test_how_an_object_is_stored_is_not_for_the_browser_to_say(
+    place: Place, wanted: dict[str, str], field: str, text: str | None
+) -> None:
+    form = await place.signer.post(put(**wanted), least=1, most=1000, expires_at=soon())
+    assert (await place.post(form, PDF, **{field: text})).status_code == 403
+    assert await place.objects.versions(KEY) == ()
 
 
 async def test_a_form_dies_when_it_says(place: Place) -> None:
@@ -314,6 +403,9 @@ async def test_a_bucket_without_versions_is_refused_with_the_command_that_mends_
     await place.s3.create_bucket(Bucket=plain)
     with pytest.raises(SettingsError, match=f"put-bucket-versioning --bucket {plain}"):
         await S3Objects(place.s3, plain).check()
+    await place.s3.put_bucket_versioning(Bucket=place.bucket, VersioningConfiguration={"Status": "Suspended"})
+    with pytest.raises(SettingsError, match=f"put-bucket-versioning --bucket {place.bucket}"):
+        await place.objects.check()
 
 
 async def test_a_store_that_is_away_is_unavailable() -> None:
