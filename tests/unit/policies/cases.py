@@ -72,6 +72,7 @@ def _places(rendered: Rendered) -> dict[str, tuple[str, str | None]]:
         "content bucket": (content, "ContentBucketPolicy"),
         "copied": ("arn:aws:s3:::copy/contract/2026/11/id/nonce", None),
         "elsewhere": ("arn:aws:s3:::elsewhere/contract/2026/11/id/nonce", None),
+        "another bucket": ("arn:aws:s3:::elsewhere", None),
         "queue": (rendered.arn("FilesQueue"), "FilesQueuePolicy"),
         "dead": (rendered.arn("FilesDeadLetterQueue"), "FilesDeadLetterQueuePolicy"),
         "mail queue": (rendered.arn("NotificationsQueue"), "NotificationsQueuePolicy"),
@@ -494,6 +495,7 @@ MAIL: Sequence[Row] = [
         ("email", "ListBucket", PLAINTEXT, NEVER),
         ("email", "PutBucketPolicy", {}, NO),
     ),
+    *_rows("another bucket", "s3", ("email", "ListBucket", {}, NO)),
 ]
 
 _ALWAYS: Final = (*READING, *TAGGING, *WORKING, *QUEUES, *MAIL)
