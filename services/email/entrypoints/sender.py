@@ -253,12 +253,13 @@ class Sender:
         return seconds if seconds > LONG_PAUSE else 0.0
 
     async def _let_go(self, works: Sequence[Work], seconds: float) -> None:
-        self._room_again(works)
+        self._drop(works)
         await self._put_off([work.held.message_id for work in works], seconds)
 
-    def _room_again(self, works: Iterable[Work]) -> None:
+    def _drop(self, works: Iterable[Work]) -> None:
         """They are not in hand any more: what they weigh, others may."""
         for work in works:
+            work.forget()
             for room in self._rooms:
                 room.give_back(work)
 
@@ -315,7 +316,7 @@ class Sender:
             self._metrics.set(m.OPEN_ATTEMPTS, self._places.taken)
             self._metrics.set(m.BYTES_IN_HAND, self._bytes_in_hand)
             if turn.released:
-                self._room_again(turn.released)
+                self._drop(turn.released)
                 for work in turn.released:
                     self._note_end(work.held)
                 await self._scheduler.give_back([work.held.message_id for work in turn.released])
@@ -339,7 +340,7 @@ class Sender:
             self._planner.lanes.put_back([work])
             self._wake()
             return
-        self._room_again([work])
+        self._drop([work])
         if work.held.stream.leased_by == self._owner:
             self._given_back.append(work.held.message_id)
         else:

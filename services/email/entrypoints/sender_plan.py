@@ -311,8 +311,7 @@ class Planner:
 
     def _confirmed(self, work: Work, attempts: tuple[PlannedAttempt, ...], begun: float, turn: Turn) -> None:
         if attempts:
-            assert work.mail is not None  # noqa: S101 - built before
-            turn.waves.append(Wave(work, work.mail, begun, attempts))
+            turn.waves.append(Wave(work, begun, attempts))
         elif ready(work.held.state, self._clock.now()):
             self.lanes.add([work])
         else:

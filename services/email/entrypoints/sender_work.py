@@ -68,6 +68,12 @@ class Work:
     weight: int = 0
     refusal: str | None = None
 
+    def forget(self) -> None:
+        """Nothing more is done with it here. Its bytes go now, whoever still has the work in hand: a worker that waits
+        for another call has its last one.
+        """
+        self.mail = self.content = None
+
     @property
     def content_key(self) -> ContentKey | None:
         """Where its content lies; None where it never had any."""
@@ -135,12 +141,17 @@ class Wave:
     """Attempts that were licensed by one append. `begun`: when that append was begun, on the monotonic clock."""
 
     work: Work
-    mail: OutgoingMail
     begun: float
     attempts: tuple[PlannedAttempt, ...]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     recorded: set[str] = field(default_factory=set)
     first_answer_at: float | None = None
+
+    @property
+    def mail(self) -> OutgoingMail:
+        """What is handed to a provider; until the wave is over."""
+        assert self.work.mail is not None  # noqa: S101 - built before it was licensed
+        return self.work.mail
 
     @property
     def unrecorded(self) -> dict[str, Outcome]:

@@ -188,6 +188,34 @@ async def test_what_no_provider_takes_by_its_size_fails_before_any_attempt() -> 
     assert (event.data.reason, event.data.detail) == ("invalid", "4 bytes are too many")  # type: ignore[attr-defined]
 
 
+async def test_what_was_sent_is_in_nobody_s_hands_any_more() -> None:
+    """Not when the collector comes by: at once. A worker, a loop or a cache that keeps its last mail keeps 20 MB."""
+    post = Place()
+    post.open.set()
+    alive: list[weakref.ref[OutgoingMail]] = []
+
+    async def note(attempt: OutgoingAttempt) -> Answer:
+        alive.append(weakref.ref(attempt.mail))
+        post.provider.calls.clear()
+        return post.provider.take(attempt)
+
+    post.provider.behaviour = note
+    sender = post.sender(limits=TWO_AT_ONCE)
+    await sender.start()
+    gc.disable()
+    try:
+        await post.sent(*[await post.attaching(LARGE) for _ in range(10)])
+
+        async def gone() -> bool:
+            return not any(each() for each in alive)
+
+        await until(gone)
+    finally:
+        gc.enable()
+    await sender.stop(3.0)
+    assert len(alive) == 10
+
+
 # --- what the adapter of SES keeps ---------------------------------------------------------------------------------
 
 
