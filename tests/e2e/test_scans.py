@@ -58,6 +58,11 @@ class GuardDuty:
     async def _say(self, body: dict[str, Any]) -> None:
         await self.sqs.send_message(QueueUrl=self.aws.files_queue_url, MessageBody=json.dumps(body))
 
+    async def is_open(self, where: dict[str, str]) -> bool:
+        """Whether the version is tagged as one that anybody may read."""
+        found = await self.s3.get_object_tagging(**where)
+        return {"Key": "public", "Value": "true"} in found["TagSet"]
+
     async def there(self, where: dict[str, str]) -> bool:
         """Whether the version is in S3."""
         found = await self.s3.list_object_versions(Bucket=where["Bucket"], Prefix=where["Key"])
@@ -185,9 +190,11 @@ async def test_a_public_file_is_public_only_when_it_is_clean(callers: Callers, g
     case, where = await uploaded(callers, category="general", is_public=True)
     public = f"/api/files/{case.file_id}/public"
     refused(await callers.http.get(public), 409)
+    assert not await guardduty.is_open(where), "the distribution goes by the tag alone"
     await guardduty.tags(where, "NO_THREATS_FOUND")
     await settled(callers, case, "clean")
     assert (await callers.http.get(public, follow_redirects=True)).content == PDF
+    assert await guardduty.is_open(where)
 
 
 async def _not(value: Awaitable[bool]) -> bool:
