@@ -49,7 +49,7 @@ class FilesObserver:
     async def gather(self, since: Since, user: str, file_ids: Collection[str]) -> FilesEvidence:
         """The evidence about these files, all others of this user, and the system as a whole."""
         observer = self.observer
-        streams = {each["_id"]: each async for each in observer.files["files"].find({"owner": user})}
+        streams = {each["_id"]: each async for each in observer.files["files"].find({"userId": user})}
         wanted = {*file_ids, *streams}
         keys = {name.encode() for name in wanted}
         name = await observer.read_model("file")
