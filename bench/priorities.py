@@ -177,7 +177,7 @@ async def _paced(
         await asyncio.sleep(every)
     found = await accepted(observer, since, sent)
     times = {message_id: at - load.published_at[message_id] for message_id, at in found.items()}
-    lows_at = await _times(observer, 0, lows or set())
+    lows_at = await accepted_at(observer, 0, lows or set())
     overtaken = tuple(
         sum(load.published_at[message_id] < at < found[message_id] for at in lows_at.values()) for message_id in found
     )
@@ -192,12 +192,13 @@ def _urgent(load: Traffic) -> dict[str, Any]:
 async def accepted(observer: Observer, since: int, ids: set[str]) -> dict[str, float]:
     """When each of these mails was accepted, as seconds of the epoch, once all are. TimeoutError after a minute."""
     async with asyncio.timeout(60):
-        while len(found := await _times(observer, since, ids)) < len(ids):  # noqa: ASYNC110 - in another process
+        while len(found := await accepted_at(observer, since, ids)) < len(ids):  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.05)
     return found
 
 
-async def _times(observer: Observer, since: int, ids: set[str]) -> dict[str, float]:
+async def accepted_at(observer: Observer, since: int, ids: set[str]) -> dict[str, float]:
+    """When each of these was accepted, as seconds of the epoch; those that were."""
     entries = await observer.simulator.acceptances(since)
     return {
         entry["tags"][MESSAGE_TAG]: datetime.fromisoformat(entry["at"]).timestamp()
