@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import mimetypes
 import os
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from services.cli.environment import JWT_SECRET, need
 from services.cli.packing import Unpacking, packed
@@ -153,21 +155,19 @@ def content_type_of(name: str) -> str:
 async def upload(api: FilesApi, wish: Wish, bars: Bars, state: Path) -> dict[str, Any]:
     """Upload one file and wait until it is complete; the File.
 
-    It goes up compressed where the category takes that and it pays. An upload in parts that was broken off goes on from
-    what S3 has: `state` is a folder that remembers its token, and its bytes where they are packed. Raises
+    It goes up compressed where the category takes that and it pays. What was broken off, at any point and by whatever,
+    goes on: `state` is a folder that remembers the Idempotency-Key that a file was asked for with, and its bytes where
+    they are packed; asked again, the service gives the same file, and S3 tells which parts it has. Raises
     PermanentError with the service's reason, Unavailable.
     """
     _made_ready(state)
     name = _fingerprint(wish)
-    remembered, pack = state / f"{name}.json", state / f"{name}.gz"
-    asked = await _resumed(api, remembered)
-    sent = None if asked is None else _as_sent(wish, pack, asked)
-    if asked is None or sent is None:
-        sent = await _prepared(api, wish, pack, bars)
-        asked = await _asked(api, wish, sent)
+    remembered, pack = state / f"{name}.key", state / f"{name}.gz"
+    sent = await _prepared(api, wish, pack, bars)
+    asked = await _asked(api, wish, sent, remembered)
     try:
         with bars(wish.name, sent.size) as moved:
-            done = await _send(api, wish, sent, asked, moved, remembered)
+            done = await _send(api, wish.name, sent, asked, moved)
     except PermanentError:
         _forget(remembered, pack)
         raise
@@ -175,21 +175,27 @@ async def upload(api: FilesApi, wish: Wish, bars: Bars, state: Path) -> dict[str
     return done
 
 
-async def _send(
-    api: FilesApi, wish: Wish, sent: Sent, asked: dict[str, Any], moved: Moved, remembered: Path
-) -> dict[str, Any]:
-    import asyncio
-
+async def _send(api: FilesApi, name: str, sent: Sent, asked: dict[str, Any], moved: Moved) -> dict[str, Any]:
+    if asked.get("file") is not None:
+        moved(sent.size)
+        return dict(asked["file"])
     body: dict[str, Any] = {"fileId": asked["fileId"], "actualSize": sent.size}
     if asked["method"] == "multipart":
-        kept = asked | {"parts": [], "sent": sent.size, "isPacked": sent.path != wish.path}
-        await asyncio.to_thread(remembered.write_text, json.dumps(kept))
         await _send_parts(api, sent, asked, moved)
         body["uploadToken"] = asked["uploadToken"]
     else:
-        await _send_form(api, wish.name, sent, asked, moved)
-    done: dict[str, Any] = await api.call("POST", "/api/files/upload-complete", json=body)
-    return done
+        await _send_form(api, name, sent, asked, moved)
+    return await _patiently(lambda: api.call("POST", "/api/files/upload-complete", json=body))
+
+
+async def _patiently(call: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """What may be repeated is, for as long as the service says that it may work later."""
+    for tried in range(1, TRIES):
+        try:
+            return await call()
+        except Unavailable:
+            await asyncio.sleep(0.5 * 2**tried)
+    return await call()
 
 
 async def _prepared(api: FilesApi, wish: Wish, pack: Path, bars: Bars) -> Sent:
@@ -209,13 +215,6 @@ def _forget(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _as_sent(wish: Wish, pack: Path, asked: dict[str, Any]) -> Sent | None:
-    """The bytes that an upload was begun with; None where they are not there any more."""
-    if not asked.get("isPacked"):
-        return Sent(wish.path, wish.size)
-    return Sent(pack, asked["sent"], wish.size) if _size(pack) == asked.get("sent") else None
-
-
 def _size(path: Path) -> int | None:
     """Its bytes; None where it is not there."""
     try:
@@ -232,7 +231,29 @@ def _made_ready(state: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-async def _asked(api: FilesApi, wish: Wish, sent: Sent) -> dict[str, Any]:
+async def _asked(api: FilesApi, wish: Wish, sent: Sent, remembered: Path) -> dict[str, Any]:
+    """The upload that was broken off, if it can go on, else a new one."""
+    body = await asyncio.to_thread(_request, wish, sent)
+    former = _read(remembered)
+    if former is not None:
+        try:
+            asked = await _patiently(lambda: _ask(api, body, former))
+        except PermanentError:
+            pass  # it ran out, or was for other bytes
+        else:
+            if asked.get("file") is None or asked["file"]["status"] == "completed":
+                return asked
+    key = secrets.token_urlsafe(16)
+    await asyncio.to_thread(remembered.write_text, key)
+    return await _patiently(lambda: _ask(api, body, key))
+
+
+async def _ask(api: FilesApi, body: dict[str, Any], key: str) -> dict[str, Any]:
+    asked: dict[str, Any] = await api.call("POST", "/api/files/upload-url", json=body, headers={"Idempotency-Key": key})
+    return asked
+
+
+def _request(wish: Wish, sent: Sent) -> dict[str, Any]:
     metadata: dict[str, Any] = {"tags": list(wish.tags)} if wish.tags else {}
     if sent.size <= CHECKED_BYTES:
         metadata["checksum"] = _checksum(sent.path)
@@ -248,34 +269,58 @@ async def _asked(api: FilesApi, wish: Wish, sent: Sent) -> dict[str, Any]:
         body |= {"contentEncoding": "gzip", "originalSize": sent.original_size}
     if wish.client_id is not None:
         body["clientId"] = wish.client_id
-    asked: dict[str, Any] = await api.call("POST", "/api/files/upload-url", json=body)
-    return asked
+    return body
 
 
-async def _resumed(api: FilesApi, remembered: Path) -> dict[str, Any] | None:
-    """The upload that was broken off, if it can go on."""
-    import asyncio
-
+def _read(remembered: Path) -> str | None:
     try:
-        asked: dict[str, Any] = json.loads(await asyncio.to_thread(remembered.read_text))
-        await api.call("POST", "/api/files/parts/list", json={"uploadToken": asked["uploadToken"]})
-    except (OSError, ValueError, KeyError, PermanentError):
+        return remembered.read_text().strip() or None
+    except FileNotFoundError:
         return None
-    return asked
 
 
 async def _send_form(api: FilesApi, name: str, sent: Sent, asked: dict[str, Any], moved: Moved) -> None:
-    import asyncio
+    fields: list[tuple[str, Any]] = [(field, (None, str(value))) for field, value in asked["fields"].items()]
 
-    data = await asyncio.to_thread(sent.path.read_bytes)
-    fields = [(name, (None, str(value))) for name, value in asked["fields"].items()]
-    await _put(lambda: api.s3.post(asked["uploadUrl"], files=[*fields, ("file", (name, data))]))
-    moved(len(data))
+    async def post() -> Any:
+        with sent.path.open("rb") as file:
+            counted, good = _Counted(file, moved), False
+            try:
+                form = [*fields, ("file", (name, counted))]
+                answer = await api.s3.post(asked["uploadUrl"], files=form)
+                good = answer.status_code < 300
+            finally:
+                if not good:
+                    counted.take_back()
+            return answer
+
+    await _put(post)
+
+
+class _Counted:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: BinaryIO, moved: Moved) -> None:
+        self._file, self._moved, self._told = file, moved, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As of any file."""
+        data = self._file.read(size)
+        self._told += len(data)
+        self._moved(len(data))
+        return data
+
+    def fileno(self) -> int:
+        """By which its length is known beforehand."""
+        return self._file.fileno()
+
+    def take_back(self) -> None:
+        """What was read was to no avail."""
+        self._moved(-self._told)
+        self._told = 0
 
 
 async def _send_parts(api: FilesApi, sent: Sent, asked: dict[str, Any], moved: Moved) -> None:
-    import asyncio
-
     token, each = asked["uploadToken"], asked["partSize"]
     here = await api.call("POST", "/api/files/parts/list", json={"uploadToken": token})
     there = {part["partNumber"] for part in here["parts"]}
@@ -296,8 +341,6 @@ async def _send_parts(api: FilesApi, sent: Sent, asked: dict[str, Any], moved: M
 
 async def _put(send: Callable[[], Any]) -> None:
     """Try until S3 takes it; PermanentError where it says no."""
-    import asyncio
-
     import httpx
 
     for tried in range(1, TRIES + 1):
@@ -343,31 +386,46 @@ async def download(api: FilesApi, file: dict[str, Any], target: Path, moved: Mov
     """
     import httpx
 
-    link = await api.call("GET", f"/api/files/{file['fileId']}/download")
     partial = target.with_name(f".{target.name}.part")
     digest, size = hashlib.sha256(), 0
     unpacking = _unpacking(file)
     try:
-        # As it is stored: what was verified is that. Nobody on the way is to encode it once more.
-        async with api.s3.stream("GET", link["url"], headers={"Accept-Encoding": "identity"}) as answer:
-            if answer.status_code >= 300:
-                raise PermanentError("refused", f"S3 does not give it: HTTP {answer.status_code}")
-            with partial.open("wb") as out:
-                async for chunk in answer.aiter_raw(CHUNK):
-                    out.writelines((chunk,) if unpacking is None else unpacking.take(chunk))
-                    digest.update(chunk)
-                    size += len(chunk)
-                    moved(len(chunk))
+        with partial.open("wb") as out:
+            for tried in range(1, TRIES + 1):
+                try:
+                    async for chunk in _stored(api, file["fileId"], size):
+                        out.writelines((chunk,) if unpacking is None else unpacking.take(chunk))
+                        digest.update(chunk)
+                        size += len(chunk)
+                        moved(len(chunk))
+                    break
+                except (httpx.TransportError, Unavailable) as error:
+                    if tried == TRIES:
+                        raise Unavailable("S3", f"broke off: {type(error).__name__}") from error
+                    await asyncio.sleep(0.2 * 2**tried)
         wanted = file["metadata"].get("checksum")
         if size != file["size"] or (wanted and base64.b64encode(digest.digest()).decode() != wanted):
             raise PermanentError("broken", f"what came is not what was verified ({size} of {file['size']} bytes)")
         if unpacking is not None and not (unpacking.is_whole and unpacking.size == file["originalSize"]):
             raise PermanentError("broken", f"decoded it is not the {file['originalSize']} bytes that were declared")
         partial.replace(target)
-    except httpx.TransportError as error:
-        raise Unavailable("S3", f"broke off: {type(error).__name__}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+async def _stored(api: FilesApi, file_id: str, start: int) -> AsyncIterator[bytes]:
+    """The bytes from `start` on, as they are stored: what was verified is that. Nobody on the way is to encode them
+    again. Raises httpx.TransportError where the connection breaks, Unavailable, PermanentError.
+    """
+    link = await api.call("GET", f"/api/files/{file_id}/download")
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    async with api.s3.stream("GET", link["url"], headers=headers) as answer:
+        if answer.status_code >= 500:
+            raise Unavailable("S3", f"does not give it: HTTP {answer.status_code}")
+        if answer.status_code != (206 if start else 200):
+            raise PermanentError("refused", f"S3 does not give it: HTTP {answer.status_code}")
+        async for chunk in answer.aiter_raw(CHUNK):
+            yield chunk
 
 
 def _unpacking(file: dict[str, Any]) -> Unpacking | None:

@@ -7,10 +7,11 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import httpx
@@ -18,6 +19,8 @@ import pytest
 
 from deploy.local.site import ROOT
 from deploy.local.stack import Stack
+from tests.e2e.js_client.fault_proxy import fault_proxy
+from tests.e2e.js_client.faults import Asked, Doing, Faults
 
 SECONDS = 180.0
 PDF = b"%PDF-1.7\n" + b"x" * 5000
@@ -59,6 +62,22 @@ def mailroom(stack: Stack, tmp_path: Path) -> Mailroom:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAILROOM_", "AWS_"))}
     env = {**kept, "MAILROOM_STATE_DIR": str(stack.site.state_dir), "COLUMNS": "140", "HOME": str(tmp_path)}
     return Mailroom(env, f"cli-{uuid.uuid4().hex[:8]}")
+
+
+@dataclass
+class Proxied:
+    """`./mailroom` behind a proxy, with what is to go wrong there."""
+
+    mailroom: Mailroom
+    faults: Faults
+
+
+@pytest.fixture
+def proxied(mailroom: Mailroom, stack: Stack) -> Iterator[Proxied]:
+    faults = Faults()
+    with fault_proxy(urlsplit(stack.env()["AWS_ENDPOINT_URL"]).netloc, faults) as proxy:
+        env = {**mailroom.env, "HTTP_PROXY": proxy, "NO_PROXY": ""}
+        yield Proxied(Mailroom(env, mailroom.user), faults)
 
 
 @pytest.fixture
@@ -128,7 +147,7 @@ def test_what_compresses_lies_compressed_and_comes_back_as_it_was(
 
 
 def test_a_packed_upload_that_broke_off_goes_on_with_the_same_bytes(
-    mailroom: Mailroom, stack: Stack, tmp_path: Path
+    mailroom: Mailroom, proxied: Proxied, tmp_path: Path
 ) -> None:
     """Killed while its parts go up, and run again: what is there is not sent twice, and the file is whole."""
     large = tmp_path / "large.sql"
@@ -138,21 +157,78 @@ def test_a_packed_upload_that_broke_off_goes_on_with_the_same_bytes(
             out.write((noise[n:] + noise[:n]).hex().encode())
     state = tmp_path / ".cache" / "mailroom" / "uploads"
     words = ("files", "upload", str(large), "--category", "backup", "--type", "text/plain", "--json")
-    running = mailroom.start(*words)
-    until(lambda: any(state.glob("*.json")))
+    running = proxied.mailroom.start(*words)
+    until(lambda: any(each.at == "put" for each in proxied.faults.asked))
     running.kill()
     running.wait()
     (pack,) = state.glob("*.gz")
     before = pack.read_bytes()
-    (kept,) = [json.loads(each.read_text()) for each in state.glob("*.json")]
-    assert kept["method"] == "multipart"
+    (file_id,) = proxied.faults.begun
     done = told(mailroom(*words))["files"][0]
-    assert (done["fileId"], done["size"]) == (kept["fileId"], len(before))
+    assert (done["fileId"], done["size"]) == (file_id, len(before))
     assert (done["contentEncoding"], done["originalSize"]) == ("gzip", large.stat().st_size)
     assert list(state.iterdir()) == []
     target = tmp_path / "again.sql"
     told(mailroom("files", "download", done["fileId"], "--into", str(target), "--json"))
     assert target.read_bytes() == large.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("at", "do", "times"),
+    [
+        ("/api/files/upload-url", "lost", 1),
+        ("/api/files/upload-complete", "lost", 2),
+        ("/api/files/upload-complete", 503, 2),
+        ("post", "cut", 1),
+        ("post", 503, 2),
+        ("post", "lost", 1),
+    ],
+)
+def test_whatever_answer_gets_lost_one_file_comes_of_it(
+    proxied: Proxied, tmp_path: Path, at: str, do: Doing, times: int
+) -> None:
+    path = tmp_path / "minutes.txt"
+    path.write_bytes(os.urandom(40_000).hex().encode())
+    proxied.faults.plan(at, do, times=times)
+    done = told(proxied.mailroom("files", "upload", str(path), "--json"))["files"][0]
+    assert set(proxied.faults.begun) == {done["fileId"]}
+    assert proxied.faults.asked.count(Asked(at)) > times
+    listed = told(proxied.mailroom("files", "ls", "--status", "completed", "--json"))
+    assert done["fileId"] in {each["fileId"] for each in listed}
+    assert len(listed) == 1
+
+
+def test_run_again_after_it_was_killed_a_form_is_the_same_file(proxied: Proxied, tmp_path: Path) -> None:
+    path = tmp_path / "minutes.txt"
+    path.write_bytes(os.urandom(40_000).hex().encode())
+    held = proxied.faults.plan("/api/files/upload-complete", "hold")
+    running = proxied.mailroom.start("files", "upload", str(path), "--json")
+    until(lambda: Asked(held.at) in proxied.faults.asked)
+    running.kill()
+    running.wait()
+    held.dropped = True
+    held.released.set()
+    done = told(proxied.mailroom("files", "upload", str(path), "--json"))["files"][0]
+    assert set(proxied.faults.begun) == {done["fileId"]}
+
+
+def test_a_download_goes_on_where_it_broke_off_and_what_is_spoilt_is_not_kept(proxied: Proxied, tmp_path: Path) -> None:
+    path = tmp_path / "noise.bin"
+    path.write_bytes(os.urandom(300_000))
+    words = ("--category", "backup", "--type", "application/octet-stream", "--json")
+    file_id = told(proxied.mailroom("files", "upload", str(path), *words))["files"][0]["fileId"]
+    proxied.faults.plan("get", "cut", times=2)
+    target = tmp_path / "again.bin"
+    told(proxied.mailroom("files", "download", file_id, "--into", str(target), "--json"))
+    assert target.read_bytes() == path.read_bytes()
+    assert proxied.faults.asked.count(Asked("get")) == 3
+    proxied.faults.plan("get", "spoil")
+    spoilt = tmp_path / "spoilt.bin"
+    told_of = proxied.mailroom("files", "download", file_id, "--into", str(spoilt), "--json")
+    assert told_of.returncode == 1
+    assert "not what was verified" in json.loads(told_of.stdout)["problems"][0]
+    assert not spoilt.exists()
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_what_is_refused_is_told_and_the_others_go_on(mailroom: Mailroom, tmp_path: Path) -> None:

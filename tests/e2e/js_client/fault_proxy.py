@@ -44,6 +44,8 @@ class _Relay(BaseHTTPRequestHandler):
             part = parse_qs(url.query).get("partNumber")
             fault = faults.meet(self.command.lower(), int(part[0]) if part else None)
             faults.begin()
+        elif self.command == "GET" and url.netloc == self.server.s3:
+            fault = faults.meet("get")
         elif self.command != "OPTIONS" and url.netloc != self.server.s3:
             fault = faults.meet(url.path)
         try:
@@ -75,7 +77,9 @@ class _Relay(BaseHTTPRequestHandler):
             self.server.faults.begun.append(json.loads(body)["data"]["fileId"])
         if fault is not None and fault.do == "lost":
             raise _Cut
-        self._answer(answer.status, answer.getheaders(), body)
+        if fault is not None and fault.do == "spoil":
+            body = bytes([body[0] ^ 1]) + body[1:]
+        self._answer(answer.status, answer.getheaders(), body, half=fault is not None and fault.do == "cut")
 
     def _send(self, upstream: HTTPConnection, url: SplitResult, fault: Fault | None) -> None:
         target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
@@ -86,7 +90,7 @@ class _Relay(BaseHTTPRequestHandler):
         if "Content-Length" in self.headers:
             upstream.putheader("Content-Length", self.headers["Content-Length"])
         upstream.endheaders()
-        cut = fault is not None and fault.do == "cut"
+        cut = fault is not None and fault.do == "cut" and self.command != "GET"
         left = int(self.headers.get("Content-Length") or 0) // (2 if cut else 1)
         first = True
         while left:
@@ -114,7 +118,7 @@ class _Relay(BaseHTTPRequestHandler):
         status = do if isinstance(do, int) else 403
         self._answer(status, [("Access-Control-Allow-Origin", origin)] if origin else [], b"")
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, *, half: bool = False) -> None:
         # Each connection ends with its answer: on one that was used before, Chromium repeats a failed request by
         # itself, and tests could not count.
         self.close_connection = True
@@ -126,7 +130,9 @@ class _Relay(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if half else body)
+        if half:
+            raise _Cut
 
     def _reset(self) -> None:
         self.close_connection = True

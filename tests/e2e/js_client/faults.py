@@ -6,16 +6,17 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
-Doing = Literal["cut", "hold", "lost", "refuse-early"] | int
-"""cut: half of the body is passed on, then both connections are reset. hold: nothing is read until it is released.
-lost: all is done, and the connection closed without the answer. refuse-early: 403 and the connection closed before the
-body is read, as S3 may. A number: that status, with nothing done.
+Doing = Literal["cut", "hold", "lost", "refuse-early", "spoil"] | int
+"""cut: half of the body (of a download: of the answer) is passed on, then both connections are reset. hold: nothing is
+read until it is released. lost: all is done, and the connection closed without the answer. refuse-early: 403 and the
+connection closed before the body is read, as S3 may. spoil: the answer's first byte is another one. A number: that
+status, with nothing done.
 """
 
 
 @dataclass(eq=False)
 class Fault:
-    """Of the next `times` requests at `at` (`put` and `post` to S3, or an API path), or only those of `part`."""
+    """Of the next `times` requests at `at` (`put`, `post` and `get` to S3, or an API path), or only those of `part`."""
 
     at: str
     do: Doing
