@@ -28,7 +28,8 @@ MAX_TAG_LENGTH = 128
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_CHECKSUM = re.compile(r"[A-Za-z0-9+/]{43}=")
+_PART_CHECKSUM = re.compile(r"[A-Za-z0-9+/]{43}=")
+_CHECKSUM = re.compile(r"[A-Za-z0-9+/]{43}=(-[1-9][0-9]{0,4})?")
 
 
 def _name(text: str) -> str:
@@ -57,7 +58,13 @@ def _tags(found: list[str]) -> list[str]:
 
 def _checksum(text: str) -> str:
     if not _CHECKSUM.fullmatch(text):
-        raise ValueError("a checksum is the SHA-256 of the whole file in base64: 44 characters")
+        raise ValueError("a checksum is the SHA-256 of the whole file in base64, or of its parts' with -N after it")
+    return text
+
+
+def _part_checksum(text: str) -> str:
+    if not _PART_CHECKSUM.fullmatch(text):
+        raise ValueError("a part's checksum is its SHA-256 in base64: 44 characters")
     return text
 
 
@@ -67,7 +74,12 @@ OriginalName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH), A
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_LENGTH), AfterValidator(_tag)]
 FileTags = Annotated[list[Tag], Field(max_length=MAX_TAGS), AfterValidator(_tags)]
 Checksum = Annotated[str, AfterValidator(_checksum)]
-"""SHA-256 of the whole object, base64, as S3 spells it."""
+"""SHA-256 of the whole object, base64, as S3 spells it. With `-N` of an upload in N parts: SHA-256 of the parts'
+SHA-256 one after the other (Amazon S3 User Guide, "Checking object integrity", composite checksums).
+"""
+
+PartChecksum = Annotated[str, AfterValidator(_part_checksum)]
+"""SHA-256 of one part, base64."""
 
 
 class UploadMetadata(EventData):

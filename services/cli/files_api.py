@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 TOKEN: Final = "MAILROOM_TOKEN"  # noqa: S105 - a variable's name
 PUBLIC_URL: Final = "MAILROOM_PUBLIC_URL"
 SCOPES: Final = ("files:create", "files:read", "files:delete")
-CHECKED_BYTES: Final = 100 << 20
-"""Up to here a file's checksum is sent along: S3 and the service hold what comes to it."""
+WHOLE_BYTES: Final = 100 << 20
+"""Up to here a file's checksum is that of the whole; above, of its parts."""
+
+PART_BYTES: Final = 8 << 20
+"""Of every part but the last, up to 80 GB, which is more than any category takes."""
 
 PARALLEL: Final = 4
 TRIES: Final = 5
@@ -255,8 +258,7 @@ async def _ask(api: FilesApi, body: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _request(wish: Wish, sent: Sent) -> dict[str, Any]:
     metadata: dict[str, Any] = {"tags": list(wish.tags)} if wish.tags else {}
-    if sent.size <= CHECKED_BYTES:
-        metadata["checksum"] = _checksum(sent.path)
+    metadata["checksum"] = _checksum(sent.path) if sent.size <= WHOLE_BYTES else _checksum_of_parts(sent.path)
     body = {
         "fileName": wish.name,
         "contentType": wish.content_type,
@@ -330,9 +332,11 @@ async def _send_parts(api: FilesApi, sent: Sent, asked: dict[str, Any], moved: M
 
     async def one(number: int) -> None:
         async with places:
+            data = await asyncio.to_thread(_piece, sent.path, (number - 1) * each, each)
             body = {"uploadToken": token, "partNumbers": [number]}
+            if sent.size > WHOLE_BYTES:
+                body["checksums"] = [_base64(hashlib.sha256(data).digest())]
             (part,) = (await api.call("POST", "/api/files/parts", json=body))["parts"]
-            data = await asyncio.to_thread(_piece, sent.path, (number - 1) * each, part["size"])
             await _put(lambda: api.s3.put(part["url"], content=data, headers=part["headers"]))
             moved(len(data))
 
@@ -367,7 +371,43 @@ def _piece(path: Path, start: int, size: int) -> bytes:
 
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
-        return base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
+        return _base64(hashlib.file_digest(file, "sha256").digest())
+
+
+def _checksum_of_parts(path: Path) -> str:
+    digest = DigestOfParts()
+    with path.open("rb") as file:
+        while data := file.read(PART_BYTES):
+            digest.update(data)
+    return digest.told()
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+class DigestOfParts:
+    """SHA-256 of the parts' SHA-256, as S3 spells it: base64, and `-N` of N parts. Bytes may come in any pieces."""
+
+    def __init__(self) -> None:
+        self._done: list[bytes] = []
+        self._part, self._room = hashlib.sha256(), PART_BYTES
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes."""
+        rest = memoryview(data)
+        while rest:
+            if not self._room:
+                self._done.append(self._part.digest())
+                self._part, self._room = hashlib.sha256(), PART_BYTES
+            now, rest = rest[: self._room], rest[self._room :]
+            self._part.update(now)
+            self._room -= len(now)
+
+    def told(self) -> str:
+        """Of all that came."""
+        digests = [*self._done, self._part.digest()]
+        return f"{_base64(hashlib.sha256(b''.join(digests)).digest())}-{len(digests)}"
 
 
 def _fingerprint(wish: Wish) -> str:
@@ -387,7 +427,7 @@ async def download(api: FilesApi, file: dict[str, Any], target: Path, moved: Mov
     import httpx
 
     partial = target.with_name(f".{target.name}.part")
-    digest, size = hashlib.sha256(), 0
+    digest, parts, size = hashlib.sha256(), DigestOfParts(), 0
     unpacking = _unpacking(file)
     try:
         with partial.open("wb") as out:
@@ -396,6 +436,7 @@ async def download(api: FilesApi, file: dict[str, Any], target: Path, moved: Mov
                     async for chunk in _stored(api, file["fileId"], size):
                         out.writelines((chunk,) if unpacking is None else unpacking.take(chunk))
                         digest.update(chunk)
+                        parts.update(chunk)
                         size += len(chunk)
                         moved(len(chunk))
                     break
@@ -404,7 +445,8 @@ async def download(api: FilesApi, file: dict[str, Any], target: Path, moved: Mov
                         raise Unavailable("S3", f"broke off: {type(error).__name__}") from error
                     await asyncio.sleep(0.2 * 2**tried)
         wanted = file["metadata"].get("checksum")
-        if size != file["size"] or (wanted and base64.b64encode(digest.digest()).decode() != wanted):
+        told = parts.told() if wanted and "-" in wanted else _base64(digest.digest())
+        if size != file["size"] or (wanted and told != wanted):
             raise PermanentError("broken", f"what came is not what was verified ({size} of {file['size']} bytes)")
         if unpacking is not None and not (unpacking.is_whole and unpacking.size == file["originalSize"]):
             raise PermanentError("broken", f"decoded it is not the {file['originalSize']} bytes that were declared")

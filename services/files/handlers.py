@@ -14,8 +14,9 @@ from contracts.files.events import FileUploadRequested
 from services.files.domain.commands import Command, Look, Request, Update
 from services.files.domain.decisions import Decision, decide
 from services.files.domain.file import Absent, File, State
+from services.files.domain.parts import is_of_parts
 from services.files.domain.seen import Seen, wanted
-from services.files.ports import Checkpoints, Objects
+from services.files.ports import Checkpoints, ChecksumOf, Objects
 from services.files.streams import FileStreams, Held
 from services.kit import metrics as m
 from services.kit.clock import Clock
@@ -116,7 +117,7 @@ class Files:
             chosen = wanted(state, versions)
             if chosen is None:
                 return Seen(versions)
-            checksum = uploading and state.request.metadata.checksum is not None
+            checksum = _checksum_of(state) if uploading else None
             found = await self.objects.inspect(key, chosen, sniff=uploading, checksum=checksum)
             if found is not None:
                 return Seen(versions, found)
@@ -144,6 +145,13 @@ class Files:
             self.metrics.inc(m.FILE_DECISIONS, type=type(draft.data).__name__.removeprefix("File"))
         if isinstance(asked, Look) and decision.drafts:
             log.info("decided after a look", by=asked.by, count=len(decision.drafts))
+
+
+def _checksum_of(state: File) -> ChecksumOf | None:
+    wanted = state.request.metadata.checksum
+    if wanted is None:
+        return None
+    return "parts" if is_of_parts(wanted) else "whole"
 
 
 def _confirmed(result: Held | MailroomError) -> Held:

@@ -8,22 +8,35 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from contracts.files.events import FileUploadRequested
 from services.files.domain.notifications import Translation
 from services.files.domain.seen import Inspected, ObjectVersion
 
 Json = dict[str, Any]
+ChecksumOf = Literal["whole", "parts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a multipart upload that S3 has. `etag` with its quotes, as S3 wants it back."""
+    """A part of a multipart upload that S3 has. `etag` with its quotes, as S3 wants it back; `checksum`: its SHA-256,
+    where the upload was begun with a checksum of parts.
+    """
 
     number: int
     etag: str
     size: int
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartWanted:
+    """A part that is to come: how many bytes, and their SHA-256 in base64 where it is known."""
+
+    number: int
+    size: int
+    checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +112,10 @@ class Objects(Protocol):
         """All versions and delete markers of exactly this key, newest first."""
         ...
 
-    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
+    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: ChecksumOf | None) -> Inspected | None:
         """What one version is; None where it is not there (any more). `sniff`: look into its first bytes, and through
         the encoding that it is stored with. `checksum`: the SHA-256 of the stored bytes is wanted: by S3's word where
-        it has the whole object's, else by reading it all.
+        it has the whole object's, else by reading it all; or S3's own word of the `parts`' checksums.
         """
         ...
 
@@ -144,8 +157,8 @@ class Signer(Protocol):
         """A form that lets exactly this object be stored, of `least` to `most` bytes."""
         ...
 
-    async def part(self, key: str, upload_id: str, number: int, size: int, *, expires_at: datetime) -> SignedUrl:
-        """An address for PUT of one part, of exactly `size` bytes."""
+    async def part(self, key: str, upload_id: str, part: PartWanted, *, expires_at: datetime) -> SignedUrl:
+        """An address for PUT of exactly these bytes."""
         ...
 
     async def download(

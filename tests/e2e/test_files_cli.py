@@ -101,10 +101,11 @@ def told(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
 def test_a_file_up_and_down_and_everything_between(mailroom: Mailroom, tmp_path: Path) -> None:
     small, large = tmp_path / "Büro „1“.pdf", tmp_path / "large.pdf"
     small.write_bytes(PDF)
-    large.write_bytes(PDF + os.urandom(1 << 20) * 105)
+    large.write_bytes(PDF + os.urandom(1 << 20) * 105)  # more than one form takes: 14 parts
     done = told(mailroom("files", "upload", str(small), str(large), "--category", "document", "--tag", "t", "--json"))
     assert [each["status"] for each in done["files"]] == ["completed", "completed"]
     assert [each["size"] for each in done["files"]] == [small.stat().st_size, large.stat().st_size]
+    assert [each["metadata"]["checksum"].partition("=")[2] for each in done["files"]] == ["", "-14"]
     first, second = [each["fileId"] for each in done["files"]]
     listed = mailroom("files", "ls", "--tag", "t")
     assert first in listed.stdout

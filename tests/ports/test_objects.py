@@ -21,7 +21,7 @@ from deploy.processes import REGION, aws_environment
 from services.files.adapters.s3_objects import S3Objects
 from services.files.adapters.s3_signer import S3Signer
 from services.files.domain.seen import Sniffed
-from services.files.ports import Part, Put, SignedPost
+from services.files.ports import Part, PartWanted, Put, SignedPost
 from services.kit.aws import AwsAccount, s3_client
 from services.kit.errors import PermanentError, SettingsError, Unavailable
 from tests.unit.files_service.requests import FILE
@@ -131,7 +131,7 @@ async def test_a_version_is_inspected_whatever_lies_on_top(place: Place) -> None
     version = await place.put()
     await place.put(b"other")
     await place.objects.mark(KEY)
-    found = await place.objects.inspect(KEY, version, sniff=True, checksum=True)
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum="whole")
     assert found is not None
     assert (found.version_id, found.size, found.content_type, found.file_id) == (
         version, len(PDF), "application/pdf", FILE,
@@ -140,12 +140,12 @@ async def test_a_version_is_inspected_whatever_lies_on_top(place: Place) -> None
     assert found.sniffed is not None
     assert "application/pdf" in found.sniffed.types
     assert found.etag == hashlib.md5(PDF, usedforsecurity=False).hexdigest()
-    assert await place.objects.inspect(KEY, str(uuid4()), sniff=True, checksum=False) is None
+    assert await place.objects.inspect(KEY, str(uuid4()), sniff=True, checksum=None) is None
 
 
 async def test_an_empty_object_is_inspected_too(place: Place) -> None:
     version = await place.put(b"")
-    found = await place.objects.inspect(KEY, version, sniff=True, checksum=False)
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum=None)
     assert found is not None
     assert (found.size, found.sniffed and found.sniffed.types) == (0, frozenset())
 
@@ -155,11 +155,11 @@ async def test_the_scan_and_public_tags_are_read_and_kept_apart(place: Place) ->
     scan = {"Key": "GuardDutyMalwareScanStatus", "Value": "THREATS_FOUND"}
     await place.s3.put_object_tagging(Bucket=place.bucket, Key=KEY, VersionId=version, Tagging={"TagSet": [scan]})
     await place.objects.tag_public(KEY, version, True)
-    found = await place.objects.inspect(KEY, version, sniff=False, checksum=False)
+    found = await place.objects.inspect(KEY, version, sniff=False, checksum=None)
     assert found is not None
     assert (found.scan, found.is_public) == ("infected", True)
     await place.objects.tag_public(KEY, version, False)
-    found = await place.objects.inspect(KEY, version, sniff=False, checksum=False)
+    found = await place.objects.inspect(KEY, version, sniff=False, checksum=None)
     assert found is not None
     assert (found.scan, found.is_public) == ("infected", False)
     await place.objects.tag_public(KEY, str(uuid4()), True)  # gone: fine
@@ -179,7 +179,7 @@ async def test_a_form_lets_one_object_be_stored_and_no_other(place: Place) -> No
     good = await place.post(form, PDF)
     assert good.status_code == 204
     (stored,) = await place.objects.versions(KEY)
-    found = await place.objects.inspect(KEY, stored.version_id, sniff=False, checksum=False)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=False, checksum=None)
     assert found is not None
     assert (found.content_type, found.file_id) == ("application/pdf", FILE)
     refused = [
@@ -222,7 +222,7 @@ async def test_parts_are_stored_as_their_category_says(
     place: Place, wanted: dict[str, str], told: dict[str, str]
 ) -> None:
     upload = await place.objects.begin_multipart(put(**wanted))
-    address = await place.signer.part(KEY, upload, 1, len(PDF), expires_at=soon())
+    address = await place.signer.part(KEY, upload, PartWanted(1, len(PDF)), expires_at=soon())
     assert (await place.browser.put(address.url, content=PDF, headers=dict(address.headers))).status_code == 200
     parts = await place.objects.parts(KEY, upload)
     assert parts is not None
@@ -272,7 +272,7 @@ async def test_every_address_dies_when_it_says(place: Place) -> None:
     version = await place.put()
     upload = await place.objects.begin_multipart(put())
     past = now() - timedelta(hours=1)
-    part = await place.signer.part(KEY, upload, 1, 5, expires_at=past)
+    part = await place.signer.part(KEY, upload, PartWanted(1, 5), expires_at=past)
     link = await place.signer.download(KEY, version, content_type="a/b", disposition="inline", expires_at=past)
     await asyncio.sleep(1.5)
     assert (await place.browser.put(part.url, content=b"12345", headers=dict(part.headers))).status_code == 403
@@ -288,7 +288,7 @@ async def test_addresses_die_with_the_credentials_that_signed_them(place: Place)
 
     signer = S3Signer(place.s3, place.bucket, now, ending)
     assert (await signer.post(put(), least=1, most=10, expires_at=soon(60))).expires_at <= end
-    part = await signer.part(KEY, "u", 1, 5, expires_at=soon(60))
+    part = await signer.part(KEY, "u", PartWanted(1, 5), expires_at=soon(60))
     assert part.expires_at <= end
 
 
@@ -297,7 +297,7 @@ async def test_an_upload_in_parts(place: Place) -> None:
     data = [os.urandom(5 * MIB), b"the end"]
     assert await place.objects.parts(KEY, upload) == []
     for number, each in enumerate(data, 1):
-        address = await place.signer.part(KEY, upload, number, len(each), expires_at=soon())
+        address = await place.signer.part(KEY, upload, PartWanted(number, len(each)), expires_at=soon())
         longer = await place.browser.put(address.url, content=each + b"x", headers=dict(address.headers))
         assert longer.status_code == 403
         answer = await place.browser.put(address.url, content=each, headers=dict(address.headers))
@@ -309,11 +309,36 @@ async def test_an_upload_in_parts(place: Place) -> None:
         await place.objects.complete_multipart(KEY, upload, [Part(1, '"0"', 1)])
     assert await place.objects.complete_multipart(KEY, upload, parts)
     (stored,) = await place.objects.versions(KEY)
-    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum=True)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum="whole")
     assert found is not None
     assert (found.size, found.file_id) == (5 * MIB + 7, FILE)
     assert found.checksum == base64.b64encode(hashlib.sha256(b"".join(data)).digest()).decode()
     assert await place.objects.parts(KEY, upload) is None
+
+
+async def test_parts_with_checksums_are_held_to_them_one_by_one_and_together(place: Place) -> None:
+    data = [os.urandom(5 * MIB), b"the end"]
+    digests = [hashlib.sha256(each).digest() for each in data]
+    checksums = [base64.b64encode(each).decode() for each in digests]
+    whole = f"{base64.b64encode(hashlib.sha256(b''.join(digests)).digest()).decode()}-2"
+    upload = await place.objects.begin_multipart(put(checksum=whole))
+    for number, (each, checksum) in enumerate(zip(data, checksums, strict=True), 1):
+        address = await place.signer.part(KEY, upload, PartWanted(number, len(each), checksum), expires_at=soon())
+        other = bytes([each[0] ^ 1]) + each[1:]
+        assert (await place.browser.put(address.url, content=other, headers=dict(address.headers))).status_code == 400
+        assert (await place.browser.put(address.url, content=each)).status_code in (400, 403), "the checksum is signed"
+        assert (await place.browser.put(address.url, content=each, headers=dict(address.headers))).status_code == 200
+    parts = await place.objects.parts(KEY, upload)
+    assert parts is not None
+    assert [each.checksum for each in parts] == checksums
+    assert await place.objects.complete_multipart(KEY, upload, parts)
+    (stored,) = await place.objects.versions(KEY)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum="parts")
+    assert found is not None
+    assert found.checksum == whole
+    read = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum="whole")
+    assert read is not None
+    assert read.checksum == base64.b64encode(hashlib.sha256(b"".join(data)).digest()).decode()
 
 
 CSV = b"name;amount\r\n" + b"Ann;100\r\n" * 5000
@@ -331,7 +356,7 @@ async def test_a_form_for_a_stream_takes_it_as_one_and_nothing_else(place: Place
         assert (await place.post(form, PACKED, **{"Content-Encoding": encoding})).status_code in (400, 403)
     assert (await place.post(form, PACKED)).status_code == 204
     (stored,) = await place.objects.versions(KEY)
-    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum=True)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum="whole")
     assert found is not None
     assert (found.size, found.checksum, found.content_encoding) == (len(PACKED), checksum, "gzip"), "as it is stored"
     assert found.sniffed is not None
@@ -349,11 +374,11 @@ async def test_a_stream_in_parts_is_stored_as_one(place: Place) -> None:
     stream = gzip.compress(os.urandom(5 * MIB), 1, mtime=0)
     upload = await place.objects.begin_multipart(packed())
     for number, each in enumerate((stream[: 5 * MIB], stream[5 * MIB :]), 1):
-        address = await place.signer.part(KEY, upload, number, len(each), expires_at=soon())
+        address = await place.signer.part(KEY, upload, PartWanted(number, len(each)), expires_at=soon())
         assert (await place.browser.put(address.url, content=each, headers=dict(address.headers))).status_code == 200
     assert await place.objects.complete_multipart(KEY, upload, await place.objects.parts(KEY, upload) or [])
     (stored,) = await place.objects.versions(KEY)
-    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum=False)
+    found = await place.objects.inspect(KEY, stored.version_id, sniff=True, checksum=None)
     assert found is not None
     assert found.sniffed is not None
     assert (found.content_encoding, found.sniffed.told_size) == ("gzip", 5 * MIB)
@@ -362,7 +387,7 @@ async def test_a_stream_in_parts_is_stored_as_one(place: Place) -> None:
 @pytest.mark.parametrize("data", [b"no stream", b"x", PACKED[:-200] + b"", b"\x1f\x8b" + b"\0" * 30])
 async def test_what_is_said_to_be_a_stream_and_is_none_is_seen(place: Place, data: bytes) -> None:
     version = await place.put(data, ContentEncoding="gzip")
-    found = await place.objects.inspect(KEY, version, sniff=True, checksum=False)
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum=None)
     assert found is not None
     assert found.content_encoding == "gzip"
     assert found.sniffed is not None
@@ -371,7 +396,7 @@ async def test_what_is_said_to_be_a_stream_and_is_none_is_seen(place: Place, dat
 
 async def test_an_encoding_that_nobody_knows_is_looked_into_no_further(place: Place) -> None:
     version = await place.put(PDF, ContentEncoding="br")
-    found = await place.objects.inspect(KEY, version, sniff=True, checksum=False)
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum=None)
     assert found is not None
     assert (found.content_encoding, found.sniffed) == ("br", Sniffed())
 

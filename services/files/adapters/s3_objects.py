@@ -17,9 +17,10 @@ import aiohttp
 from botocore.exceptions import ClientError
 
 from services.files.adapters.sniffing import HEAD_BYTES, LEAST_GZIP, sniff, sniff_gzip
+from services.files.domain.parts import is_of_parts
 from services.files.domain.scans import SCAN_RESULTS
 from services.files.domain.seen import Inspected, ObjectVersion, Sniffed
-from services.files.ports import Listed, Multipart, Part, Put
+from services.files.ports import ChecksumOf, Listed, Multipart, Part, Put
 from services.kit import aws
 from services.kit.errors import PermanentError, SettingsError, Unavailable
 
@@ -108,7 +109,7 @@ class S3Objects:
                 return
             start = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
 
-    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
+    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: ChecksumOf | None) -> Inspected | None:
         try:
             with _s3():
                 async with asyncio.timeout(CALL_SECONDS):
@@ -116,12 +117,13 @@ class S3Objects:
                         Bucket=self._bucket, Key=key, VersionId=version_id, ChecksumMode="ENABLED"
                     )
                     tags = await self._tags(key, version_id)
-            told, size = _whole(head.get("ChecksumSHA256")), int(head["ContentLength"])
+            told, size = head.get("ChecksumSHA256"), int(head["ContentLength"])
+            unknown = checksum == "whole" and (told is None or is_of_parts(told))
             encoding = encoding_of(head.get("ContentEncoding"))
             looked: Sniffed | None = None
-            if sniff or (checksum and told is None):
-                first, computed = await self._read(key, version_id, whole=checksum and told is None)
-                told = told if told is not None else computed
+            if sniff or unknown:
+                first, computed = await self._read(key, version_id, whole=unknown)
+                told = computed if unknown else told
                 looked = await self._sniff(key, version_id, first, size, encoding)
         except _NotThere:
             return None
@@ -185,6 +187,7 @@ class S3Objects:
                     StorageClass=put.storage,
                     **_encryption(put),
                     **({} if put.content_encoding is None else {"ContentEncoding": put.content_encoding}),
+                    **({"ChecksumAlgorithm": "SHA256"} if is_of_parts(put.checksum) else {}),
                 )
         return str(answer["UploadId"])
 
@@ -198,7 +201,10 @@ class S3Objects:
                         page = await self._client.list_parts(
                             Bucket=self._bucket, Key=key, UploadId=upload_id, **start
                         )  # fmt: skip
-                found += [Part(each["PartNumber"], each["ETag"], each["Size"]) for each in page.get("Parts", ())]
+                found += [
+                    Part(each["PartNumber"], each["ETag"], each["Size"], each.get("ChecksumSHA256"))
+                    for each in page.get("Parts", ())
+                ]
                 if not page.get("IsTruncated"):
                     return found
                 start = {"PartNumberMarker": page["NextPartNumberMarker"]}
@@ -206,7 +212,11 @@ class S3Objects:
             return None
 
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> bool:
-        listed = [{"PartNumber": each.number, "ETag": each.etag} for each in parts]
+        listed = [
+            {"PartNumber": each.number, "ETag": each.etag}
+            | ({} if each.checksum is None else {"ChecksumSHA256": each.checksum})
+            for each in parts
+        ]
         try:
             with _s3():
                 async with asyncio.timeout(READ_SECONDS):  # S3 may take minutes for thousands of parts
@@ -318,11 +328,6 @@ def encoding_of(stored: str | None) -> str | None:
     """What the object is encoded with. `aws-chunked` is a way of sending that some stores keep by mistake."""
     words = [each.strip().lower() for each in (stored or "").split(",")]
     return ",".join(each for each in words if each not in ("", "aws-chunked", "identity")) or None
-
-
-def _whole(checksum: str | None) -> str | None:
-    """A checksum of the whole object; that of an upload in parts is one of checksums, and ends in their number."""
-    return checksum if checksum and "-" not in checksum else None
 
 
 def _keep_order(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from services.files.ports import Put, SignedPost, SignedUrl
+from services.files.ports import PartWanted, Put, SignedPost, SignedUrl
 
 LEAST = timedelta(seconds=1)
 
@@ -50,9 +51,12 @@ class S3Signer:
         )
         return SignedPost(made["url"], made["fields"], end)
 
-    async def part(self, key: str, upload_id: str, number: int, size: int, *, expires_at: datetime) -> SignedUrl:
-        parameters = {"Key": key, "UploadId": upload_id, "PartNumber": number, "ContentLength": size}
-        return await self._url("upload_part", parameters, expires_at)
+    async def part(self, key: str, upload_id: str, part: PartWanted, *, expires_at: datetime) -> SignedUrl:
+        parameters = {"Key": key, "UploadId": upload_id, "PartNumber": part.number, "ContentLength": part.size}
+        if part.checksum is None:
+            return await self._url("upload_part", parameters, expires_at)
+        signed = await self._url("upload_part", {**parameters, "ChecksumSHA256": part.checksum}, expires_at)
+        return replace(signed, headers={"x-amz-checksum-sha256": part.checksum})
 
     async def download(
         self, key: str, version_id: str, *, content_type: str, disposition: str, expires_at: datetime

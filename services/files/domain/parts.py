@@ -18,6 +18,11 @@ def part_size(size: int) -> int:
     return max(USUAL, -(-needed // MIB) * MIB)
 
 
+def is_of_parts(checksum: str | None) -> bool:
+    """Whether a checksum is one of the parts' checksums."""
+    return checksum is not None and "-" in checksum
+
+
 def part_count(size: int) -> int:
     """How many parts an upload of `size` bytes has; an empty one has one."""
     return max(1, -(-size // part_size(size)))

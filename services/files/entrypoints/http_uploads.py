@@ -21,18 +21,18 @@ from pydantic import Field
 from contracts.base import CommandData, Model, UtcDateTime
 from contracts.files.commands import FileId
 from contracts.files.events import FileUploadRequested
-from contracts.files.values import FileCategory, UploadMetadata, UploadMethod
+from contracts.files.values import FileCategory, PartChecksum, UploadMetadata, UploadMethod
 from contracts.views import File as FileView
 from services.files.domain.categories import Rules
 from services.files.domain.commands import Look, Remove
 from services.files.domain.file import File
 from services.files.domain.names import object_key, safe_name
-from services.files.domain.parts import LEAST, part_count, part_size, size_of
+from services.files.domain.parts import LEAST, is_of_parts, part_count, part_size, size_of
 from services.files.entrypoints.upload_request import UploadRequest
 from services.files.entrypoints.upload_tokens import UploadTokens
 from services.files.handlers import Files
 from services.files.links import NO_SUCH_FILE, address_of
-from services.files.ports import Part, Put, Signer, UploadTicket, metadata_of
+from services.files.ports import Part, PartWanted, Put, Signer, UploadTicket, metadata_of
 from services.files.streams import Held
 from services.files.view import shown
 from services.kit.answers import Refusal
@@ -98,6 +98,10 @@ class PartsRequest(CommandData):
 
     upload_token: str
     part_numbers: Annotated[list[int], Field(min_length=1, max_length=PARTS_AT_ONCE)]
+    checksums: Annotated[list[PartChecksum], Field(max_length=PARTS_AT_ONCE)] | None = None
+    """Of each of them, in the same order: the SHA-256 of its bytes, in base64. Needed, and held to by S3, where the
+    upload was asked for with a checksum of parts.
+    """
 
 
 class PartsSigned(Model):
@@ -210,7 +214,7 @@ def uploads_router(
     async def parts(body: PartsRequest, caller: Annotated[Principal, _MAY_UPLOAD]) -> Answer[PartsSigned]:
         """Signed just in time, and for exactly each part's bytes. Ask again for those whose address has expired."""
         ticket, file = await door.ticket(body.upload_token, caller)
-        return Answer(data=await door.sign(ticket, file, body.part_numbers))
+        return Answer(data=await door.sign(ticket, file, body.part_numbers, body.checksums or ()))
 
     @routes.post("/parts/list", responses=_ENDED, summary="Parts that are there")
     async def parts_here(body: TokenRequest, caller: Annotated[Principal, _MAY_UPLOAD]) -> Answer[PartsHere]:
@@ -363,7 +367,8 @@ class _Door:
         ticket = UploadTicket(held.file_id, request.upload_id, request.key, request.user_id, request.expires_at)
         size = request.declared_size or request.max_size_bytes
         count = part_count(size)
-        first = await self.sign(ticket, held.file, range(1, min(count, FIRST_PARTS) + 1))
+        at_first = 0 if is_of_parts(request.metadata.checksum) else min(count, FIRST_PARTS)
+        first = await self.sign(ticket, held.file, range(1, at_first + 1))
         return Upload(
             file_id=held.file_id,
             file_key=request.key,
@@ -384,7 +389,7 @@ class _Door:
             metadata=metadata_of(file_id, request),
             storage=rules.storage,
             kms_key=rules.kms_key,
-            checksum=request.metadata.checksum if request.method == "post" else None,
+            checksum=request.metadata.checksum,
             content_encoding=request.content_encoding,
         )
 
@@ -400,19 +405,23 @@ class _Door:
             raise NotFound(NO_SUCH_FILE)
         return ticket, held.state
 
-    async def sign(self, ticket: UploadTicket, file: File, numbers: Sequence[int]) -> PartsSigned:
-        """Addresses for these parts. Raises Conflict once the upload has ended."""
+    async def sign(
+        self, ticket: UploadTicket, file: File, numbers: Sequence[int], checksums: Sequence[str] = ()
+    ) -> PartsSigned:
+        """Addresses for these parts. Raises InvalidRequest; Conflict once the upload has ended."""
         _is_uploading(file)
+        known: Sequence[str | None] = _checked(file, numbers, checksums)
         size = file.request.declared_size or file.request.max_size_bytes
         expires_at = min(ticket.expires_at, self.clock.now() + self.terms.post)
         found: list[PartAddress] = []
         end = expires_at
-        for number in numbers:
+        for number, checksum in zip(numbers, known, strict=True):
             try:
                 length = size_of(number, size)
             except ValueError as error:
                 raise InvalidRequest(details=[{"field": "partNumbers", "message": str(error)}]) from None
-            signed = await self.signer.part(ticket.key, ticket.upload_id, number, length, expires_at=expires_at)
+            wanted = PartWanted(number, length, checksum)
+            signed = await self.signer.part(ticket.key, ticket.upload_id, wanted, expires_at=expires_at)
             found.append(PartAddress(part_number=number, size=length, url=signed.url, headers=dict(signed.headers)))
             end = min(end, signed.expires_at)
         return PartsSigned(parts=found, expires_at=end)
@@ -477,6 +486,15 @@ class _Door:
 def _is_uploading(file: File) -> None:
     if file.phase != "uploading":
         raise Conflict(f"The upload has ended: the file is {file.phase}.")
+
+
+def _checked(file: File, numbers: Sequence[int], checksums: Sequence[str]) -> Sequence[str | None]:
+    """The checksum of each part. S3 takes them of all parts, or of none: as the upload was begun."""
+    agreed = is_of_parts(file.request.metadata.checksum)
+    if len(checksums) != (len(numbers) if agreed else 0):
+        why = "one for each of partNumbers is needed" if agreed else "the upload was asked for without one of its parts"
+        raise InvalidRequest(details=[{"field": "checksums", "message": why}])
+    return checksums if agreed else [None] * len(numbers)
 
 
 def _are_whole(parts: Sequence[Part], size: int, named: Sequence[CompletedPart] | None) -> None:

@@ -22,6 +22,7 @@ from contracts.files.values import (
 )
 from services.files.domain.categories import DEFAULT_SIZE, POST_LIMIT, Rules, problems
 from services.files.domain.names import type_of_name
+from services.files.domain.parts import is_of_parts, part_count, part_size
 from services.kit.errors import Detail, InvalidRequest
 
 MOST_NOTES = 20
@@ -129,11 +130,22 @@ class UploadRequest(CommandData):
             found.append({"field": "method", "message": f"above {POST_LIMIT} bytes an upload goes in parts: multipart"})
         if chosen == "multipart" and self.size is None:
             found.append({"field": "size", "message": "is needed for an upload in parts: the bytes of the file"})
-        if self.metadata.checksum is not None and most > POST_LIMIT:
-            message = f"can be checked up to {POST_LIMIT} bytes: sign the parts' own checksums for more"
-            found.append({"field": "metadata.checksum", "message": message})
+        if (why := self._wrong_checksum(chosen, most)) is not None:
+            found.append({"field": "metadata.checksum", "message": why})
         if found:
             raise InvalidRequest(details=found)
+
+    def _wrong_checksum(self, chosen: UploadMethod, most: int) -> str | None:
+        checksum = self.metadata.checksum
+        if not is_of_parts(checksum):
+            above = checksum is not None and most > POST_LIMIT
+            return f"of the whole can be checked up to {POST_LIMIT} bytes: give the one of its parts" if above else None
+        if chosen == "post" or self.size is None:
+            return "is one of parts, and this is no upload in parts of a known size"
+        count = part_count(self.size)
+        if not str(checksum).endswith(f"-{count}"):
+            return f"must be of {count} parts of {part_size(self.size)} bytes"
+        return None
 
     def _wrongly_encoded(self, rules: Rules) -> list[Detail]:
         if self.content_encoding is None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.files.adapters.sniffing import HEAD_BYTES, sniff, sniff_gzip
+from services.files.domain.parts import is_of_parts
 from services.files.domain.seen import Inspected, ObjectVersion
-from services.files.ports import Listed, Multipart, Part, Put, SignedPost, SignedUrl
+from services.files.ports import ChecksumOf, Listed, Multipart, Part, PartWanted, Put, SignedPost, SignedUrl
 from services.kit.errors import Unavailable
 from tests.unit.files_service.bucket import Key
 
@@ -81,7 +82,7 @@ class MemoryObjects:
         for upload_id, (put, _) in list(self.uploads.items()):
             yield Multipart(put.key, upload_id, self.newest_at)
 
-    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: bool) -> Inspected | None:
+    async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: ChecksumOf | None) -> Inspected | None:
         self._there()
         there = any(each.version_id == version_id for each in self.key(key).stack)
         return self.key(key).what[version_id] if there else None
@@ -116,7 +117,12 @@ class MemoryObjects:
         if found is None:
             return False
         put, stored = found
-        self.store(put, b"".join(stored[each.number][1] for each in parts))
+        pieces = [stored[each.number][1] for each in parts]
+        version = self.store(put, b"".join(pieces))
+        if is_of_parts(put.checksum):
+            digests = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in pieces)).digest()
+            what = self.key(put.key).what
+            what[version] = replace(what[version], checksum=f"{base64.b64encode(digests).decode()}-{len(pieces)}")
         return True
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
@@ -144,8 +150,9 @@ class PlainSigner:
         self.puts.append(put)
         return SignedPost("https://s3.example/b", {"key": put.key, "range": f"{least}-{most}"}, expires_at)
 
-    async def part(self, key: str, upload_id: str, number: int, size: int, *, expires_at: datetime) -> SignedUrl:
-        return SignedUrl(f"https://s3.example/b/{key}?upload={upload_id}&part={number}&size={size}", expires_at)
+    async def part(self, key: str, upload_id: str, part: PartWanted, *, expires_at: datetime) -> SignedUrl:
+        url = f"https://s3.example/b/{key}?upload={upload_id}&part={part.number}&size={part.size}"
+        return SignedUrl(url, expires_at, {} if part.checksum is None else {"x-amz-checksum-sha256": part.checksum})
 
     async def download(
         self, key: str, version_id: str, *, content_type: str, disposition: str, expires_at: datetime

@@ -191,6 +191,60 @@ async def test_an_upload_in_parts(door: Door) -> None:
     assert over.status_code == 409
 
 
+def of_parts(*pieces: bytes) -> tuple[list[str], str]:
+    """The parts' checksums, and the one of them."""
+    digests = [hashlib.sha256(each).digest() for each in pieces]
+    told = [base64.b64encode(each).decode() for each in (*digests, hashlib.sha256(b"".join(digests)).digest())]
+    return told[:-1], f"{told[-1]}-{len(pieces)}"
+
+
+@pytest.mark.parametrize("lies", [False, True])
+async def test_an_upload_in_parts_with_a_checksum_of_them(door: Door, lies: bool) -> None:
+    first, second = PDF + b"x" * (8 * MIB - len(PDF)), b"y" * 5
+    checksums, whole = of_parts(first, second)
+    body: dict[str, Any] = {"method": "multipart", "size": 8 * MIB + 5, "metadata": {"checksum": whole}}
+    asked = (await door.ask(**body)).json()["data"]
+    assert asked["parts"] == [], "none can be signed before its checksum is known"
+    token = asked["uploadToken"]
+    for wrong in ({}, {"checksums": checksums[:1]}, {"checksums": ["no"] * 2}):
+        refused = await door.client.post(
+            "/api/files/parts", json={"uploadToken": token, "partNumbers": [1, 2], **wrong}
+        )
+        assert refused.status_code == 400, wrong
+    signed = await door.client.post(
+        "/api/files/parts", json={"uploadToken": token, "partNumbers": [2, 1], "checksums": checksums[::-1]}
+    )
+    told = {each["partNumber"]: each["headers"] for each in signed.json()["data"]["parts"]}
+    assert told == {n: {"x-amz-checksum-sha256": each} for n, each in enumerate(checksums, 1)}
+    for number, data in enumerate((first, b"z" * 5 if lies else second), 1):
+        door.objects.put_part(asked["uploadId"], number, data)
+    done = await door.complete(asked["fileId"], 8 * MIB + 5, uploadToken=token)
+    if lies:
+        assert (done.status_code, (await door.file(asked["fileId"])).failure) == (409, "checksumMismatch")
+    else:
+        assert done.json()["data"]["metadata"]["checksum"] == whole
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"size": 1000, "metadata": {"checksum": of_parts(b"a")[1]}},
+        {"method": "multipart", "size": BIG, "metadata": {"checksum": of_parts(b"a", b"b")[1]}},
+        {"size": BIG, "metadata": {"checksum": of_parts(b"a")[0][0]}},
+    ],
+)
+async def test_a_checksum_must_be_one_that_can_be_held_to(door: Door, body: dict[str, Any]) -> None:
+    refused = await door.ask(**body)
+    assert refused.status_code == 400
+    assert [each["field"] for each in refused.json()["details"]] == ["metadata.checksum"]
+
+
+async def test_checksums_that_nobody_asked_for_are_refused(door: Door) -> None:
+    asked = (await door.ask(size=BIG)).json()["data"]
+    body = {"uploadToken": asked["uploadToken"], "partNumbers": [1], "checksums": of_parts(b"a")[0]}
+    assert (await door.client.post("/api/files/parts", json=body)).status_code == 400
+
+
 async def test_an_upload_in_parts_is_given_up(door: Door) -> None:
     asked = (await door.ask(size=BIG)).json()["data"]
     for _ in range(2):
