@@ -28,9 +28,10 @@ from services.kit.mongo import connect
 from tests.e2e.callers import UPLOADER, Callers, calling, data, refused, until
 
 MANY = 1000
-OWN, STRANGERS, FAILED, REPEATED = 300, 50, 50, 50
-PATIENCE = 180.0
-"""Seconds until the log and the read model have caught up with hundreds of changes."""
+OWN, STRANGERS, FAILED, REPEATED = 100, 20, 20, 20
+"""The rest of them are nobody's. To delete one of one's own takes five calls to S3: here it has to share the cores."""
+PATIENCE = 290.0
+"""Seconds: a little less than the gateway has."""
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ async def stored(callers: Callers, who: str, count: int, *, good: bool = True) -
 
     async def one(s3: Any) -> str:
         file_id = uuid7()
-        key = object_key("document", clock.now(), file_id, "bWFueQ")
+        key = object_key("document", clock.now(), file_id, "bWFueW1hbnk")
         drafts = [
             Draft(
                 FileUploadRequested(
@@ -99,12 +100,14 @@ async def batch(callers: Callers, who: str = "ann", **body: Any) -> list[tuple[s
     return results
 
 
-async def listed(callers: Callers, who: str, total: int, query: str) -> None:
+async def listed(callers: Callers, who: str, total: int, **query: str) -> None:
     """Wait until the read model has so many of theirs."""
 
     async def there() -> bool:
-        found = data(await callers.get(f"/api/files?limit=1&{query}", who, *UPLOADER))
-        return bool(found["total"] == total)
+        answer = await callers.http.get(
+            "/api/files", params={"limit": "1", **query}, headers=callers.as_(who, *UPLOADER)
+        )
+        return bool(data(answer)["total"] == total)
 
     await until(there, PATIENCE)
 
@@ -121,15 +124,15 @@ async def test_a_thousand_are_answered_one_by_one_and_in_order(callers: Callers)
     tagged = await batch(callers, action="tag", fileIds=asked, tags=["2026"])
     said = {**dict.fromkeys(own, (True, None)), **dict.fromkeys(failed, (False, ended))}
     assert tagged == [(file_id, *said.get(file_id, (False, NO_SUCH_FILE))) for file_id in asked]
-    await listed(callers, "ann", OWN, "tag=2026&status=completed")
+    await listed(callers, "ann", OWN, tag="2026", status="completed")
 
     deleted = await batch(callers, action="delete", fileIds=asked)
     said |= dict.fromkeys(failed, (True, None))  # what failed is gone already
     assert deleted == [(file_id, *said.get(file_id, (False, NO_SUCH_FILE))) for file_id in asked]
-    await listed(callers, "ann", OWN, "status=deleted")
-    await listed(callers, "ann", FAILED, "status=failed")
-    await listed(callers, "bob", STRANGERS, "status=completed")  # a stranger's batch has touched none of them
-    await listed(callers, "bob", 0, "tag=2026")
+    await listed(callers, "ann", OWN, status="deleted")
+    await listed(callers, "ann", FAILED, status="failed")
+    await listed(callers, "bob", STRANGERS, status="completed")  # a stranger's batch has touched none of them
+    await listed(callers, "bob", 0, tag="2026")
 
     again = await batch(callers, action="delete", fileIds=asked)
     assert again == deleted
