@@ -113,8 +113,8 @@ FILES: tuple[Mutation, ...] = (
         "11l",
         "the address of a part takes any number of bytes",
         SIGNER,
-        ', "PartNumber": number, "ContentLength": size}',
-        ', "PartNumber": number}',
+        ', "PartNumber": part.number, "ContentLength": part.size}',
+        ', "PartNumber": part.number}',
         (_S3 + "test_an_upload_in_parts",),
     ),
     Mutation(
@@ -132,8 +132,8 @@ FILES: tuple[Mutation, ...] = (
         "11n",
         "a file that is complete is not looked at when its upload is over",
         "services/files/domain/file.py",
-        "    if isinstance(state, Absent) or state.closed:\n",
-        '    if isinstance(state, Absent) or state.phase != "uploading":\n',
+        "    closing = None if state.closed else ",
+        '    closing = None if state.phase != "uploading" else ',
         (_DECIDE + "test_every_file_is_looked_at_once_more_when_its_upload_is_over",),
     ),
     Mutation(
@@ -230,10 +230,18 @@ FILES: tuple[Mutation, ...] = (
     Mutation(
         "12h",
         "a category that demands a scan gives out what was never scanned",
-        LINKS,
-        "        if not self.rules[file.request.category].scan:\n            return\n        if file.scan is None:\n",
-        "        if file.scan is None:\n            return\n        if file.scan is None:\n",
+        "services/files/domain/file.py",
+        'return not self.request.scan_needed or scan == "clean"',
+        'return not self.request.scan_needed or scan in ("clean", None)',
         (_DOOR + "test_what_may_not_go_out_says_why",),
+    ),
+    Mutation(
+        "12k",
+        "a public file is tagged for everybody before its scan has cleared it",
+        "services/files/domain/file.py",
+        "return self.is_public and self.may_go_out(scan)",
+        "return self.is_public",
+        (_DECIDE + "test_a_public_file_is_open_only_once_its_scan_has_cleared_it",),
     ),
     Mutation(
         "12i",

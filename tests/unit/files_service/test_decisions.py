@@ -84,6 +84,21 @@ def test_either_input_completes_and_both_complete_once() -> None:
         assert case.file.verified.version_id == version
 
 
+def test_a_public_file_is_open_only_once_its_scan_has_cleared_it() -> None:
+    """S3 and a distribution in front of it go by the tag alone."""
+    case = Case().ask(is_public=True, scan_needed=True)
+    version = case.key.put(stored())
+    case.look()
+    assert not case.key.what[version].is_public
+    case.do(Update(is_public=False))
+    case.do(Update(is_public=True))
+    assert not case.key.what[version].is_public
+    case.look(scan="error")
+    assert not case.key.what[version].is_public
+    case.look(scan="clean")
+    assert case.key.what[version].is_public
+
+
 def test_nothing_there_yet_is_no_decision() -> None:
     case = Case().ask()
     assert case.look(by="client") == []
