@@ -236,7 +236,7 @@ FILES: tuple[Mutation, ...] = (
         (_DOOR + "test_what_may_not_go_out_says_why",),
     ),
     Mutation(
-        "12k",
+        "12o",
         "a public file is tagged for everybody before its scan has cleared it",
         "services/files/domain/file.py",
         "return self.is_public and self.may_go_out(scan)",
