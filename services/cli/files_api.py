@@ -90,7 +90,7 @@ async def files_api(user: str) -> AsyncIterator[FilesApi]:
 
     url = need(PUBLIC_URL)[PUBLIC_URL]
     headers = {"Authorization": f"Bearer {_token(user)}"}
-    limits = httpx.Timeout(30, read=120)
+    limits = httpx.Timeout(30, read=310)  # S3 may take minutes to make one object of its parts; the gateway waits five
     async with (
         httpx.AsyncClient(base_url=url, headers=headers, timeout=limits) as http,
         httpx.AsyncClient(timeout=limits) as s3,

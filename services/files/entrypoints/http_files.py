@@ -207,6 +207,8 @@ class _Door:
 
     async def remove(self, file_id: str, caller: Principal) -> Held:
         held = await self.own(file_id, caller)
+        if held.file.phase in ("failed", "deleted"):
+            return held  # nothing is left to do, and S3 need not be asked
         reason: Literal["user", "admin"] = "user" if held.file.request.user_id == caller.user_id else "admin"
         return await _refusing(self.files.look(file_id, lambda seen: Remove(seen, reason, actor=caller.actor)))
 
