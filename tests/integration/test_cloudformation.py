@@ -194,7 +194,7 @@ def test_the_service_may_do_what_it_does_and_nothing_else(aws: AwsEndpoints) -> 
         "QuotaAndSuppressionList": "*",
         "TakeNotifications": queue_attributes(aws, aws.queue_url)["QueueArn"],
         "KeepContent": f"arn:aws:s3:::{aws.bucket}/content/*",
-        "FindContent": f"arn:aws:s3:::{aws.bucket}",
+        "FindContent": [f"arn:aws:s3:::{aws.bucket}", f"arn:aws:s3:::{aws.files_bucket}"],
         "ReadAttachments": f"arn:aws:s3:::{aws.files_bucket}/*",
     }
     actions = [action for each in statements.values() for action in [each["Action"]] for action in _listed(action)]

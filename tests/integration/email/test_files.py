@@ -193,7 +193,7 @@ async def test_deleted_restored_and_gone(files: Files) -> None:
     [
         (FileUploadFailed(reason="typeMismatch"), "its upload failed"),
         (FileScanSettled(version_id="v", result="infected"), "it is infected"),
-        (FileScanSettled(version_id="v", result="error"), "its malware scan failed"),
+        (FileScanSettled(version_id="v", result="error"), "its malware scan failed, and it has to be clean"),
         (
             FileScanSettled(version_id="v", result="unsupported"),
             "it cannot be scanned for malware, and has to be",
