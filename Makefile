@@ -55,7 +55,7 @@ unit: $(SETUP)  ## unit tests only
 	@$(PY) -m pytest tests/unit -q
 
 test: $(SETUP)  ## all tests but the long chaos runs, on real stacks of their own, two at a time (JOBS=1: one)
-	@$(PY) -m pytest --numprocesses=$(or $(JOBS),2) --dist=loadfile $(ARGS)
+	@$(PY) -m pytest --numprocesses=$(or $(JOBS),2) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(SETUP)  ## the long seeded runs of kills and outages
 	@$(PY) -m pytest -m chaos --timeout=3600 $(ARGS)
