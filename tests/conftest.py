@@ -22,19 +22,17 @@ from deploy.local.stack import OURS, Stack
 
 _PREFIX = "mailroom-test-"
 WHOLE_STACK = ("tests/chaos/", "tests/e2e/", "tests/integration/test_stack_whole.py")
-ABOUT_FILES = ("file", "js_client", "scans")
 
 
 class TwoStacks(LoadFileScheduling):  # type: ignore[misc]
-    """Who works beside whom in `make test`: tests of the whole stack about mail come one after the other, those about
-    files beside them on a stack of their own, then all else, file by file. Most wait for a broker more than they work.
+    """Who works beside whom in `make test`: tests of the whole stack share one and come one after the other; beside
+    them goes all else, file by file. Most tests wait for a broker more than they work; two whole stacks under load would
+    starve each other on two cores.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if not file.startswith(WHOLE_STACK):
-            return file
-        return "files" if any(word in file for word in ABOUT_FILES) else "mail"
+        return "whole" if file.startswith(WHOLE_STACK) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoStacks:
