@@ -26,8 +26,8 @@ WHOLE_STACK = ("tests/chaos/", "tests/e2e/", "tests/integration/test_stack_whole
 
 class TwoStacks(LoadFileScheduling):  # type: ignore[misc]
     """Who works beside whom in `make test`: tests of the whole stack share one and come one after the other; beside
-    them goes all else, file by file. Most tests wait for a broker more than they work; two whole stacks under load would
-    starve each other on two cores.
+    them goes all else, file by file. Most tests wait for a broker more than they work; but two whole stacks under load
+    would starve each other on two cores.
     """
 
     def _split_scope(self, nodeid: str) -> str:
