@@ -54,8 +54,8 @@ check: $(SETUP)  ## format, lint, types, imports, templates, contracts, unit tes
 unit: $(SETUP)  ## unit tests only
 	@$(PY) -m pytest tests/unit -q
 
-test: $(SETUP)  ## all tests but the long chaos runs, on real stacks of their own, two at a time (JOBS=1: one)
-	@$(PY) -m pytest --numprocesses=$(or $(JOBS),2) --dist=loadfile --no-loadscope-reorder $(ARGS)
+test: $(SETUP)  ## all tests but the long chaos runs, on a real stack of their own (JOBS=2: two files at a time)
+	@$(PY) -m pytest --numprocesses=$(or $(JOBS),0) --dist=loadfile $(ARGS)
 
 chaos: $(SETUP)  ## the long seeded runs of kills and outages
 	@$(PY) -m pytest -m chaos --timeout=3600 $(ARGS)

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from xdist.remote import Producer  # type: ignore[import-untyped]
-from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from deploy.local import children
 from deploy.local.endpoints import AwsEndpoints, aws_endpoints
@@ -21,22 +19,6 @@ from deploy.local.site import throwaway_site
 from deploy.local.stack import OURS, Stack
 
 _PREFIX = "mailroom-test-"
-WHOLE_STACK = ("tests/chaos/", "tests/e2e/", "tests/integration/test_stack_whole.py")
-
-
-class TwoStacks(LoadFileScheduling):  # type: ignore[misc]
-    """Who works beside whom in `make test`: tests of the whole stack share one and come one after the other; beside
-    them goes all else, file by file. Most tests wait for a broker more than they work; but two whole stacks under load
-    would starve each other on two cores.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "whole" if file.startswith(WHOLE_STACK) else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoStacks:
-    return TwoStacks(config, log)
 
 
 @pytest.fixture(scope="session")
