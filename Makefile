@@ -54,8 +54,16 @@ check: $(SETUP)  ## format, lint, types, imports, templates, contracts, unit tes
 unit: $(SETUP)  ## unit tests only
 	@$(PY) -m pytest tests/unit -q
 
-test: $(SETUP)  ## all tests but the long chaos runs, on a real stack of their own (JOBS=2: two files at a time)
-	@$(PY) -m pytest --numprocesses=$(or $(JOBS),0) --dist=loadfile $(ARGS)
+test: $(SETUP)  ## all tests but the long chaos runs, on real stacks of their own; ARGS="tests/unit -v" for some
+ifeq ($(strip $(ARGS)),)
+# Two files at a time where a test needs parts of a stack or none; then those of the whole stack, which needs both cores.
+	@status=0; \
+	$(PY) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/e2e --ignore=tests/chaos || status=$$?; \
+	$(PY) -m pytest tests/chaos tests/e2e || status=$$?; \
+	exit $$status
+else
+	@$(PY) -m pytest $(ARGS)
+endif
 
 chaos: $(SETUP)  ## the long seeded runs of kills and outages
 	@$(PY) -m pytest -m chaos --timeout=3600 $(ARGS)
