@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from services.kit.errors import PermanentError
+from services.kit.gzip_streams import CHUNK, WINDOW
 
 LEAST: Final = 1024
 """Bytes of the smallest file that is worth it."""
@@ -16,13 +17,10 @@ LEAST: Final = 1024
 PAYS: Final = 0.9
 """A stream above this share of its file is not worth what decoding costs everybody who reads it."""
 
-CHUNK: Final = 1 << 20
 SAMPLE: Final = 1 << 20
 """So much of a file is tried before all of it is."""
 
 _LEVEL: Final = 6
-_GZIP: Final = 31
-"""For zlib: gzip's header, without a time or a name, so that one file always gives one stream."""
 
 
 async def packed(source: Path, target: Path, moved: Callable[[int], None]) -> bool:
@@ -48,7 +46,7 @@ async def packed(source: Path, target: Path, moved: Callable[[int], None]) -> bo
 
 async def _pack(read: Callable[[int], bytes], partial: Path, moved: Callable[[int], None]) -> int | None:
     """How many bytes were packed; None where they could not be written."""
-    stream, total = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP), 0
+    stream, total = zlib.compressobj(_LEVEL, zlib.DEFLATED, WINDOW), 0  # without a time or a name: one file, one stream
     try:
         with partial.open("wb") as out:
             while data := await asyncio.to_thread(read, CHUNK):
@@ -74,32 +72,3 @@ def _kept(partial: Path, target: Path, most: float) -> bool:
         return False
     partial.replace(target)
     return True
-
-
-class Unpacking:
-    """Decodes a stream as it comes. Never gives more than `most` bytes and one, so that whoever declared fewer is found
-    out and not believed.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._stream, self._left = zlib.decompressobj(_GZIP), most + 1
-        self.size = 0
-
-    def take(self, data: bytes) -> Iterator[bytes]:
-        """What these bytes hold, in pieces. Raises PermanentError `broken` where they are no stream, or the checksum
-        that it carries is another one.
-        """
-        while data and self._left and not self._stream.eof:
-            try:
-                piece = self._stream.decompress(data, min(CHUNK, self._left))
-            except zlib.error as error:
-                raise PermanentError("broken", f"what came cannot be decoded: {error}") from error
-            data = self._stream.unconsumed_tail
-            self._left -= len(piece)
-            self.size += len(piece)
-            yield piece
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the stream has ended where it should."""
-        return self._stream.eof and not self._stream.unused_data

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from services.email.adapters.objects import Objects
 from services.email.domain.files import Usable
 from services.kit.clock import Clock
-from services.kit.errors import TransientError
-
-_GZIP: Final = 31
-"""For zlib: a gzip header (RFC 1952), the largest window."""
+from services.kit.errors import PermanentError, TransientError
+from services.kit.gzip_streams import Unpacking
 
 
 class S3FileBytes:
@@ -41,10 +38,9 @@ class S3FileBytes:
 
 def _decoded(stored: bytes, size: int) -> bytes | None:
     """The contents of a gzip stream, if they are `size` bytes and their checksum is right; never more are decoded."""
-    stream = zlib.decompressobj(_GZIP)
+    unpacking = Unpacking(size)
     try:
-        data = stream.decompress(stored, size + 1)  # one more: whether there is more
-        data += stream.decompress(stream.unconsumed_tail, 1) if not stream.eof else b""
-    except zlib.error:
+        data = b"".join(unpacking.take(stored))
+    except PermanentError:
         return None
-    return data if stream.eof and len(data) == size and not stream.unused_data else None
+    return data if unpacking.is_whole and unpacking.size == size else None

@@ -10,15 +10,13 @@ from typing import Final
 import puremagic
 
 from services.files.domain.seen import Sniffed
+from services.kit.gzip_streams import WINDOW
 
 HEAD_BYTES: Final = 8192
 """So much of an object is looked at: containers name their contents within it."""
 
 LEAST_GZIP: Final = 18
 """Bytes of a gzip stream's header and trailer: nothing shorter is one."""
-
-_GZIP: Final = 31
-"""For zlib: a gzip header, the largest window."""
 
 _PROGRAMS: Final = {
     re.compile(rb"\x7fELF"): "application/x-elf",
@@ -46,7 +44,7 @@ def sniff_gzip(head: bytes, end: bytes) -> Sniffed:
     which never more than `HEAD_BYTES` are decoded, and how many bytes it says that they have. Never raises.
     """
     try:
-        first = zlib.decompressobj(_GZIP).decompress(head, HEAD_BYTES)
+        first = zlib.decompressobj(WINDOW).decompress(head, HEAD_BYTES)
     except zlib.error:
         return Sniffed()
     return replace(sniff(first), told_size=int.from_bytes(end, "little"))
