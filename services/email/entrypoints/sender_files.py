@@ -50,9 +50,9 @@ class AttachedFiles:
         self._most_bytes = most_bytes
 
     async def sizes(self, file_ids: Collection[str]) -> dict[str, int]:
-        """Bytes of each by what was heard; 0 of one that was not verified yet. Raises Unavailable."""
+        """Bytes of each, once decoded, by what was heard; 0 of one that was not verified yet. Raises Unavailable."""
         known = await self._known.load_many(file_ids) if file_ids else {}
-        return {file_id: known[file_id].size or 0 for file_id in file_ids}
+        return {file_id: known[file_id].original_size or known[file_id].size or 0 for file_id in file_ids}
 
     async def look(self, works: Sequence[Work]) -> Looked:
         """Whether each of them, whose content is at hand, may go with its files now. Raises Unavailable."""

@@ -84,8 +84,8 @@ class LargeMail:
             log.warning("large mail cannot be fetched", error=str(error))
             await self._later(work, SHORTEST_WAIT)
             return
-        for seconds in unready.later:
-            await self._later(work, seconds)
+        if unready.later:
+            await self._later(work, min(unready.later))
             return
         work.refusal = unready.never.get(work)
         self._coming.discard(work)

@@ -51,10 +51,13 @@ class Place(Post):
             await self.open.wait()
         return self.provider.take(attempt)
 
-    async def attaching(self, size: int, **fields: Any) -> str:
-        """A mail with a file of its own, of that size."""
+    async def attaching(self, size: int, packed: int | None = None, **fields: Any) -> str:
+        """A mail with a file of its own, of that size; `packed`: bytes of it as it is stored."""
         file_id = self.ids.new()
-        self.files.hear(file_id, upload(file_id), uploaded(size))
+        said = uploaded(size)
+        if packed is not None:
+            said = uploaded(packed).model_copy(update={"content_encoding": "gzip", "original_size": size})
+        self.files.hear(file_id, upload(file_id), said)
         self.file_bytes.stored[(BUCKET, key_of(file_id), "v1")] = b"x" * size
         named = StoredFile(filename=file_id, content_type="a/b", size=0, file_id=file_id)
         (message_id,) = await self.queue(1, MessageContent(text="see it", attachments=(named,)), **fields)
@@ -100,6 +103,22 @@ def len_of(post: Place) -> Any:
     """The size of a stored file by its id."""
     sizes = {key: len(data) for (_, key, _), data in post.file_bytes.stored.items()}
     return lambda file_id: sizes[key_of(file_id)]
+
+
+async def test_a_packed_file_weighs_what_it_is_once_decoded() -> None:
+    post = Place()
+    message_id = await post.attaching(LARGE, packed=1000)
+    sender = post.sender(limits=TWO_AT_ONCE)
+    await sender.start()
+
+    async def fetched() -> bool:
+        return bool(post.file_bytes.reads)
+
+    await until(fetched)
+    assert in_hand(sender) >= LARGE
+    post.open.set()
+    await post.sent(message_id)
+    await sender.stop(3.0)
 
 
 async def test_one_that_is_larger_than_the_room_goes_alone_and_in_its_order() -> None:
