@@ -28,8 +28,8 @@ MAX_TAG_LENGTH = 128
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_PART_CHECKSUM = re.compile(r"[A-Za-z0-9+/]{43}=")
-_CHECKSUM = re.compile(r"[A-Za-z0-9+/]{43}=(-[1-9][0-9]{0,4})?")
+_SHA_256 = re.compile(r"[A-Za-z0-9+/]{43}=")
+_CHECKSUM = re.compile(_SHA_256.pattern + "(-[1-9][0-9]{0,4})?")
 
 
 def _name(text: str) -> str:
@@ -63,7 +63,7 @@ def _checksum(text: str) -> str:
 
 
 def _part_checksum(text: str) -> str:
-    if not _PART_CHECKSUM.fullmatch(text):
+    if not _SHA_256.fullmatch(text):
         raise ValueError("a part's checksum is its SHA-256 in base64: 44 characters")
     return text
 

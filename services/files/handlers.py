@@ -33,6 +33,11 @@ TRIES = 8
 LOOKS = 3
 """How often S3 is looked at again where an object went away between two calls."""
 
+LOOKS_TO_CLOSE = 4
+"""After so many, one after the other, nothing is left to do: one ends the upload or the lifetime, one deletes what is
+foreign, one closes; one more for what comes between.
+"""
+
 Decide = Callable[[Seen], Command]
 
 

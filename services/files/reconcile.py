@@ -17,15 +17,13 @@ from services.files.domain.decisions import Decision, decide
 from services.files.domain.file import File
 from services.files.domain.names import file_of
 from services.files.domain.scans import VALIDATION_KEY
-from services.files.handlers import Files
+from services.files.handlers import LOOKS_TO_CLOSE, Files
 from services.files.ports import Listed, Multipart
 from services.files.streams import KEPT, Held, hold
 from services.kit.errors import PermanentError, RefusedHere, TransientError
 from services.kit.event_store.port import Stream
 
 PAGE: Final = 500
-LOOKS: Final = 4
-"""As many as the sweeper takes."""
 
 Kind = Literal["orphaned", "missing", "mismatched", "unreadable"]
 
@@ -139,7 +137,7 @@ class Reconciling:
 
     async def _mend(self, file_id: str) -> bool:
         """Look until a look finds nothing to do; whether one did."""
-        for _ in range(LOOKS):
+        for _ in range(LOOKS_TO_CLOSE):
             held = await self.files.look(file_id, lambda seen: Look(seen, "sweeper"))
             if not await self._differs(held.file):
                 return True

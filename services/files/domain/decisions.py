@@ -183,9 +183,10 @@ def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
     rest = _without(seen, found.version_id)
     scanned = _scan_drafts(found.version_id, state, command)
     drafts = (Draft(uploaded, causation=command.cause, actor=command.actor), *scanned)
-    if _scan_of(found, command) == "infected":
+    scan = _scan_after(state, scanned)
+    if scan == "infected":
         return _infected(rest, found.version_id, drafts, command)
-    is_open = state.is_open(_scan_after(state, scanned))
+    is_open = state.is_open(scan)
     public = (found.version_id, is_open) if found.is_public != is_open else None
     return replace(rest, public=public, drafts=drafts)
 
@@ -196,7 +197,8 @@ def _look_at_completed(state: File, command: Look, now: datetime) -> Decision:
     if not seen.has(verified.version_id):
         return replace(rest, drafts=(_deleted(verified, False, command),))
     scanned = _scan_drafts(verified.version_id, state, command)
-    if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
+    scan = _scan_after(state, scanned)
+    if scan == "infected":
         return _infected(rest, verified.version_id, scanned, command)
     hidden = seen.is_hidden(verified.version_id)
     if state.kept_until is not None and now >= state.kept_until:
@@ -206,7 +208,7 @@ def _look_at_completed(state: File, command: Look, now: datetime) -> Decision:
     if hidden:
         drafts = (*scanned, _deleted(verified, True, command))
         return replace(rest, public=_tag(state, seen, False), drafts=drafts)
-    return replace(rest, public=_tag(state, seen, state.is_open(_scan_after(state, scanned))), drafts=scanned)
+    return replace(rest, public=_tag(state, seen, state.is_open(scan)), drafts=scanned)
 
 
 def _look_at_deleted(state: File, command: Look) -> Decision:
@@ -217,14 +219,13 @@ def _look_at_deleted(state: File, command: Look) -> Decision:
     if not seen.has(verified.version_id):
         return replace(rest, drafts=(_deleted(verified, False, command),)) if state.recoverable else rest
     scanned = _scan_drafts(verified.version_id, state, command)
-    if any(isinstance(each.data, FileScanSettled) and each.data.result == "infected" for each in scanned):
+    scan = _scan_after(state, scanned)
+    if scan == "infected":
         return _infected(rest, verified.version_id, scanned, command)
     if not seen.is_hidden(verified.version_id):
         restored = FileRestored(version_id=verified.version_id, by=command.actor)
-        public = _tag(state, seen, state.is_open(_scan_after(state, scanned)))
-        return replace(
-            rest, public=public, drafts=(*scanned, Draft(restored, causation=command.cause, actor=command.actor))
-        )
+        drafts = (*scanned, Draft(restored, causation=command.cause, actor=command.actor))
+        return replace(rest, public=_tag(state, seen, state.is_open(scan)), drafts=drafts)
     if not state.recoverable:  # it was taken for gone, and is not: a look into the wrong place is no reason to lose it
         scanned = (*scanned, _deleted(verified, True, command))
     return replace(rest, public=_tag(state, seen, False), drafts=scanned)
@@ -261,11 +262,6 @@ def _deleted(verified: Verified, recoverable: bool, command: Look) -> Draft:
 
 
 # --- the scan ----------------------------------------------------------------------------------------------------
-
-
-def _scan_of(found: Inspected | None, command: Look) -> str | None:
-    tagged = None if found is None else found.scan
-    return tagged if tagged is not None else command.scan
 
 
 def _scan_after(state: File, scanned: Drafts) -> ScanResult | None:
@@ -326,9 +322,8 @@ def _restore(state: File, command: Restore) -> Decision:
     markers = tuple(each.version_id for each in seen.newer_than(verified.version_id) if each.is_marker)
     restored = FileRestored(version_id=verified.version_id, by=command.actor)
     drafts = (Draft(restored, causation=command.causation, actor=command.actor),)
-    public = (
-        (verified.version_id, True) if state.is_open(state.scan) else None
-    )  # under a marker nobody may know how it is tagged
+    # Under a marker nobody may know how it is tagged.
+    public = (verified.version_id, True) if state.is_open(state.scan) else None
     return replace(rest, unmark=markers, public=public, drafts=drafts)
 
 

@@ -46,8 +46,9 @@ def extensions(name: str) -> tuple[str, ...]:
 def name_problem(name: str, content_type: str) -> str | None:
     """Why a file of this type must not have this name; None = it may."""
     found = extensions(name)
-    *inner, last = (_CUT_OFF.sub("", each) for each in ("", *name.lower().split(".")[1:-1], *found[-1:]))
-    for extension in (*(each for each in inner if each not in HARMLESS_INSIDE), last):  # with blanks, it is a word
+    inner = [_CUT_OFF.sub("", each) for each in name.lower().split(".")[1:-1]]  # with blanks, it is a word
+    last = [_CUT_OFF.sub("", each) for each in found[-1:]]
+    for extension in (*(each for each in inner if each not in HARMLESS_INSIDE), *last):
         if extension in PROGRAM_EXTENSIONS:
             return f"it holds the extension .{extension}, which stands for something that runs"
     kind = KINDS.get(content_type)

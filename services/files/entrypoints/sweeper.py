@@ -10,7 +10,7 @@ from typing import Final
 
 from services.files.domain.commands import Look
 from services.files.domain.file import due_at
-from services.files.handlers import Files
+from services.files.handlers import LOOKS_TO_CLOSE, Files
 from services.files.streams import LANE
 from services.kit.clock import Clock
 from services.kit.errors import PermanentError, RefusedHere, TransientError
@@ -22,9 +22,6 @@ log = get_logger(__name__)
 
 EVERY_SECONDS: Final = 5.0
 BATCH: Final = 50
-LOOKS: Final = 4
-"""One ends the upload or the lifetime, one deletes what is foreign, one closes; one more for what comes between."""
-
 LEASE_FOR: Final = timedelta(minutes=5)
 """Longer than a batch of looks takes; what a dead process held is looked at by another one after it."""
 
@@ -71,7 +68,7 @@ class Sweeper:
 
     async def _look(self, file_id: str) -> None:
         """Look until nothing is left to do now. What an interrupted one leaves is due again."""
-        for _ in range(LOOKS):
+        for _ in range(LOOKS_TO_CLOSE):
             held = await self._files.look(file_id, lambda seen: Look(seen, "sweeper"))
             due = due_at(held.state, self._files.streams.policy)
             if due is None or due > self._clock.now():
