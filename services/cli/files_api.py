@@ -15,11 +15,12 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from services.cli.environment import JWT_SECRET, need
-from services.cli.packing import Unpacking, packed
+from services.cli.packing import packed
 from services.kit.errors import PermanentError, Unavailable
+from services.kit.gzip_streams import Unpacking
 
 if TYPE_CHECKING:
     import httpx
@@ -35,11 +36,15 @@ PART_BYTES: Final = 8 << 20
 
 PARALLEL: Final = 4
 TRIES: Final = 5
+AT_S3: Final = 0.2
+"""Seconds of the first pause, of what S3 does not take or give."""
+
 CHUNK: Final = 1 << 18
 
 REMEMBERED_FOR: Final = 8 * 24 * 3600
 """Seconds after which what is remembered of an upload is thrown away: no upload may take longer."""
 
+Told = TypeVar("Told")
 Moved = Callable[[int], None]
 """Told how many bytes went."""
 
@@ -191,13 +196,13 @@ async def _send(api: FilesApi, name: str, sent: Sent, asked: dict[str, Any], mov
     return await _patiently(lambda: api.call("POST", "/api/files/upload-complete", json=body))
 
 
-async def _patiently(call: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """What may be repeated is, for as long as the service says that it may work later."""
+async def _patiently(call: Callable[[], Awaitable[Told]], pause: float = 0.5) -> Told:
+    """What may be repeated is, for as long as it may work later; `pause` in seconds, doubled each time."""
     for tried in range(1, TRIES):
         try:
             return await call()
         except Unavailable:
-            await asyncio.sleep(0.5 * 2**tried)
+            await asyncio.sleep(pause * 2**tried)
     return await call()
 
 
@@ -343,24 +348,22 @@ async def _send_parts(api: FilesApi, sent: Sent, asked: dict[str, Any], moved: M
     await asyncio.gather(*(one(number) for number in missing))
 
 
-async def _put(send: Callable[[], Any]) -> None:
+async def _put(send: Callable[[], Awaitable[httpx.Response]]) -> None:
     """Try until S3 takes it; PermanentError where it says no."""
     import httpx
 
-    for tried in range(1, TRIES + 1):
+    async def put() -> None:
         try:
             answer = await send()
         except httpx.TransportError as error:
-            why = type(error).__name__
-        else:
-            if answer.status_code < 300:
-                return
-            why = f"HTTP {answer.status_code}"
-            if answer.status_code < 500:
-                raise PermanentError("refused", f"S3 does not take it: {why} {answer.text[:300]}")
-        if tried == TRIES:
-            raise Unavailable("S3", f"does not take it: {why}")
-        await asyncio.sleep(0.2 * 2**tried)
+            raise Unavailable("S3", f"does not take it: {type(error).__name__}") from error
+        if answer.status_code >= 500:
+            raise Unavailable("S3", f"does not take it: HTTP {answer.status_code}")
+        if answer.status_code >= 300:
+            why = f"HTTP {answer.status_code} {answer.text[:300]}"
+            raise PermanentError("refused", f"S3 does not take it: {why}")
+
+    await _patiently(put, AT_S3)
 
 
 def _piece(path: Path, start: int, size: int) -> bytes:
@@ -424,28 +427,24 @@ async def download(api: FilesApi, file: dict[str, Any], target: Path, moved: Mov
     """Fetch a file's verified version into `target`, which appears only once it is whole and right: decoded, where it
     is stored encoded. Raises PermanentError where what came is not what the service has verified; Unavailable.
     """
-    import httpx
-
     partial = target.with_name(f".{target.name}.part")
-    digest, parts, size = hashlib.sha256(), DigestOfParts(), 0
+    wanted = file["metadata"].get("checksum")
+    whole, parts, size = hashlib.sha256(), DigestOfParts(), 0
+    digest = parts if wanted and "-" in wanted else whole
     unpacking = _unpacking(file)
     try:
         with partial.open("wb") as out:
-            for tried in range(1, TRIES + 1):
-                try:
-                    async for chunk in _stored(api, file["fileId"], size):
-                        out.writelines((chunk,) if unpacking is None else unpacking.take(chunk))
-                        digest.update(chunk)
-                        parts.update(chunk)
-                        size += len(chunk)
-                        moved(len(chunk))
-                    break
-                except (httpx.TransportError, Unavailable) as error:
-                    if tried == TRIES:
-                        raise Unavailable("S3", f"broke off: {type(error).__name__}") from error
-                    await asyncio.sleep(0.2 * 2**tried)
-        wanted = file["metadata"].get("checksum")
-        told = parts.told() if wanted and "-" in wanted else _base64(digest.digest())
+
+            async def rest() -> None:
+                nonlocal size
+                async for chunk in _stored(api, file["fileId"], size):
+                    out.writelines((chunk,) if unpacking is None else unpacking.take(chunk))
+                    digest.update(chunk)
+                    size += len(chunk)
+                    moved(len(chunk))
+
+            await _patiently(rest, AT_S3)
+        told = parts.told() if digest is parts else _base64(whole.digest())
         if size != file["size"] or (wanted and told != wanted):
             raise PermanentError("broken", f"what came is not what was verified ({size} of {file['size']} bytes)")
         if unpacking is not None and not (unpacking.is_whole and unpacking.size == file["originalSize"]):
@@ -457,17 +456,22 @@ async def download(api: FilesApi, file: dict[str, Any], target: Path, moved: Mov
 
 async def _stored(api: FilesApi, file_id: str, start: int) -> AsyncIterator[bytes]:
     """The bytes from `start` on, as they are stored: what was verified is that. Nobody on the way is to encode them
-    again. Raises httpx.TransportError where the connection breaks, Unavailable, PermanentError.
+    again. Raises Unavailable, also where the connection breaks; PermanentError.
     """
+    import httpx
+
     link = await api.call("GET", f"/api/files/{file_id}/download")
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    async with api.s3.stream("GET", link["url"], headers=headers) as answer:
-        if answer.status_code >= 500:
-            raise Unavailable("S3", f"does not give it: HTTP {answer.status_code}")
-        if answer.status_code != (206 if start else 200):
-            raise PermanentError("refused", f"S3 does not give it: HTTP {answer.status_code}")
-        async for chunk in answer.aiter_raw(CHUNK):
-            yield chunk
+    try:
+        async with api.s3.stream("GET", link["url"], headers=headers) as answer:
+            if answer.status_code >= 500:
+                raise Unavailable("S3", f"does not give it: HTTP {answer.status_code}")
+            if answer.status_code != (206 if start else 200):
+                raise PermanentError("refused", f"S3 does not give it: HTTP {answer.status_code}")
+            async for chunk in answer.aiter_raw(CHUNK):
+                yield chunk
+    except httpx.TransportError as error:
+        raise Unavailable("S3", f"broke off: {type(error).__name__}") from error
 
 
 def _unpacking(file: dict[str, Any]) -> Unpacking | None:
