@@ -256,7 +256,8 @@ class Demo:
             "./mailroom lag",
             "./mailroom parked list --service email",
             "./mailroom templates preview welcome",
-            f"{self.stack.site.url('email')}/docs    {self.stack.site.url('events')}/docs",
+            "    ".join(f"{self.stack.site.url(name)}/docs" for name in ("email", "files", "events")),
+            f"{url}/files-page/    (a page to upload from)",
             f'curl -H "Authorization: Bearer $(./mailroom token --sub {self.user} --scope email:read)" {url}/api/email',
             "make logs PART=email    make status    make down",
         ):
