@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
 
 from deploy.local.site import HOST
 from deploy.local.stack import OURS, Stack
@@ -25,25 +26,20 @@ FORGED = {
 WAYS = {"email": "/api/suppressions", "events": "/api/projections", "files": "/api/files/upload-url"}
 
 
-async def _seen(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the address of the caller, and the headers that speak of one."""
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    request = Request(scope)
+async def _seen(request: Request) -> JSONResponse:
+    """The address of the caller, and the headers that speak of one."""
     names = {name.lower() for name in FORGED} & set(request.headers)
     assert request.client is not None
-    answer = JSONResponse({"client": request.client.host, **{name: request.headers[name] for name in names}})
-    await answer(scope, receive, send)
+    return JSONResponse({"client": request.client.host, **{name: request.headers[name] for name in names}})
+
+
+SEEN = Starlette(routes=[Route("/{path:path}", _seen, methods=["GET", "POST"])])
 
 
 @pytest_asyncio.fixture
 async def gateway(test_stack: Stack) -> AsyncIterator[str]:
     test_stack.stop(OURS)
-    servers = [HttpServer(_seen, host=HOST, port=test_stack.site.ports[name], trusted_proxies=(HOST,)) for name in WAYS]
+    servers = [HttpServer(SEEN, host=HOST, port=test_stack.site.ports[name], trusted_proxies=(HOST,)) for name in WAYS]
     for server in servers:
         await server.start()
     test_stack.start(["gateway"])
