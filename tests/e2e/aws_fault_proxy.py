@@ -6,9 +6,9 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Literal
+
+from tests.e2e.tcp_proxy import AT_ONCE, TcpProxy
 
 Service = Literal["sqs", "s3"]
 Fault = Literal["errors", "cut", "slow", "unanswered", "lies"]
@@ -39,7 +39,7 @@ _ERRORS = {
 }
 
 
-class AwsFaultProxy:
+class AwsFaultProxy(TcpProxy):
     """Forwards to `server_port`.
 
     Attributes:
@@ -49,33 +49,24 @@ class AwsFaultProxy:
     """
 
     def __init__(self, server_port: int) -> None:
-        self._server_port = server_port
-        self.url = ""
+        super().__init__(server_port)
         self.faults: dict[Service, Fault] = {}
         self.delay = 2.0
         self.passed: Counter[Service] = Counter()
         self.harmed: Counter[Service] = Counter()
-        self._connections: set[asyncio.Task[None]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-        try:
-            await self._connect(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # either end went away: so does the other
-        finally:
-            writer.close()
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+    async def relay(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> None:
+        """Harm what is to be harmed."""
         unanswered = asyncio.Event()
         answers = asyncio.create_task(_pump(server_reader, writer, unanswered))
         try:
-            while data := await reader.read(1 << 16):
+            while data := await reader.read(AT_ONCE):
                 if _REQUEST.match(data):
                     service: Service = "sqs" if SQS in data else "s3"
                     fault = self.faults.get(service)
@@ -99,12 +90,6 @@ class AwsFaultProxy:
                 await server_writer.drain()
         finally:
             answers.cancel()
-            server_writer.close()
-
-    def end(self) -> None:
-        """Cut every connection."""
-        for task in list(self._connections):
-            task.cancel()
 
 
 async def _lie(data: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -129,23 +114,9 @@ async def _answer(
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unanswered: asyncio.Event) -> None:
     try:
-        while (data := await reader.read(1 << 16)) and not unanswered.is_set():
+        while (data := await reader.read(AT_ONCE)) and not unanswered.is_set():
             writer.write(data)
             await writer.drain()
         writer.close()
     except OSError:
         writer.close()
-
-
-@asynccontextmanager
-async def aws_fault_proxy(server_port: int) -> AsyncIterator[AwsFaultProxy]:
-    """A running proxy to 127.0.0.1:`server_port`."""
-    proxy = AwsFaultProxy(server_port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield proxy
-    finally:
-        server.close()
-        proxy.end()
-        await asyncio.sleep(0)

@@ -17,6 +17,7 @@ from services.events.projections.projection import FILE
 from tests.e2e.judge import (
     Entry,
     Json,
+    Observed,
     events_of,
     nothing_is_left,
     read_model_is_the_fold,
@@ -48,28 +49,18 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class FilesEvidence:
-    """All that is known after a run, of the files in question and of the system as a whole.
+class FilesEvidence(Observed):
+    """Of files: their events on `files.events`, and the streams of everything that the run's users have.
 
     Attributes:
-        log: `files.events` of these files. `documents`, `rows`: the active read model's, as stored.
-        streams: stream documents by file id: of everything that the run's users have.
         stored: what came to lie in the bucket since the run began, all of it.
         keys: file id → key, of every file that has something there.
         open_uploads: keys of uploads in parts that were neither completed nor given up.
-        parked, lag, queues: as in `judge.Evidence`.
     """
 
-    log: Sequence[Entry] = ()
-    documents: Mapping[str, Json] = field(default_factory=dict)
-    rows: Sequence[Json] = ()
-    streams: Mapping[str, Json] = field(default_factory=dict)
     stored: Sequence[Stored] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
     open_uploads: Sequence[str] = ()
-    parked: Sequence[str] = ()
-    lag: Mapping[str, int] = field(default_factory=dict)
-    queues: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,29 +59,39 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that is known after a run, of the messages in question and of the system as a whole.
+class Observed:
+    """What is known after any run, of whatever it was about and of the system as a whole.
 
     Attributes:
-        acceptances, notifications: the simulator's journals.
-        log: `email.events`. `recipients`: `recipients.events`.
-        documents: the active read model's documents as stored, by message id. `rows`: those of busy ones.
-        streams: stream documents, by id; those of messages and of recipients.
+        log: the events of its topic.
+        documents: the active read model's documents as stored, by id. `rows`: those of busy ones.
+        streams: stream documents, by id.
         parked: open parked records as `service topic reason`.
         lag: records behind by consumer, only those that are.
         queues: messages left by queue, only those that have some.
     """
 
-    acceptances: Sequence[Json] = ()
-    notifications: Sequence[Json] = ()
     log: Sequence[Entry] = ()
-    recipients: Sequence[Entry] = ()
     documents: Mapping[str, Json] = field(default_factory=dict)
     rows: Sequence[Json] = ()
     streams: Mapping[str, Json] = field(default_factory=dict)
     parked: Sequence[str] = ()
     lag: Mapping[str, int] = field(default_factory=dict)
     queues: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence(Observed):
+    """Of messages: their events on `email.events`, and the streams of recipients, too.
+
+    Attributes:
+        acceptances, notifications: the simulator's journals.
+        recipients: `recipients.events`.
+    """
+
+    acceptances: Sequence[Json] = ()
+    notifications: Sequence[Json] = ()
+    recipients: Sequence[Entry] = ()
 
 
 @dataclass(frozen=True, slots=True)

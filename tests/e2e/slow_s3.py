@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+
+from tests.e2e.tcp_proxy import AT_ONCE, TcpProxy
 
 COMPLETION = re.compile(rb"POST /\S*\?\S*uploadId=")
 """How the one request begins that is slow."""
@@ -17,45 +17,40 @@ _DECLARATION = re.compile(rb"<\?xml.*?\?>")
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-class SlowS3:
+class SlowS3(TcpProxy):
     """Forwards to `server_port`. A completion is passed on at once, and `asked` is set; its answer goes out a space a
     second until `answering` is set.
     """
 
     def __init__(self, server_port: int) -> None:
-        self._server_port = server_port
-        self.url = ""
+        super().__init__(server_port)
         self.asked, self.answering = asyncio.Event(), asyncio.Event()
         self.completions = 0
-        self._connections: set[asyncio.Task[None]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+    async def relay(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> None:
+        """Slow down completions."""
         slow = asyncio.Event()
         answers = asyncio.create_task(self._answers(server_reader, writer, slow))
         try:
-            while data := await reader.read(1 << 16):
+            while data := await reader.read(AT_ONCE):
                 if COMPLETION.match(data):
                     slow.set()
                     self.completions += 1
                     self.asked.set()
                 server_writer.write(data)
                 await server_writer.drain()
-        except OSError:
-            pass  # either end went away: so does the other
         finally:
             answers.cancel()
-            server_writer.close()
-            writer.close()
 
     async def _answers(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: asyncio.Event) -> None:
         try:
-            while data := await server.read(1 << 16):
+            while data := await server.read(AT_ONCE):
                 if slow.is_set():
                     data = await self._slowly(data, server, writer)
                     slow.clear()
@@ -69,7 +64,7 @@ class SlowS3:
     async def _slowly(self, answer: bytes, server: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         """Give out the answer's beginning, then white space; what is left to give out when its time has come."""
         while b"\r\n\r\n" not in answer:
-            answer += await server.read(1 << 16)
+            answer += await server.read(AT_ONCE)
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), head
         length = re.search(rb"(?i)content-length: *(\d+)", head)
@@ -87,25 +82,6 @@ class SlowS3:
                 continue
         return _chunk(body[declared.end() :]) + _chunk(b"")
 
-    def end(self) -> None:
-        """Cut every connection."""
-        for task in list(self._connections):
-            task.cancel()
-
 
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-@asynccontextmanager
-async def slow_s3(server_port: int) -> AsyncIterator[SlowS3]:
-    """A running proxy to 127.0.0.1:`server_port`."""
-    proxy = SlowS3(server_port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield proxy
-    finally:
-        server.close()
-        proxy.end()
-        await asyncio.sleep(0)

@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from deploy.local.stack import Stack
-from tests.e2e.aws_fault_proxy import AwsFaultProxy, Fault, Service, aws_fault_proxy
+from tests.e2e.aws_fault_proxy import AwsFaultProxy, Fault, Service
 from tests.e2e.evidence import Observer
 from tests.e2e.files_evidence import FilesObserver
 from tests.e2e.live import always_alive, live
+from tests.e2e.tcp_proxy import running
 from tests.e2e.uploads import Teller, Uploads, uploads
 
 BOTH_SIDES = 2.0
@@ -78,7 +79,7 @@ def harmed(proxy: AwsFaultProxy, service: Service, fault: Fault, seconds: float)
 @pytest.mark.parametrize("fault", ["cut", "errors", "slow", "unanswered"])
 async def test_s3_away_refusing_slow_or_mute(stack: Stack, fault: Fault, seconds: int) -> None:
     async with (
-        aws_fault_proxy(stack.site.ports["aws"]) as proxy,
+        running(AwsFaultProxy(stack.site.ports["aws"])) as proxy,
         live(stack, extra={"AWS_ENDPOINT_URL": proxy.url}, parts=("files",)) as observer,
     ):
         load = await survive(observer, harmed(proxy, "s3", fault, seconds), seed=32)
@@ -89,7 +90,7 @@ async def test_s3_away_refusing_slow_or_mute(stack: Stack, fault: Fault, seconds
 @pytest.mark.parametrize("fault", ["cut", "errors", "unanswered", "lies"])
 async def test_sqs_away_or_lying(stack: Stack, fault: Fault, seconds: int) -> None:
     async with (
-        aws_fault_proxy(stack.site.ports["aws"]) as proxy,
+        running(AwsFaultProxy(stack.site.ports["aws"])) as proxy,
         live(stack, extra={"AWS_ENDPOINT_URL": proxy.url}, parts=("files",)) as observer,
     ):
         await survive(observer, harmed(proxy, "sqs", fault, seconds), seed=33)

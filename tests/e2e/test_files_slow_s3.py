@@ -7,14 +7,15 @@ import asyncio
 from deploy.local.demo.files import PDF, FilesDoor
 from deploy.local.stack import Stack
 from tests.e2e.callers import UPLOADER, calling, data
-from tests.e2e.slow_s3 import slow_s3
+from tests.e2e.slow_s3 import SlowS3
+from tests.e2e.tcp_proxy import running
 
 LONG = 45.0
 """More seconds than the gateway waits for other answers (40), and the client of S3 for the next byte (30)."""
 
 
 async def test_a_completion_that_takes_s3_long_is_waited_for(stack: Stack) -> None:
-    async with slow_s3(stack.site.ports["aws"]) as proxy:
+    async with running(SlowS3(stack.site.ports["aws"])) as proxy:
         stack.extra["AWS_ENDPOINT_URL"] = proxy.url
         try:
             await asyncio.to_thread(stack.restart, "files")

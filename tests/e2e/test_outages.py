@@ -17,10 +17,11 @@ from pymongo.errors import AutoReconnect
 
 from deploy.local.simulator.faults import Fault
 from deploy.local.stack import Stack
-from tests.e2e.aws_fault_proxy import aws_fault_proxy
+from tests.e2e.aws_fault_proxy import AwsFaultProxy
 from tests.e2e.evidence import Observer
 from tests.e2e.judge import LIMIT_OPEN, Decisions, Evidence, assert_fair, unknowns
 from tests.e2e.live import EMAIL, always_alive, live
+from tests.e2e.tcp_proxy import running
 from tests.e2e.traffic import Traffic, traffic
 
 PER_SECOND = 15.0
@@ -116,7 +117,7 @@ async def test_mongodb_stepped_down_and_restarted(stack: Stack) -> None:
 @short_and_long
 async def test_sqs_answering_errors(stack: Stack, seconds: int) -> None:
     async with (
-        aws_fault_proxy(stack.site.ports["aws"]) as proxy,
+        running(AwsFaultProxy(stack.site.ports["aws"])) as proxy,
         live(stack, extra={"AWS_ENDPOINT_URL": proxy.url}) as observer,
     ):
 
