@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deploy.local import children
 from deploy.local.endpoints import AwsEndpoints, aws_endpoints
@@ -19,6 +20,9 @@ from deploy.local.site import throwaway_site
 from deploy.local.stack import OURS, Stack
 
 _PREFIX = "mailroom-test-"
+
+# Until a process configures its logs, structlog renders each traceback with rich and all locals, which takes seconds.
+structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 
 
 @pytest.fixture(scope="session")
