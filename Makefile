@@ -12,7 +12,7 @@ SETUP := .venv/.complete
 PART ?=
 SOURCES := contracts services deploy tests $(wildcard bench)
 
-.PHONY: help setup up down restart status logs demo test check unit bench chaos mutants lock format schemas compose clean
+.PHONY: help setup up down restart status logs demo test check unit bench test-long mutants lock format schemas compose clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -54,7 +54,7 @@ check: $(SETUP)  ## format, lint, types, imports, templates, contracts, unit tes
 unit: $(SETUP)  ## unit tests only
 	@$(PY) -m pytest tests/unit -q
 
-test: $(SETUP)  ## all tests but the long chaos runs, on real stacks of their own; ARGS="tests/unit -v" for some
+test: $(SETUP)  ## all tests but those of `make test-long`, on real stacks of their own; ARGS="tests/unit -v" for some
 ifeq ($(strip $(ARGS)),)
 # Two files at a time where a test needs parts of a stack or none; then those of the whole stack, which needs both cores.
 	@status=0; \
@@ -65,8 +65,8 @@ else
 	@$(PY) -m pytest $(ARGS)
 endif
 
-chaos: $(SETUP)  ## the long seeded runs of kills and outages
-	@$(PY) -m pytest -m chaos --timeout=3600 $(ARGS)
+test-long: $(SETUP)  ## what a release needs beside `make test`: long outages, many kills, large files, all mutants
+	@$(PY) -m pytest -m long --timeout=3600 $(ARGS)
 
 mutants: $(SETUP)  ## break each invariant in a copy of the checkout: its tests must notice
 	@$(PY) -m tests.mutations $(ARGS)

@@ -37,7 +37,7 @@ async def test_a_few_kills_lose_no_file(stack: Stack) -> None:
     await survive(stack, int(SEED or 1), kills=5)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else [201, 202])
 async def test_many_kills_lose_no_file(stack: Stack, seed: int) -> None:

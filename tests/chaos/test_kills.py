@@ -66,7 +66,7 @@ async def test_a_few_kills_lose_and_double_nothing(stack: Stack) -> None:
         await survive(stack, observer, int(SEED or 1), email=6, urgent=2, events=3, per_second=15)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else [101, 102, 103, 104])
 async def test_many_kills_lose_and_double_nothing(stack: Stack, seed: int) -> None:

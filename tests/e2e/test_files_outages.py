@@ -1,7 +1,7 @@
 """What the files service stands on goes away while files are uploaded: none is lost, none falsely completed, and S3
 holds exactly what the Files say.
 
-Each outage is short in `make test` and as long as it is meant to be in `make chaos`.
+Each outage is short in `make test` and as long as it is meant to be in `make test-long`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOTH_SIDES = 2.0
 SETTLING = 120.0
 
 short_and_long = pytest.mark.parametrize(
-    "seconds", [6, pytest.param(30, marks=[pytest.mark.chaos, pytest.mark.timeout(500)])]
+    "seconds", [6, pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(500)])]
 )
 
 Outage = Callable[[], Awaitable[None]]

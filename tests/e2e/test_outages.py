@@ -1,6 +1,6 @@
 """What Mailroom stands on goes away under load: nothing lost, nothing doubled, no false success, and it comes back.
 
-Each outage is short in `make test` and as long as it is meant to be in `make chaos`.
+Each outage is short in `make test` and as long as it is meant to be in `make test-long`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BOTH_SIDES = 3.0
 """Seconds of load before an outage and after it."""
 
 short_and_long = pytest.mark.parametrize(
-    "seconds", [6, pytest.param(30, marks=[pytest.mark.chaos, pytest.mark.timeout(400)])]
+    "seconds", [6, pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(400)])]
 )
 
 Outage = Callable[[Traffic], Awaitable[None]]
@@ -84,7 +84,7 @@ async def test_while_kafka_is_away_nobody_is_ready_and_everybody_lives(stack: St
         await told("readyz", 200, 30)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(400)
 async def test_kafka_killed_and_away_for_long(stack: Stack) -> None:
     async def outage(_: Traffic) -> None:

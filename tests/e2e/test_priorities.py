@@ -37,7 +37,7 @@ async def test_each_lane_has_its_process(stack: Stack) -> None:
             await accepted(observer, since, {waiting})
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("rate", "campaign", "urgent", "every"),

@@ -38,7 +38,7 @@ def projection() -> Projection:
 
 @pytest.mark.parametrize(
     ("downloads", "batch"),
-    [(3_500, 700), pytest.param(100_000, 10_000, marks=[pytest.mark.chaos, pytest.mark.timeout(1800)])],
+    [(3_500, 700), pytest.param(100_000, 10_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])],
 )
 async def test_a_file_with_thousands_of_downloads_is_small_right_and_the_same_after_a_rebuild(
     side: ReadingSide, write: Write, workers: BackfillProcesses, downloads: int, batch: int

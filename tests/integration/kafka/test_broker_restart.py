@@ -27,7 +27,7 @@ def new_publisher(cluster: Cluster, delivery_seconds: float = 1.5) -> KafkaPubli
     return KafkaPublisher(cluster.bootstrap, delivery_seconds=delivery_seconds, metrics=Metrics())
 
 
-@pytest.mark.parametrize("hard", [True, pytest.param(False, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("hard", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_nothing_is_lost_and_nobody_helps(own_kafka: Stack, hard: bool) -> None:
     cluster = Cluster(own_kafka.site.addresses().kafka_bootstrap)
     topic, group, ledger = await cluster.topic(4), new_group(), Ledger()

@@ -99,7 +99,7 @@ async def test_kills_lose_nothing(cluster: Cluster, tmp_path: Path, seed: int) -
     await survive(cluster, tmp_path / "journal", seed, records=RECORDS, kills=4, members=2)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(100, 108))
 async def test_many_kills_lose_nothing(cluster: Cluster, tmp_path: Path, seed: int) -> None:

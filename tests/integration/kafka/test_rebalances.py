@@ -117,7 +117,7 @@ async def test_members_that_come_and_go_lose_nothing(cluster: Cluster, seed: int
     await commotion(cluster, seed, records=1200, changes=6)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(200, 206))
 async def test_much_commotion_loses_nothing(cluster: Cluster, seed: int) -> None:
