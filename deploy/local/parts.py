@@ -128,7 +128,8 @@ def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
             "MAILROOM_FILES_UPSTREAM": f"{HOST}:{site.ports['files']}",
             "MAILROOM_CLIENTS_JS": str(ROOT / "clients/js"),
             "MAILROOM_S3_PUBLIC_ENDPOINT": env["MAILROOM_S3_PUBLIC_ENDPOINT"],
-        },
+        }
+        | {name: value for name, value in env.items() if name == "MAILROOM_GATEWAY_PATIENCE"},
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from deploy.local.site import HOST
-from deploy.local.stack import OURS, Stack
+from deploy.local.site import HOST, throwaway_site
+from deploy.local.stack import Stack
 from services.kit.server import HttpServer
 
 FORGED = {
@@ -37,16 +40,16 @@ SEEN = Starlette(routes=[Route("/{path:path}", _seen, methods=["GET", "POST"])])
 
 
 @pytest_asyncio.fixture
-async def gateway(test_stack: Stack) -> AsyncIterator[str]:
-    test_stack.stop(OURS)
-    servers = [HttpServer(SEEN, host=HOST, port=test_stack.site.ports[name], trusted_proxies=(HOST,)) for name in WAYS]
+async def gateway(tmp_path: Path) -> AsyncIterator[str]:
+    stack = Stack(throwaway_site(tmp_path, os.environ))
+    servers = [HttpServer(SEEN, host=HOST, port=stack.site.ports[name], trusted_proxies=(HOST,)) for name in WAYS]
     for server in servers:
         await server.start()
-    test_stack.start(["gateway"])
+    await asyncio.to_thread(stack.start, ["gateway"])
     try:
-        yield test_stack.site.url("gateway")
+        yield stack.site.url("gateway")
     finally:
-        test_stack.stop(["gateway"])
+        await asyncio.to_thread(stack.stop)
         for server in servers:
             await server.stop(5)
 

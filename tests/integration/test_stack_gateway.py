@@ -191,7 +191,8 @@ def test_only_what_may_take_minutes_is_waited_for_longer(tmp_path: Path) -> None
         ("POST", "/api/email"),
         ("GET", "/api/projections"),
     }
-    stack, answering = Stack(throwaway_site(tmp_path, os.environ)), threading.Event()
+    quick = {"MAILROOM_GATEWAY_PATIENCE": "2s"}
+    stack, answering = Stack(throwaway_site(tmp_path, os.environ), extra=quick), threading.Event()
     stack.start(["gateway"])
     servers = [upstream(name, stack.site.ports[name], answering) for name in ("email", "events", "files")]
     calls = sorted(patient | others)
