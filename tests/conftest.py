@@ -1,54 +1,96 @@
 """The real stack for tests: started lazily on free ports, once per run, stopped by pid at the end.
 
-`kafka_bootstrap`, `mongo_url` and `aws` each start only what they need; `stack` starts everything,
-the services included. MAILROOM_TEST_KAFKA and MAILROOM_TEST_MONGO may name a running Kafka or MongoDB.
+`kafka_bootstrap`, `mongo_url` and `aws` each start only what they need; `stack` starts everything, the services
+included. All processes of a run share one Kafka, one MongoDB and one emulator (`tests.suite.shared`).
+MAILROOM_TEST_KAFKA and MAILROOM_TEST_MONGO may name a running Kafka or MongoDB.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+from xdist.scheduler import LoadScopeScheduling
 
-from deploy.local import children
 from deploy.local.endpoints import AwsEndpoints, aws_endpoints
 from deploy.local.parts import PARTS
-from deploy.local.site import throwaway_site
 from deploy.local.stack import OURS, Stack
-
-_PREFIX = "mailroom-test-"
+from tests.suite import shared
+from tests.suite.timings import Timings
 
 # Until a process configures its logs, structlog renders each traceback with rich and all locals, which takes seconds.
 structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+"""Name of this process, `gw0` for instance, where the run has several."""
+
+SERVICES = (
+    "tests/chaos/",
+    "tests/e2e/",
+    "tests/integration/email/",
+    "tests/integration/files/",
+    "tests/integration/test_cloudformation",
+    "tests/integration/test_files_bucket.py",
+    "tests/integration/test_simulator.py",
+    "tests/integration/test_stack_parts.py",
+    "tests/ports/test_mail_provider.py",
+)
+"""Tests that need the services, or their topics, queues, simulator and buckets without the services: these exist once,
+so one process runs all of these tests.
+"""
+
+ALONE = "tests/alone/"
+"""Tests that stop Kafka, MongoDB or the emulator: nothing else may run beside them."""
+
+_begun = pytest.StashKey[shared.Run]()
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if WORKER:
+        os.environ["MAILROOM_PORT_SHARE"] = f"{1 + int(WORKER.removeprefix('gw')) % 7}/8"
+    elif shared.FOLDER not in os.environ:
+        config.stash[_begun] = shared.begin()
+    if not WORKER:
+        config.pluginmanager.register(Timings(Path(os.environ[shared.FOLDER])))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.stash[_failed] = bool(session.testsfailed)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(_begun, None)
+    if run is not None:
+        del os.environ[shared.FOLDER]
+        run.end(keep=config.stash.get(_failed, True) or bool(os.environ.get("MAILROOM_TEST_KEEP")))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return _ByFile(config, log)
+
+
+class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives a process whole files, and one process all that need the services."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "services" if path.startswith(SERVICES) else path
+
 
 @pytest.fixture(scope="session")
-def test_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """A stack of this run, nothing started: `test_stack.start([...])` starts parts of it.
-
-    Its logs and data are kept if a test failed, or if MAILROOM_TEST_KEEP is set.
-    """
-    _stop_leftovers()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    # What a killed receiver held comes again after 15 s instead of a minute, so that tests of crashes wait less.
-    extra = {"MAILROOM_QUEUE_VISIBILITY_SECONDS": "15", "MAILROOM_SESSION_COOKIE": "mailroom_session"}
-    stack = Stack(throwaway_site(folder, os.environ), extra=extra)
-    try:
-        yield stack
-    finally:
-        stack.stop()
-        if request.session.testsfailed or os.environ.get("MAILROOM_TEST_KEEP"):
-            print(f"\nlogs and data of the test stack are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+def test_stack() -> Iterator[Stack]:
+    """This process's stack, nothing started: `test_stack.start([...])` starts parts of it."""
+    run = shared.Run(Path(os.environ[shared.FOLDER]))
+    stack = run.stack_of(WORKER) if WORKER else run.stack()
+    yield stack
+    stack.stop()
 
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(test_stack: Stack) -> str:
-    """Bootstrap address of a real Kafka without topics."""
+    """Bootstrap address of a real Kafka."""
     if given := os.environ.get("MAILROOM_TEST_KAFKA"):
         return given
     test_stack.start(["kafka"])
@@ -93,15 +135,12 @@ def _stack_is_whole(request: pytest.FixtureRequest) -> None:
             stack.start()
 
 
-def _stop_leftovers() -> None:
-    """Stop what an earlier run left behind because it was killed, and remove its folder."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and Path(f"/proc/{owner}").exists():
-            continue
-        for name in PARTS:
-            child = children.find(folder / "run" / f"{name}.json")
-            if child:
-                child.stop(5)
-        if not os.environ.get("MAILROOM_TEST_KEEP"):
-            shutil.rmtree(folder, ignore_errors=True)
+@pytest.fixture(autouse=True)
+def _is_where_it_belongs(request: pytest.FixtureRequest) -> None:
+    """Two tests beside each other must not use what exists once."""
+    if WORKER is None:
+        return
+    if request.node.nodeid.startswith(ALONE):
+        pytest.fail(f"what is in {ALONE} runs in one process: call pytest without --numprocesses")
+    if {"stack", "aws", "no_services"} & set(request.fixturenames) and not request.node.nodeid.startswith(SERVICES):
+        pytest.fail("it needs the services, or what is theirs: name its file in SERVICES of tests/conftest.py")

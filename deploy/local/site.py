@@ -135,26 +135,37 @@ def site_from_environment(environ: Mapping[str, str]) -> Site:
 
 
 def throwaway_site(state_dir: Path, environ: Mapping[str, str]) -> Site:
-    """A site on free ports with little memory, for tests; downloads come from the shared cache."""
+    """A site with little memory, for tests; downloads come from the shared cache.
+
+    Its ports are those that the folder remembers, or else free ones. MAILROOM_PORT_SHARE, `2/8` for instance, leaves
+    it every eighth port only: processes with different shares that choose ports at the same moment never choose the
+    same.
+    """
     cache_dir = Path(environ.get("MAILROOM_CACHE_DIR") or ROOT / ".mailroom" / "cache").resolve()
+    remembered = _read_ports(state_dir / "ports")
+    number, _, of = environ.get("MAILROOM_PORT_SHARE", "0/1").partition("/")
+    if remembered:
+        ports = {name: int(remembered[port_setting(name)]) for name in DEFAULT_PORTS}
+    else:
+        ports = dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS), int(number), int(of)), strict=True))
     return Site(
         state_dir=state_dir.resolve(),
         cache_dir=cache_dir,
-        ports=dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS)), strict=True)),
+        ports=ports,
         kafka_options=("-Xmx384m", *QUICK_JAVA),
         mongo_cache_gb=0.5,
         durable_aws=False,
     )
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listened on a moment ago, all different.
+def free_ports(count: int, share: int = 0, of: int = 1) -> list[int]:
+    """Ports of the loopback address that nobody listened on a moment ago, all different, and `share` modulo `of`.
 
     They are below the range from which the system takes the ports of outgoing connections: else a client that tries
     to reach a stopped part could be given that part's own port, and keep the part from starting again.
     """
     lowest = int(_OUTGOING_PORTS.read_text().split()[0]) if _OUTGOING_PORTS.exists() else 32768
-    candidates = range(20000, lowest) or range(1024, 65536)
+    candidates = [port for port in range(20000, lowest) or range(1024, 65536) if port % of == share]
     found: list[int] = []
     for port in random.sample(candidates, len(candidates)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -62,7 +62,7 @@ class Stack:
         stays up.
         """
         chosen = list(PARTS) if names is None else _known(names)
-        wanted = _with_needs(chosen) if with_needs else chosen
+        wanted = needs_of(chosen) if with_needs else chosen
         self.site.log_dir.mkdir(parents=True, exist_ok=True)
         remember_ports(self.site)
         self._check_ports(wanted)
@@ -262,8 +262,8 @@ def _known(names: Iterable[str]) -> list[str]:
     return chosen
 
 
-def _with_needs(names: Iterable[str]) -> list[str]:
-    """The names and all they need, each after what it needs."""
+def needs_of(names: Iterable[str]) -> list[str]:
+    """The names of these parts and of all that they need, each after what it needs."""
     ordered: list[str] = []
 
     def add(name: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from deploy.local.demo.files import PDF, FilesDoor
 from deploy.local.stack import Stack
 from tests.e2e.callers import UPLOADER, calling, data
@@ -14,6 +16,7 @@ LONG = 45.0
 """More seconds than the gateway waits for other answers (40), and the client of S3 for the next byte (30)."""
 
 
+@pytest.mark.long
 async def test_a_completion_that_takes_s3_long_is_waited_for(stack: Stack) -> None:
     async with running(SlowS3(stack.site.ports["aws"])) as proxy:
         stack.extra["AWS_ENDPOINT_URL"] = proxy.url
