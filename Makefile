@@ -54,19 +54,15 @@ check: $(SETUP)  ## format, lint, types, imports, templates, contracts, unit tes
 unit: $(SETUP)  ## unit tests only
 	@$(PY) -m pytest tests/unit -q
 
-test: $(SETUP)  ## all tests but those of `make test-long`, on real stacks of their own; ARGS="tests/unit -v" for some
+test: $(SETUP)  ## all tests but those of `make test-long`, on a real stack of their own; ARGS="tests/unit -v" for some
 ifeq ($(strip $(ARGS)),)
-# Two files at a time where a test needs parts of a stack or none; then those of the whole stack, which needs both cores.
-	@status=0; \
-	$(PY) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/e2e --ignore=tests/chaos || status=$$?; \
-	$(PY) -m pytest tests/chaos tests/e2e || status=$$?; \
-	exit $$status
+	@$(PY) -m tests.suite $(if $(AGAIN),--again)
 else
 	@$(PY) -m pytest $(ARGS)
 endif
 
 test-long: $(SETUP)  ## what a release needs beside `make test`: long outages, many kills, large files, all mutants
-	@$(PY) -m pytest -m long --timeout=3600 $(ARGS)
+	@$(PY) -m tests.suite --long
 
 mutants: $(SETUP)  ## break each invariant in a copy of the checkout: its tests must notice
 	@$(PY) -m tests.mutations $(ARGS)

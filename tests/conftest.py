@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import structlog
-from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.endpoints import AwsEndpoints, aws_endpoints
 from deploy.local.parts import PARTS
 from deploy.local.stack import OURS, Stack
 from tests.suite import shared
+from tests.suite.placing import ALONE, SERVICES, ByFile
 from tests.suite.timings import Timings
 
 # Until a process configures its logs, structlog renders each traceback with rich and all locals, which takes seconds.
@@ -25,31 +25,13 @@ structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatte
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 """Name of this process, `gw0` for instance, where the run has several."""
 
-SERVICES = (
-    "tests/chaos/",
-    "tests/e2e/",
-    "tests/integration/email/",
-    "tests/integration/files/",
-    "tests/integration/test_cloudformation",
-    "tests/integration/test_files_bucket.py",
-    "tests/integration/test_simulator.py",
-    "tests/integration/test_stack_parts.py",
-    "tests/ports/test_mail_provider.py",
-)
-"""Tests that need the services, or their topics, queues, simulator and buckets without the services: these exist once,
-so one process runs all of these tests.
-"""
-
-ALONE = "tests/alone/"
-"""Tests that stop Kafka, MongoDB or the emulator: nothing else may run beside them."""
-
 _begun = pytest.StashKey[shared.Run]()
 _failed = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if WORKER:
-        os.environ["MAILROOM_PORT_SHARE"] = f"{1 + int(WORKER.removeprefix('gw')) % 7}/8"
+        os.environ[shared.PORT_SHARE] = f"{1 + int(WORKER.removeprefix('gw')) % (shared.SHARES - 1)}/{shared.SHARES}"
     elif shared.FOLDER not in os.environ:
         config.stash[_begun] = shared.begin()
     if not WORKER:
@@ -63,20 +45,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     run = config.stash.get(_begun, None)
     if run is not None:
-        del os.environ[shared.FOLDER]
+        for name in run.environment:
+            del os.environ[name]
         run.end(keep=config.stash.get(_failed, True) or bool(os.environ.get("MAILROOM_TEST_KEEP")))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
-    return _ByFile(config, log)
-
-
-class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives a process whole files, and one process all that need the services."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return "services" if path.startswith(SERVICES) else path
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -143,4 +118,4 @@ def _is_where_it_belongs(request: pytest.FixtureRequest) -> None:
     if request.node.nodeid.startswith(ALONE):
         pytest.fail(f"what is in {ALONE} runs in one process: call pytest without --numprocesses")
     if {"stack", "aws", "no_services"} & set(request.fixturenames) and not request.node.nodeid.startswith(SERVICES):
-        pytest.fail("it needs the services, or what is theirs: name its file in SERVICES of tests/conftest.py")
+        pytest.fail("it needs the services, or what is theirs: name its file in SERVICES of tests/suite/placing.py")

@@ -1,8 +1,7 @@
 """`python -m tests.mutations [names]`: break each invariant in a copy of the checkout, and see its tests fail.
 
 Every mutation is tried by itself: in an untouched copy its tests must pass, with the change each of them must fail.
-Exit status 1 when one survives. Tests of the real stack start what they need, as `make test` does; MAILROOM_TEST_KAFKA
-and MAILROOM_TEST_MONGO may name running ones.
+Exit status 1 when one survives. Two are tried at a time, each in a copy, on a Kafka, MongoDB and emulator of its own.
 """
 
 from __future__ import annotations
@@ -13,16 +12,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from xml.etree import ElementTree as ET
 
 from services.kit.pipes import until_nobody_reads
 from tests.mutations.catalogue import MUTATIONS
 from tests.mutations.mutation import Mutation
+from tests.suite import shared
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_SECONDS = 600
+AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of the checkout, and what its tests stand on."""
+
+    checkout: Path
+    run: shared.Run
 
 
 def main(names: Sequence[str]) -> int:
@@ -32,22 +45,46 @@ def main(names: Sequence[str]) -> int:
     if unknown:
         print(f"no mutation is called {', '.join(sorted(unknown))}: 3k is one, and 3 all of invariant 3")
         return 2
-    with tempfile.TemporaryDirectory(prefix="mailroom-mutants-") as folder:
-        copy = Path(folder) / "checkout"
-        _copy_to(copy)
+    with _copies() as copies, ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def caught(mutation: Mutation) -> bool:
+            copy = copies.get()
+            try:
+                return _is_caught(copy, mutation)
+            finally:
+                copies.put(copy)
+
+        copy = copies.get()
         sound = _failures(copy, {test for each in chosen for test in each.tests})
+        copies.put(copy)
         if sound:
             print("these fail without any change:", *sorted(sound), sep="\n  ")
             return 1
-        survivors = [each.name for each in chosen if not _is_caught(copy, each)]
+        survivors = [each.name for each, noticed in zip(chosen, pool.map(caught, chosen), strict=True) if not noticed]
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutations were noticed by every test named for them")
     if survivors:
         print("not noticed:", ", ".join(survivors))
     return bool(survivors)
 
 
-def _is_caught(copy: Path, mutation: Mutation) -> bool:
-    path = copy / mutation.file
+@contextmanager
+def _copies() -> Iterator[SimpleQueue[Copy]]:
+    free = SimpleQueue[Copy]()
+    with tempfile.TemporaryDirectory(prefix="mailroom-mutants-") as folder:
+        runs = [shared.make(share) for share in range(AT_ONCE)]
+        try:
+            for number, run in enumerate(runs):
+                checkout = Path(folder) / str(number)
+                _copy_to(checkout)
+                free.put(Copy(checkout, run))
+            yield free
+        finally:
+            for run in runs:
+                run.end(keep=False)
+
+
+def _is_caught(copy: Copy, mutation: Mutation) -> bool:
+    path = copy.checkout / mutation.file
     original = path.read_text()
     if original.count(mutation.old) != 1:
         print(f"{mutation.name:4} its place is not found once in {mutation.file}")
@@ -64,16 +101,16 @@ def _is_caught(copy: Path, mutation: Mutation) -> bool:
     return not passed
 
 
-def _failures(copy: Path, tests: Iterable[str]) -> set[str]:
+def _failures(copy: Copy, tests: Iterable[str]) -> set[str]:
     """Those of `tests` (without parameters) that do not pass in `copy`."""
     wanted = sorted(set(tests))
-    report = copy / "report.xml"
+    report = copy.checkout / "report.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", f"--junitxml={report}"]
     done = subprocess.run(
         [*command, "--timeout=150", *wanted],
-        cwd=copy,
-        env=_environment(),
+        cwd=copy.checkout,
+        env={**_environment(), **copy.run.environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

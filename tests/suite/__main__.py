@@ -1,12 +1,13 @@
 """`python -m tests.suite`, behind `make test`: all tests but the long ones, in three steps.
 
-1. unit tests, in two processes; what fails here ends the run
-2. tests of parts and of the services, in three processes: one of them has the services, and the others wait for Kafka
-   and MongoDB about half of their time
+1. unit tests, in two processes; the run ends here when one fails
+2. tests of parts and of the services, in three: one has the services, and all of them wait about half of their time
 3. tests that stop what the others stand on, in one
 
-All three share one Kafka, one MongoDB and one emulator. Nothing is run twice, but with `--again`, as CI does: a test of
-steps 2 and 3 that failed is run once more by itself. If it passes, it is told as `FLAKY`, and the run has passed.
+All three share one Kafka, one MongoDB and one emulator. Nothing is run twice, but with `--again`, as CI does: each test
+of steps 2 and 3 that failed is run once more by itself. One that passes then is told as `FLAKY`, and does not count.
+
+`--long`, behind `make test-long`: what a release needs beside these, the tests marked `long` and all mutations.
 """
 
 from __future__ import annotations
@@ -47,14 +48,13 @@ STEPS = (
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.suite", description=__doc__)
     parser.add_argument("--again", action="store_true", help="run what failed once more, and tell what then passes")
+    parser.add_argument("--long", action="store_true", help="the long tests and all mutations instead")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     run = shared.begin()
     passed = False
     try:
-        passed = _pytest(UNIT)
-        if passed:
-            passed = [_pytest(step) for step in STEPS] == [True] * len(STEPS) or (options.again and _again(run))
+        passed = _long() if options.long else _usual(run, again=options.again)
     finally:
         timings = read(run.folder)
         run.end(keep=not passed or bool(os.environ.get("MAILROOM_TEST_KEEP")))
@@ -63,6 +63,22 @@ def main(arguments: Sequence[str]) -> int:
     minutes = (time.monotonic() - began) / 60
     print(f"\n{len(timings)} tests took {minutes:.1f} minutes; {len(failed)} failed", *failed, sep="\n  ")
     return 0 if passed else 1
+
+
+def _usual(run: shared.Run, *, again: bool) -> bool:
+    if not _pytest(UNIT):
+        return False
+    passed = [_pytest(step) for step in STEPS]
+    return all(passed) or (again and _again(run))
+
+
+def _long() -> bool:
+    tested = _run("-m", "long", "--timeout=3600")
+    print("\n-- mutations", flush=True)
+    mutations = subprocess.run(
+        [sys.executable, "-m", "tests.mutations"], cwd=ROOT, stdin=subprocess.DEVNULL, check=False
+    )
+    return tested and mutations.returncode == 0
 
 
 def _pytest(step: Step) -> bool:

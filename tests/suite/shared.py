@@ -23,7 +23,8 @@ from deploy.local.site import Site, remember_ports, throwaway_site
 from deploy.local.stack import Stack, needs_of
 from deploy.processes import BACKING
 
-FOLDER = "MAILROOM_TEST_FOLDER"
+FOLDER, PORT_SHARE = "MAILROOM_TEST_FOLDER", "MAILROOM_PORT_SHARE"
+SHARES = 8
 PREFIX = "mailroom-test-"
 
 EXTRA = {
@@ -35,9 +36,19 @@ EXTRA = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of tests, by its folder: one folder inside it for each stack."""
+    """A run of tests, by its folder: one folder inside it for each stack.
+
+    `share`, from 0 to 7, is which of all ports its processes take: two that choose at the same moment never choose the
+    same. That of a worker is another one.
+    """
 
     folder: Path
+    share: int = 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What processes of the run have in their environment."""
+        return {FOLDER: str(self.folder), PORT_SHARE: f"{self.share}/{SHARES}"}
 
     def stack(self) -> Stack:
         """The stack with what the run shares: all of it belongs to a process that has the run to itself."""
@@ -62,17 +73,23 @@ class Run:
 
 
 def begin() -> Run:
-    """A run of this process and those that it starts. What killed runs left behind is stopped and removed."""
+    """The run of this process and of those that it starts."""
+    run = make()
+    os.environ |= run.environment
+    return run
+
+
+def make(share: int = 0) -> Run:
+    """A new run with nothing started, on ports of this share. What killed runs left behind is stopped and removed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         owner = folder.name.removeprefix(PREFIX).partition("-")[0]
         if not (owner.isdecimal() and Path(f"/proc/{owner}").exists()):
             _stop(folder)
             if not os.environ.get("MAILROOM_TEST_KEEP"):
                 shutil.rmtree(folder, ignore_errors=True)
-    run = Run(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")))
-    remember_ports(run.stack().site)
+    run = Run(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")), share)
+    remember_ports(throwaway_site(run.folder / "shared", os.environ | run.environment))
     run.stack().write_env_file()
-    os.environ[FOLDER] = str(run.folder)
     return run
 
 
