@@ -14,6 +14,7 @@ from contracts.files.events import FileUploadRequested
 from services.files.domain.commands import Command, Look, Request, Update
 from services.files.domain.decisions import Decision, decide
 from services.files.domain.file import Absent, File, State
+from services.files.domain.names import folder_of
 from services.files.domain.parts import is_of_parts
 from services.files.domain.seen import Seen, wanted
 from services.files.ports import Checkpoints, ChecksumOf, Objects
@@ -129,14 +130,27 @@ class Files:
         raise TransientError("S3: the object comes and goes while it is looked at")
 
     async def _before(self, key: str, decision: Decision) -> None:
-        if decision.abort is not None:
-            await self.objects.abort_multipart(key, decision.abort)
+        if decision.abort:
+            await self._abort_uploads(key)
         if decision.unmark:
             await self.objects.delete(key, decision.unmark)
         if decision.public is not None:
             await self.objects.tag_public(key, *decision.public)
         if decision.mark:
             await self.objects.mark(key)
+
+    async def _abort_uploads(self, key: str) -> None:
+        """Abort every multipart upload of the file, under whatever nonce.
+
+        The stream names one. S3 has others where it began an upload and the answer was lost: the AWS client then begins
+        one more under the same key, and a caller that repeats its request one under another nonce. Nobody knows their
+        ids, so nobody can add parts to them or complete them.
+        """
+        uploads = [each async for each in self.objects.multiparts(folder_of(key))]
+        for each in uploads:
+            await self.objects.abort_multipart(each.key, each.upload_id)
+        if uploads:
+            log.info("multipart uploads aborted", count=len(uploads))
 
     async def _after(self, key: str, decision: Decision) -> None:
         if decision.delete:

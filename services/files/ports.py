@@ -104,8 +104,8 @@ class Objects(Protocol):
         """Every key of the bucket, in the order of keys. May take long; what is stored meanwhile may be missing."""
         ...
 
-    def multiparts(self) -> AsyncIterator[Multipart]:
-        """Every upload in parts that is under way."""
+    def multiparts(self, prefix: str = "") -> AsyncIterator[Multipart]:
+        """Every upload in parts that is under way, to keys that begin with `prefix`."""
         ...
 
     async def versions(self, key: str) -> tuple[ObjectVersion, ...]:

@@ -65,7 +65,7 @@ class FilesObserver:
             streams=streams,
             stored=stored,
             keys=owned,
-            open_uploads=await asyncio.to_thread(self._open_uploads, {_key_of(each) for each in streams.values()}),
+            open_uploads=await asyncio.to_thread(self._open_uploads, streams),
             parked=[what async for what in observer.parked(since)],
             lag=await observer.lag(),
             queues={queue: count for queue, count in (await observer.queues()).items() if count},
@@ -141,9 +141,10 @@ class FilesObserver:
             is_public=tags.get("public") == "true",
         )
 
-    def _open_uploads(self, keys: Collection[str]) -> list[str]:
+    def _open_uploads(self, file_ids: Collection[str]) -> list[str]:
+        """Keys of these files, under whatever nonce, that have an upload in parts."""
         found = self.s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ())
-        return [each["Key"] for each in found if each["Key"] in keys]
+        return [each["Key"] for each in found if file_of(each["Key"]) in file_ids]
 
 
 def _key_of(stream: dict[str, Any]) -> str:

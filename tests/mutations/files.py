@@ -121,8 +121,8 @@ FILES: tuple[Mutation, ...] = (
         "11m",
         "the sweeper does not end what never came",
         DECISIONS,
-        '        if over:\n            return _fail(state, seen, "expired"',
-        '        if False:\n            return _fail(state, seen, "expired"',
+        '        if over:\n            return _fail(seen, "expired"',
+        '        if False:\n            return _fail(seen, "expired"',
         (
             _DECIDE + "test_the_sweeper_ends_what_never_came_and_completes_what_nobody_told",
             _DOOR + "test_the_sweeper_ends_what_never_came_and_closes_the_rest",
@@ -167,6 +167,25 @@ FILES: tuple[Mutation, ...] = (
         "        _are_whole(parts, size, body.parts)\n",
         "",
         (_UPLOADS + "test_an_upload_in_parts",),
+    ),
+    Mutation(
+        "11s",
+        "what was begun for a file under another key, without an answer, stays open in S3",
+        HANDLERS,
+        "self.objects.multiparts(folder_of(key))",
+        "self.objects.multiparts(key)",
+        (_UPLOADS + "test_an_upload_whose_creation_got_no_answer_does_not_outlive_the_file",),
+    ),
+    Mutation(
+        "11t",
+        "a file is complete, and what else was begun for it stays open in S3",
+        DECISIONS,
+        "_ENDS_AN_UPLOAD = (FileUploaded, FileUploadFailed, FileUploadClosed)",
+        "_ENDS_AN_UPLOAD = (FileUploadFailed, FileUploadClosed)",
+        (
+            _DECIDE + "test_whatever_ends_an_upload_aborts_all_uploads_of_a_file_in_parts",
+            _UPLOADS + "test_an_upload_whose_creation_got_no_answer_does_not_outlive_the_file",
+        ),
     ),
     Mutation(
         "12a",

@@ -20,11 +20,21 @@ from deploy.local.stack import Stack
 from deploy.processes import REGION, aws_environment
 from services.files.adapters.s3_objects import S3Objects
 from services.files.adapters.s3_signer import S3Signer
+from services.files.domain.commands import Remove
+from services.files.domain.file import Policy
+from services.files.domain.names import folder_of
 from services.files.domain.seen import Sniffed
-from services.files.ports import Part, PartWanted, Put, SignedPost
+from services.files.handlers import Files
+from services.files.ports import NoCheckpoints, Part, PartWanted, Put, SignedPost
+from services.files.streams import FileStreams
 from services.kit.aws import AwsAccount, s3_client
 from services.kit.errors import PermanentError, SettingsError, Unavailable
-from tests.unit.files_service.requests import FILE
+from services.kit.event_store.memory import MemoryEventStore
+from services.kit.metrics import Metrics
+from services.kit.testing import FakeClock, FakeIds
+from tests.e2e.aws_fault_proxy import AwsFaultProxy
+from tests.e2e.tcp_proxy import running
+from tests.unit.files_service.requests import FILE, T0, requested
 
 KEY = f"document/2026/11/{FILE}/Zm9vYmFyMQ"
 KMS_KEY = f"arn:aws:kms:{REGION}:000000000000:key/0192f0c1-2b7a-4d3e-9c1a-5b8f3e2d4f01"
@@ -53,6 +63,12 @@ class Place:
     s3: Any
     bucket: str
     browser: httpx.AsyncClient
+    port: int
+
+    @staticmethod
+    def account(url: str) -> AwsAccount:
+        keys = aws_environment(url)
+        return AwsAccount(REGION, keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], endpoint_url=url)
 
     async def put(self, data: bytes = PDF, key: str = KEY, **more: Any) -> str:
         answer = await self.s3.put_object(
@@ -69,14 +85,15 @@ class Place:
 @pytest.fixture
 async def place(test_stack: Stack) -> AsyncIterator[Place]:
     test_stack.start(["aws"])
-    url = test_stack.site.url("aws")
-    keys = aws_environment(url)
-    account = AwsAccount(REGION, keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], endpoint_url=url)
+    port = test_stack.site.ports["aws"]
     name = f"files-{uuid4().hex[:12]}"
-    async with s3_client(account) as s3, httpx.AsyncClient(trust_env=False, timeout=30) as browser:
+    async with (
+        s3_client(Place.account(test_stack.site.url("aws"))) as s3,
+        httpx.AsyncClient(trust_env=False, timeout=30) as browser,
+    ):
         await s3.create_bucket(Bucket=name)
         await s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        yield Place(S3Objects(s3, name), S3Signer(s3, name, now, lasting), s3, name, browser)
+        yield Place(S3Objects(s3, name), S3Signer(s3, name, now, lasting), s3, name, browser, port)
 
 
 def put(**changes: Any) -> Put:
@@ -407,6 +424,44 @@ async def test_an_upload_in_parts_that_is_given_up(place: Place) -> None:
         await place.objects.abort_multipart(KEY, upload)
     assert await place.objects.parts(KEY, upload) is None
     assert not await place.objects.complete_multipart(KEY, upload, [Part(1, '"0"', 1)])
+
+
+async def test_uploads_in_parts_are_listed_by_prefix_to_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, other = f"document/2026/11/{FILE}/", f"document/2026/11/{FILE[:-1]}f/"
+    begun = [(key, await place.objects.begin_multipart(put(key=key))) for key in [KEY] * 3 + [f"{folder}b"] * 2]
+    strange = (f"{other}a", await place.objects.begin_multipart(put(key=f"{other}a")))
+    ask = place.s3.list_multipart_uploads
+
+    async def two_at_a_time(**options: Any) -> Any:
+        return await ask(**options, MaxUploads=2)
+
+    monkeypatch.setattr(place.s3, "list_multipart_uploads", two_at_a_time)
+    found = [each async for each in place.objects.multiparts(folder)]
+    assert sorted((each.key, each.upload_id) for each in found) == sorted(begun)
+    for each in found:
+        assert abs(now() - each.begun_at) < timedelta(minutes=5)
+        await place.objects.abort_multipart(each.key, each.upload_id)
+    assert [each async for each in place.objects.multiparts(folder)] == []
+    assert [(each.key, each.upload_id) async for each in place.objects.multiparts()] == [strange]
+
+
+async def test_a_creation_without_an_answer_leaves_uploads_that_end_with_the_file(place: Place) -> None:
+    """With the client's own repetitions, and the caller's under another nonce."""
+    async with running(AwsFaultProxy(place.port)) as proxy, s3_client(place.account(proxy.url)) as s3:
+        proxy.faults["s3"] = "unanswered"
+        with pytest.raises(Unavailable):
+            await S3Objects(s3, place.bucket).begin_multipart(put(key=f"{KEY}1st"))
+    upload = await place.objects.begin_multipart(put())
+    begun = [each async for each in place.objects.multiparts(folder_of(KEY))]
+    assert sorted(each.key for each in begun) == [KEY, *[f"{KEY}1st"] * 3]
+    clock = FakeClock(T0)
+    streams = FileStreams(MemoryEventStore(clock=clock), clock, FakeIds(), Policy(), lambda _: None)
+    files = Files(streams, place.objects, clock, Metrics(), NoCheckpoints())
+    asked = requested(bucket=place.bucket, method="multipart", upload_id=upload)
+    await files.request(FILE, asked, actor=None)
+    held = await files.look(FILE, lambda seen: Remove(seen, "user"))
+    assert held.file.phase == "failed"
+    assert [each async for each in place.objects.multiparts(folder_of(KEY))] == []
 
 
 async def test_a_download_names_exactly_one_version(place: Place) -> None:

@@ -86,12 +86,12 @@ class S3Objects:
         if held:
             yield _listed(key, held)
 
-    async def multiparts(self) -> AsyncIterator[Multipart]:
+    async def multiparts(self, prefix: str = "") -> AsyncIterator[Multipart]:
         start: dict[str, str] = {}
         while True:
             with _s3():
                 async with asyncio.timeout(CALL_SECONDS):
-                    page = await self._client.list_multipart_uploads(Bucket=self._bucket, **start)
+                    page = await self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix, **start)
             for each in page.get("Uploads", ()):
                 yield Multipart(each["Key"], each["UploadId"], each["Initiated"])
             if not page.get("IsTruncated"):

@@ -1,11 +1,14 @@
 """What a file decides: `decide(state, command, now, policy)` → changes to S3, and drafts of events. Pure and total.
 
 What can be undone is changed in S3 first (a delete marker put or taken away, a tag), so that an event says what stands
-already: a crash before the append leaves S3 ahead, and S3's own notification leads to the same decision. Giving up an
-upload in parts destroys no object, and comes first, too. What cannot be undone (versions deleted) comes after the
-append, since another process may be deciding to keep that very version: only who won the append deletes. A crash after
-the append leaves something foreign under the key, which the next look deletes. An upload is closed by a look that finds
-nothing left to do, so that what is closed is clean.
+already: a crash before the append leaves S3 ahead, and S3's own notification leads to the same decision. What cannot be
+undone (versions deleted) comes after the append, since another process may be deciding to keep that very version: only
+who won the append deletes. A crash after the append leaves something foreign under the key, which the next look
+deletes. An upload is closed by a look that finds nothing left to do, so that what is closed is clean.
+
+What ends an upload aborts every multipart upload of the file, before the append: once the end is appended, no look
+repeats it. An abort destroys no object. Where the end is `file.uploaded`, the look has found the object, so the upload
+that made it is over; any other one could only add a foreign version.
 
 An expected failure is an event; what cannot be done raises PermanentError: `notFound`, `conflictingRepeat`,
 `notDeleted`, `unrecoverable`, `ended`.
@@ -41,7 +44,7 @@ class Decision:
     """What to do, in this order.
 
     Attributes:
-        abort: the multipart upload to be given up; one that is over is fine.
+        abort: abort every multipart upload of the file, whether the stream names it or not; none left is fine.
         unmark: delete markers to be taken away; what is not there any more is fine.
         public: (version, whether anybody may read it): to be tagged so.
         mark: put a delete marker on top.
@@ -50,7 +53,7 @@ class Decision:
         foreign: how many of `delete` are versions that nobody verified.
     """
 
-    abort: str | None = None
+    abort: bool = False
     unmark: tuple[str, ...] = ()
     public: tuple[str, bool] | None = None
     mark: bool = False
@@ -61,9 +64,20 @@ class Decision:
 
 NOTHING = Decision()
 
+_ENDS_AN_UPLOAD = (FileUploaded, FileUploadFailed, FileUploadClosed)
+"""After one of these, no upload that is still open can become the verified version."""
+
 
 def decide(state: State, command: Command, now: datetime, policy: Policy) -> Decision:
     """What follows from `command`; NOTHING when there is nothing (more) to do."""
+    decision = _decide(state, command, now, policy)
+    ends = any(isinstance(each.data, _ENDS_AN_UPLOAD) for each in decision.drafts)
+    if ends and isinstance(state, File) and state.request.method == "multipart":
+        return replace(decision, abort=True)
+    return decision
+
+
+def _decide(state: State, command: Command, now: datetime, policy: Policy) -> Decision:
     if isinstance(command, Request):
         return _request(state, command)
     if isinstance(state, Absent):
@@ -153,7 +167,7 @@ def _look(state: File, command: Look, now: datetime, policy: Policy) -> Decision
         case "failed":
             decision = _without(command.seen, None)
     if over and not state.closed and not decision.drafts and not decision.delete:
-        return replace(decision, drafts=(Draft(FileUploadClosed()),), abort=state.request.upload_id)
+        return replace(decision, drafts=(Draft(FileUploadClosed()),))
     return decision  # what there is to do is done first: the file stays due, and the look after it closes
 
 
@@ -162,13 +176,13 @@ def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
     found = seen.inspected
     if found is None:
         if any(each.is_marker for each in seen.versions):
-            return _fail(state, seen, "aborted", "the object was deleted before it was verified", command)
+            return _fail(seen, "aborted", "the object was deleted before it was verified", command)
         if over:
-            return _fail(state, seen, "expired", None, command)
+            return _fail(seen, "expired", None, command)
         return NOTHING
     wrong = judge(state, found, command.claimed_size)
     if wrong is not None:
-        return _fail(state, seen, wrong[0], wrong[1], command)
+        return _fail(seen, wrong[0], wrong[1], command)
     uploaded = FileUploaded(
         version_id=found.version_id,
         etag=found.etag,
@@ -247,11 +261,11 @@ def _without(seen: Seen, keep: str | None) -> Decision:
     return Decision(delete=foreign, foreign=len(foreign))
 
 
-def _fail(state: File, seen: Seen, reason: UploadFailureReason, detail: str | None, command: Look | Remove) -> Decision:
+def _fail(seen: Seen, reason: UploadFailureReason, detail: str | None, command: Look | Remove) -> Decision:
     cause = command.cause if isinstance(command, Look) else command.causation
     failed = FileUploadFailed(reason=reason, detail=detail)
     drafts = (Draft(failed, causation=cause, actor=command.actor),)
-    return replace(_without(seen, None), abort=state.request.upload_id, drafts=drafts)
+    return replace(_without(seen, None), drafts=drafts)
 
 
 def _deleted(verified: Verified, recoverable: bool, command: Look) -> Draft:
@@ -291,7 +305,7 @@ def _infected(rest: Decision, version_id: str, drafts: Drafts, command: Look) ->
 def _remove(state: File, command: Remove) -> Decision:
     match state.phase:
         case "uploading":
-            return _fail(state, command.seen, "aborted", None, command)
+            return _fail(command.seen, "aborted", None, command)
         case "failed" | "deleted":
             return NOTHING
         case "completed":

@@ -24,8 +24,8 @@ _CUT_OFF = re.compile(r"(?:;|::|%00|%0a).*")
 """
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _KEY = re.compile(
-    r"(?P<category>[a-z]+)/[0-9]{4}/[0-9]{2}/"
-    r"(?P<file>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/[A-Za-z0-9_-]{8,64}"
+    r"(?P<folder>[a-z]+/[0-9]{4}/[0-9]{2}/"
+    r"(?P<file>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/)[A-Za-z0-9_-]{8,64}"
 )
 
 
@@ -75,6 +75,17 @@ def file_of(key: str) -> str | None:
     """The fileId of a key of ours; None for any other key."""
     found = _KEY.fullmatch(key)
     return None if found is None else found["file"]
+
+
+def folder_of(key: str) -> str:
+    """What all keys of one file begin with, `<category>/<yyyy>/<mm>/<fileId>/`.
+
+    Raises ValueError for a key that is none of ours: what it begins with may be what other files' keys begin with.
+    """
+    found = _KEY.fullmatch(key)
+    if found is None:
+        raise ValueError(f"{key!r} is not the key of a file")
+    return found["folder"]
 
 
 def content_disposition(original: str, *, inline: bool) -> str:

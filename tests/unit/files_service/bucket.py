@@ -1,4 +1,6 @@
-"""A versioned bucket in memory: one key's versions and markers, newest first, with what each version is."""
+"""A versioned bucket in memory: one key's versions and markers, newest first, with what each version is, and the
+multipart uploads of its file that are open.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ class Key:
 
     stack: list[ObjectVersion] = field(default_factory=list)
     what: dict[str, Inspected] = field(default_factory=dict)
-    aborted: list[str] = field(default_factory=list)
+    uploads: set[str] = field(default_factory=set)
     _numbers: count[int] = field(default_factory=count)
 
     def put(self, found: Inspected) -> str:
@@ -56,8 +58,8 @@ class Key:
 
     def before(self, decision: Decision) -> None:
         """The changes that come before the append."""
-        if decision.abort is not None:
-            self.aborted.append(decision.abort)
+        if decision.abort:
+            self.uploads.clear()
         self.delete(decision.unmark)
         if decision.public is not None:
             self.tag(*decision.public)

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count
 
 from services.files.adapters.sniffing import HEAD_BYTES, sniff, sniff_gzip
 from services.files.domain.parts import is_of_parts
@@ -37,7 +38,13 @@ class Kills:
 
 @dataclass
 class MemoryObjects:
-    """`Objects`: any number of keys, and uploads in parts."""
+    """`Objects`: any number of keys, and uploads in parts.
+
+    Attributes:
+        unanswered: how many of the next creations of an upload succeed without an answer.
+        retries: how often the client repeats each of them under the same key before it gives up.
+        listings: the prefix of every listing of uploads.
+    """
 
     keys: dict[str, Key] = field(default_factory=dict)
     uploads: dict[str, tuple[Put, dict[int, tuple[str, bytes]]]] = field(default_factory=dict)
@@ -45,6 +52,10 @@ class MemoryObjects:
     bucket: str = "b"
     refused: frozenset[str] = frozenset()
     newest_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    unanswered: int = 0
+    retries: int = 0
+    listings: list[str] = field(default_factory=list)
+    _numbers: count[int] = field(default_factory=count)
 
     def key(self, key: str) -> Key:
         return self.keys.setdefault(key, Key())
@@ -77,10 +88,12 @@ class MemoryObjects:
             if self.keys[name].stack:
                 yield Listed(name, tuple(self.keys[name].stack), self.newest_at)
 
-    async def multiparts(self) -> AsyncIterator[Multipart]:
+    async def multiparts(self, prefix: str = "") -> AsyncIterator[Multipart]:
         self._there()
+        self.listings.append(prefix)
         for upload_id, (put, _) in list(self.uploads.items()):
-            yield Multipart(put.key, upload_id, self.newest_at)
+            if put.key.startswith(prefix):
+                yield Multipart(put.key, upload_id, self.newest_at)
 
     async def inspect(self, key: str, version_id: str, *, sniff: bool, checksum: ChecksumOf | None) -> Inspected | None:
         self._there()
@@ -101,9 +114,13 @@ class MemoryObjects:
 
     async def begin_multipart(self, put: Put) -> str:
         self._there()
-        upload = f"upload-{len(self.uploads)}"
-        self.uploads[upload] = (put, {})
-        return upload
+        for _ in range(1 + self.retries):
+            upload = f"upload-{next(self._numbers)}"
+            self.uploads[upload] = (put, {})
+            if not self.unanswered:
+                return upload
+            self.unanswered -= 1
+        raise Unavailable("S3", "does not answer")
 
     async def parts(self, key: str, upload_id: str) -> list[Part] | None:
         self._there()

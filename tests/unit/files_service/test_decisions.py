@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,6 +38,8 @@ class Case:
 
     def ask(self, **changes: Any) -> Case:
         self.do(Request(requested(**changes)))
+        if self.file.request.upload_id is not None:
+            self.key.uploads.add(self.file.request.upload_id)
         return self
 
     def do(self, command: Command) -> list[str]:
@@ -112,7 +115,7 @@ def test_the_sweeper_ends_what_never_came_and_completes_what_nobody_told() -> No
     assert due == EXPIRES + POLICY.upload_grace
     case.now = due
     assert case.look(by="sweeper") == ["UploadFailed"]
-    assert (case.file.failure, case.key.aborted) == ("expired", ["up"])
+    assert (case.file.failure, case.key.uploads) == ("expired", set())
     assert due_at(case.state, POLICY) == due, "the look after it closes"
     assert case.look(by="sweeper") == ["UploadClosed"]
     assert due_at(case.state, POLICY) is None
@@ -134,6 +137,68 @@ def test_every_file_is_looked_at_once_more_when_its_upload_is_over() -> None:
     assert (case.versions, due_at(case.state, POLICY)) == (["v0"], due), "closed only by a look that finds it clean"
     assert case.look(by="sweeper") == ["UploadClosed"]
     assert due_at(case.state, POLICY) is None
+
+
+IN_PARTS: dict[str, Any] = {"method": "multipart", "upload_id": "up"}
+OVER = EXPIRES + POLICY.upload_grace
+
+
+def _looked_at(found: Inspected | None, *, marker: bool = False, at: datetime = T0, **ask: Any) -> Decision:
+    case = Case().ask(**ask)
+    if found is not None:
+        case.key.put(found)
+    if marker:
+        case.key.mark()
+    return decide(case.state, Look(case.key.seen(case.state), "notification"), at, POLICY)
+
+
+def _removed(**ask: Any) -> Decision:
+    case = Case().ask(**ask)
+    return decide(case.state, Remove(case.key.seen(case.state), "user"), T0, POLICY)
+
+
+def _closed(**ask: Any) -> Decision:
+    case = uploaded(**ask)
+    return decide(case.state, Look(case.key.seen(case.state), "sweeper"), OVER, POLICY)
+
+
+@pytest.mark.parametrize(
+    ("decided", "kinds"),
+    [
+        (lambda **ask: _looked_at(stored(), **ask), ["Uploaded"]),
+        (lambda **ask: _looked_at(stored(scan="infected"), **ask), ["Uploaded", "ScanSettled", "Deleted"]),
+        (lambda **ask: _looked_at(stored(size=0), **ask), ["UploadFailed"]),
+        (lambda **ask: _looked_at(None, marker=True, **ask), ["UploadFailed"]),
+        (lambda **ask: _looked_at(None, at=OVER, **ask), ["UploadFailed"]),
+        (_removed, ["UploadFailed"]),
+        (_closed, ["UploadClosed"]),
+    ],
+)
+def test_whatever_ends_an_upload_aborts_all_uploads_of_a_file_in_parts(
+    decided: Callable[..., Decision], kinds: list[str]
+) -> None:
+    decision = decided(**IN_PARTS)
+    assert [type(each.data).__name__.removeprefix("File") for each in decision.drafts] == kinds
+    assert decision.abort
+    assert not decided().abort, "a form leaves none"
+
+
+def test_what_does_not_end_an_upload_aborts_none() -> None:
+    case = Case().ask(**IN_PARTS)
+    case.do(Request(requested(**IN_PARTS)))
+    case.do(Update(tags=("a",)))
+    assert case.look() == []
+    assert case.key.uploads == {"up"}
+    case.key.put(stored())
+    assert case.look() == ["Uploaded"]
+    case.key.uploads.add("late")  # begun by a request that S3 took long to answer
+    case.do(Remove(case.key.seen(case.state), "user"))
+    case.do(Restore(case.key.seen(case.state)))
+    case.look(scan="clean")
+    assert case.key.uploads == {"late"}
+    case.now = OVER
+    assert case.look(by="sweeper") == ["UploadClosed"]
+    assert case.key.uploads == set()
 
 
 @pytest.mark.parametrize(
@@ -222,7 +287,7 @@ def test_deleting_a_noncurrent_version_is_no_deletion() -> None:
 def test_a_late_create_after_a_delete_is_foreign() -> None:
     case = Case().ask(method="multipart", upload_id="up")
     assert case.do(Remove(case.key.seen(case.state), "user")) == ["UploadFailed"]
-    assert (case.file.failure, case.key.aborted) == ("aborted", ["up"])
+    assert (case.file.failure, case.key.uploads) == ("aborted", set())
     case.key.put(stored())
     assert case.look() == []
     assert case.key.stack == []

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from contracts.files.events import FileUploaded, FileUploadFailed
 from contracts.files.values import ScanResult
 from services.files.domain.commands import Look, Remove, Restore, Update
 from services.files.domain.decisions import Decision, decide, judge
@@ -50,11 +51,18 @@ class FileMachine(RuleBasedStateMachine):
         )
         self.first: Verified | None = None
         self.open: list[tuple[State, Decision]] = []
+        self.ending = False
 
     @rule(found=OBJECTS)
     def upload(self, found: Any) -> None:
         if self.case.now < EXPIRES + POLICY.upload_grace:  # S3 takes nothing after it
             self.case.key.put(found)
+
+    @rule(which=st.integers(0, 2))
+    def begin_another_upload(self, which: int) -> None:
+        """A creation whose answer is lost, and which was perhaps sent long before S3 takes it."""
+        if self.case.now < EXPIRES + POLICY.upload_grace:
+            self.case.key.uploads.add(f"lost-{which}")
 
     @rule()
     def mark(self) -> None:
@@ -94,6 +102,9 @@ class FileMachine(RuleBasedStateMachine):
             return
         read, decision = self.open.pop(which)
         self.case.key.before(decision)
+        self.ending = self.ending or any(
+            isinstance(each.data, FileUploaded | FileUploadFailed) for each in decision.drafts
+        )
         if crashes == "before the append" or (decision.drafts and read is not self.case.state):
             return
         self.case.append(decision)
@@ -126,6 +137,12 @@ class FileMachine(RuleBasedStateMachine):
             verified = self.case.file.verified
             kept = None if verified is None or self.case.file.removal == "infected" else verified.version_id
             assert [each for each in self.case.versions if each != kept] == []
+            assert self.case.key.uploads == set()
+
+    @invariant()
+    def an_upload_that_may_still_be_verified_is_open(self) -> None:
+        if hasattr(self, "case") and self.case.file.phase == "uploading" and not self.ending:
+            assert "up" in self.case.key.uploads
 
     def teardown(self) -> None:
         """Once S3 is left alone, a few looks close the file, and one more changes nothing."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from services.files.entrypoints.sweeper import Sweeper
+from services.kit.health import Progress
 from tests.unit.files_service.door import PDF, Door, as_
 
 MIB = 1 << 20
@@ -251,6 +253,67 @@ async def test_an_upload_in_parts_is_given_up(door: Door) -> None:
         answer = await door.client.post("/api/files/abort", json={"uploadToken": asked["uploadToken"]})
         assert (answer.status_code, answer.json()["data"]["status"]) == (200, "failed")
     assert door.objects.uploads == {}
+
+
+WORDS = PDF + b"x" * (8 * MIB + 5 - len(PDF))
+
+
+async def sweep(door: Door) -> None:
+    await Sweeper(door.files, "w", door.clock, Progress(door.clock)).sweep()
+
+
+async def end_by(door: Door, way: str, asked: dict[str, Any]) -> None:
+    file_id, token = asked["fileId"], asked["uploadToken"]
+    if way == "completed":
+        for number, at in enumerate((0, 8 * MIB), 1):
+            door.objects.put_part(asked["uploadId"], number, WORDS[at : at + 8 * MIB])
+        assert (await door.complete(file_id, len(WORDS), uploadToken=token)).status_code == 200
+    elif way == "aborted":
+        assert (await door.client.post("/api/files/abort", json={"uploadToken": token})).status_code == 200
+    else:
+        door.clock.move(26 * 3600)
+        await sweep(door)
+    assert (await door.file(file_id)).phase == ("completed" if way == "completed" else "failed")
+
+
+@pytest.mark.parametrize("way", ["completed", "aborted", "expired"])
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_an_upload_whose_creation_got_no_answer_does_not_outlive_the_file(
+    door: Door, retries: int, way: str
+) -> None:
+    """The AWS client begins another one under the same key; a caller who repeats the request, under another one."""
+    body: dict[str, Any] = {"method": "multipart", "size": len(WORDS)}
+    other = (await door.ask(**body)).json()["data"]
+    door.objects.retries, door.objects.unanswered = retries, 2
+    answer = await door.ask("k1", **body)
+    if retries == 0:
+        for _ in range(2):
+            assert answer.status_code == 503
+            door.clock.move(1)
+            answer = await door.ask("k1", **body)
+    assert answer.status_code == 201
+    assert len(door.objects.uploads) == 4
+    await end_by(door, way, answer.json()["data"])
+    assert set(door.objects.uploads) == ({other["uploadId"]} if way != "expired" else set()), "and of no other file"
+
+
+async def test_an_upload_begun_too_late_is_aborted_when_the_file_is_closed(door: Door) -> None:
+    asked = (await door.ask(method="multipart", size=len(WORDS))).json()["data"]
+    put, _ = door.objects.uploads[asked["uploadId"]]
+    await end_by(door, "completed", asked)
+    await door.objects.begin_multipart(put)
+    door.clock.move(26 * 3600)
+    await sweep(door)
+    assert (await door.events(asked["fileId"]))[-1] == "uploadClosed"
+    assert door.objects.uploads == {}
+    assert door.objects.listings == [f"{asked['fileKey'].rpartition('/')[0]}/"] * 2, "one listing for each end"
+
+
+async def test_for_a_form_no_uploads_are_listed(door: Door) -> None:
+    await door.uploaded()
+    door.clock.move(26 * 3600)
+    await sweep(door)
+    assert door.objects.listings == []
 
 
 async def test_tokens_are_held_to_their_owner_time_and_signature(door: Door) -> None:

@@ -15,6 +15,7 @@ from services.files.domain.names import (
     content_disposition,
     extensions,
     file_of,
+    folder_of,
     name_problem,
     object_key,
     safe_name,
@@ -105,6 +106,10 @@ def test_a_key_tells_its_file_and_nothing_of_people() -> None:
     assert file_of(key) == FILE
     for other in (key + "/x", "x/" + key, key.upper(), "mail/abc", "", f"contract/2026/03/{FILE}/", key + "\n"):
         assert file_of(other) is None
+        with pytest.raises(ValueError, match="not the key of a file"):
+            folder_of(other)
+    again = object_key("contract", datetime(2026, 3, 1, tzinfo=UTC), FILE, "YW5vdGhlcg")
+    assert folder_of(key) == folder_of(again) == f"contract/2026/03/{FILE}/"
 
 
 def test_extensions() -> None:
