@@ -8,7 +8,7 @@ import time
 import uuid
 from datetime import datetime
 
-from contracts.base import to_micros
+from contracts.base import from_micros, to_micros
 
 FACTS = uuid.UUID("5d5f3c2e-3d0b-5b39-9c64-6d0f0b7f9a11")
 """Namespace of fact ids. Frozen: another value would give every known fact a second id."""
@@ -36,6 +36,11 @@ def uuid7() -> str:
     tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
     value = (millis & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail
     return str(uuid.UUID(int=value))
+
+
+def time_of(uuid7_text: str) -> datetime:
+    """When a UUIDv7 was made, to the millisecond (RFC 9562 §5.7)."""
+    return from_micros((uuid.UUID(uuid7_text).int >> 80) * 1000)
 
 
 def fact_id(provider: str, provider_message_id: str, event_type: str, recipient: str, *distinct: str) -> str:

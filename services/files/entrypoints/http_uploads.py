@@ -22,6 +22,7 @@ from contracts.base import CommandData, Model, UtcDateTime
 from contracts.files.commands import FileId
 from contracts.files.events import FileUploadRequested
 from contracts.files.values import FileCategory, PartChecksum, UploadMetadata, UploadMethod
+from contracts.ids import time_of
 from contracts.views import File as FileView
 from services.files.domain.categories import Rules
 from services.files.domain.commands import Look, Remove
@@ -313,7 +314,8 @@ class _Door:
             **body.metadata.notes,
         )
         return FileUploadRequested(
-            key=object_key(body.category, now, file_id, secrets.token_urlsafe(12)),
+            # By the id's time, so that a repetition in the next month has its key in the same folder.
+            key=object_key(body.category, time_of(file_id), file_id, secrets.token_urlsafe(12)),
             bucket=self.bucket,
             region=self.region,
             file_name=safe_name(body.file_name),

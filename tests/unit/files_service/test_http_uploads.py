@@ -316,6 +316,17 @@ async def test_for_a_form_no_uploads_are_listed(door: Door) -> None:
     assert door.objects.listings == []
 
 
+async def test_a_repetition_in_the_next_month_has_its_key_in_the_same_folder(door: Door) -> None:
+    body: dict[str, Any] = {"method": "multipart", "size": len(WORDS)}
+    door.clock.move(31 * 24 * 3600 - 1)
+    door.objects.unanswered = 1
+    assert (await door.ask("k1", **body)).status_code == 503
+    door.clock.move(2)
+    asked = (await door.ask("k1", **body)).json()["data"]
+    await end_by(door, "completed", asked)
+    assert door.objects.uploads == {}
+
+
 async def test_tokens_are_held_to_their_owner_time_and_signature(door: Door) -> None:
     asked = (await door.ask(size=BIG)).json()["data"]
     token = asked["uploadToken"]

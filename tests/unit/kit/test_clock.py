@@ -4,8 +4,10 @@ import asyncio
 from datetime import UTC, timedelta
 from uuid import UUID
 
+from contracts.ids import time_of
 from services.kit.clock import SystemClock, SystemIds
 from services.kit.testing import FakeClock, FakeIds
+from services.kit.testing.clock import START
 
 
 async def test_system_clock_is_utc_and_monotonic() -> None:
@@ -22,6 +24,11 @@ def test_ids_are_uuid7_and_different() -> None:
         assert len(set(made)) == 100
         assert all(UUID(one).version == 7 and str(UUID(one)) == one for one in made)
     assert made[2] == FakeIds.nth(3)
+
+
+def test_an_id_tells_when_it_was_made() -> None:
+    assert time_of(FakeIds.nth(3)) == START
+    assert abs(time_of(SystemIds().new()) - SystemClock().now()) < timedelta(minutes=1)
 
 
 async def test_advancing_sleep_moves_both_clocks() -> None:
