@@ -38,7 +38,9 @@ def _module(name: str, *arguments: str) -> tuple[str, ...]:
 
 PACKAGES = [name for name in ("contracts", "services", "deploy", "tests", "bench") if any((ROOT / name).rglob("*.py"))]
 CHECKS = (
-    Check("unit", _module("pytest", "tests/unit", "-q", "-p", "no:cacheprovider", "--numprocesses=2"), "mend what fails"),
+    Check(
+        "unit", _module("pytest", "tests/unit", "-q", "-p", "no:cacheprovider", "--numprocesses=2"), "mend what fails"
+    ),
     Check("types", _tool("mypy", "--strict", *PACKAGES), "mend the types"),
     Check("format", _tool("ruff", "format", "--check", "."), "run `make format`"),
     Check("lint", _tool("ruff", "check", "."), "run `make format`, mend the rest"),

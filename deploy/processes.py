@@ -44,6 +44,7 @@ class Addresses:
     simulator_url: str
     public_url: str
     gateway: str
+    aws_access_key: str = "test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,12 +277,14 @@ def simulator_command(host: str, port: int, sns_endpoint: str, state_dir: str) -
     return [*command, "--sns-endpoint", sns_endpoint, "--region", REGION, "--state-dir", state_dir]
 
 
-def aws_environment(aws_url: str) -> dict[str, str]:
-    """Credentials and address of the emulator, under the names every AWS client reads."""
+def aws_environment(aws_url: str, access_key: str = "test") -> dict[str, str]:
+    """Credentials and address of the emulator, under the names every AWS client reads. An access key of twelve digits
+    names an account with queues, buckets and stacks of its own.
+    """
     return {
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_ACCESS_KEY_ID": access_key,
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_ENDPOINT_URL": aws_url,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -291,7 +294,7 @@ def aws_environment(aws_url: str) -> dict[str, str]:
 def service_environment(at: Addresses, aws: AwsResources, secrets: Secrets) -> dict[str, str]:
     """All variables by name: the `mailroom` command gets them all, each process and job its own `variables`."""
     return {
-        **aws_environment(at.aws_url),
+        **aws_environment(at.aws_url, at.aws_access_key),
         "AWS_ENDPOINT_URL_SESV2": at.simulator_url,
         "AWS_SES_FROM_EMAIL": FROM_ADDRESS,
         "AWS_SES_REPLY_TO": REPLY_TO_ADDRESS,

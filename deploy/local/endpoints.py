@@ -28,7 +28,7 @@ class AwsEndpoints:
 def aws_endpoints(stack: Stack) -> AwsEndpoints:
     """The endpoints of a stack whose `resources` were deployed; raises StackError before that."""
     made, aws_url = stack.resources(), stack.site.url("aws")
-    credentials = aws_environment(aws_url)
+    credentials = aws_environment(aws_url, stack.site.aws_access_key)
     return AwsEndpoints(
         endpoint_url=aws_url,
         ses_endpoint_url=stack.site.url("simulator"),

@@ -107,8 +107,9 @@ def _aws(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
 def _simulator(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
     folder = site.data_dir("simulator")
     folder.mkdir(parents=True, exist_ok=True)
+    environment = processes.aws_environment(site.url("aws"), site.aws_access_key)
     command = processes.simulator_command(HOST, site.ports["simulator"], site.url("aws"), str(folder))
-    return Launch([sys.executable, *command], plain_environment() | processes.aws_environment(site.url("aws")))
+    return Launch([sys.executable, *command], plain_environment() | environment)
 
 
 def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
@@ -157,7 +158,7 @@ def _service(process: Process) -> Part:
 
 def _deploy_resources(site: Site, env: Mapping[str, str]) -> str | None:
     try:
-        made = resources.deploy(site.url("aws"), resources.origins(env))
+        made = resources.deploy(site.url("aws"), resources.origins(env), access_key=site.aws_access_key)
     except StackError as error:
         raise StackError(
             f"{error}\nTo begin with an empty emulator: `make down`, then delete {site.data_dir('aws')}."

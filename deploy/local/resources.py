@@ -31,7 +31,9 @@ def origins(environ: Mapping[str, str]) -> list[str]:
     return [each for each in dict.fromkeys(found) if each]
 
 
-def deploy(aws_url: str, upload_origins: Sequence[str] = (), seconds: float = 60) -> AwsResources:
+def deploy(
+    aws_url: str, upload_origins: Sequence[str] = (), seconds: float = 60, access_key: str = "test"
+) -> AwsResources:
     """Create the stack or bring it up to date; returns what the services need of it.
 
     Pages of `upload_origins` may upload to the bucket for files. Parts of the template behind a condition, such as the
@@ -39,7 +41,7 @@ def deploy(aws_url: str, upload_origins: Sequence[str] = (), seconds: float = 60
 
     Raises StackError with CloudFormation's own reasons when a resource cannot be made.
     """
-    credentials = aws_environment(aws_url)
+    credentials = aws_environment(aws_url, access_key)
     client = boto3.client(
         "cloudformation",
         endpoint_url=aws_url,

@@ -44,7 +44,8 @@ class Site:
 
     Two stacks with different `state_dir` and `ports` run side by side; `cache_dir` (downloads, wheels,
     jars) may be shared by all. `kafka_options` (of Java) and `mongo_cache_gb` bound the memory of the two large parts;
-    `durable_aws` lets the emulator keep its queues and objects over a restart.
+    `durable_aws` lets the emulator keep its queues and objects over a restart; `aws_access_key`, where it is twelve
+    digits, names an account of the emulator that is not the usual one.
     """
 
     state_dir: Path
@@ -53,6 +54,7 @@ class Site:
     kafka_options: tuple[str, ...] = ("-Xmx512m", *QUICK_JAVA)
     mongo_cache_gb: float = 1.0
     durable_aws: bool = True
+    aws_access_key: str = "test"
 
     @property
     def run_dir(self) -> Path:
@@ -100,6 +102,7 @@ class Site:
             simulator_url=self.url("simulator"),
             public_url=self.url("gateway"),
             gateway=HOST,
+            aws_access_key=self.aws_access_key,
         )
 
 

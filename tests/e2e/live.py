@@ -27,25 +27,34 @@ async def live(
     `extra` is added to the environment of these parts, which are restarted for it and once more at the end.
     """
     await asyncio.to_thread(stack.start)
-    stack.extra |= extra or {}
-    try:
-        async with observing(stack) as observer:
-            await observer.simulator.faults()
-            before = await observer.simulator.settings()
-            await observer.simulator.settings(maxSendRate=rate, stepMs=20)
-            asks_again = EMAIL if before["maxSendRate"] != rate else ()  # the service asks for its quota at its start
-            if restarted := {*asks_again, *(parts if extra else ())}:
-                await asyncio.to_thread(stack.restart, *restarted)
-            try:
+    async with observing(stack) as observer:
+        await observer.simulator.faults()
+        before = await observer.simulator.settings()
+        await observer.simulator.settings(maxSendRate=rate, stepMs=20)
+        if before["maxSendRate"] != rate:  # the service asks for its quota at its start
+            await asyncio.to_thread(stack.restart, *EMAIL)
+        try:
+            async with _with_extra(stack, extra or {}, parts):
                 yield observer
-            finally:
-                await asyncio.to_thread(stack.start)
-                await observer.simulator.faults()
+        finally:
+            await asyncio.to_thread(stack.start)
+            await observer.simulator.faults()
+
+
+@asynccontextmanager
+async def _with_extra(stack: Stack, extra: Mapping[str, str], parts: tuple[str, ...]) -> AsyncIterator[None]:
+    """These parts, and no other, are started with it."""
+    if not extra:
+        yield
+        return
+    before = dict(stack.extra)
+    stack.extra |= extra
+    try:
+        await asyncio.to_thread(stack.restart, *parts)
+        yield
     finally:
-        if extra:
-            for name in extra:
-                stack.extra.pop(name, None)
-            await asyncio.to_thread(stack.restart, *parts)
+        stack.extra = before
+        await asyncio.to_thread(stack.restart, *parts)
 
 
 async def alive(stack: Stack, name: str) -> bool:

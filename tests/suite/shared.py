@@ -55,13 +55,16 @@ class Run:
         return Stack(throwaway_site(self.folder / "shared", os.environ), extra=EXTRA)
 
     def stack_of(self, worker: str) -> Stack:
-        """The stack of one of several processes: services of its own, on what all of them share."""
+        """The stack of one of several processes, on what all of them share: with its own account of the emulator, its
+        own simulator and its own services.
+        """
         shared = self.stack()
         own = throwaway_site(self.folder / worker, os.environ)
         own.state_dir.mkdir(exist_ok=True)
         shutil.copy(shared.site.secrets_file, own.secrets_file)  # what one has encrypted, the other must read
         ports = {**own.ports, **{name: shared.site.ports[name] for part in BACKING for name in PARTS[part].ports}}
-        return OnShared(replace(own, ports=ports), shared, self.folder / "lock")
+        account = f"{1 + int(worker.removeprefix('gw')):012d}"
+        return OnShared(replace(own, ports=ports, aws_access_key=account), shared, self.folder / "lock")
 
     def end(self, *, keep: bool) -> None:
         """Stop all that was started, by process id. `keep` leaves logs and data, and says where."""
