@@ -83,7 +83,7 @@ def mongo_url(test_stack: Stack) -> str:
 
 @pytest.fixture(scope="session")
 def aws(test_stack: Stack) -> AwsEndpoints:
-    """The AWS emulator with the template deployed, and the simulator beside it."""
+    """The AWS emulator with the template deployed in an account of this process, and the simulator beside it."""
     test_stack.start(["resources", "simulator"])
     return aws_endpoints(test_stack)
 
@@ -117,5 +117,5 @@ def _is_where_it_belongs(request: pytest.FixtureRequest) -> None:
         return
     if request.node.nodeid.startswith(ALONE):
         pytest.fail(f"what is in {ALONE} runs in one process: call pytest without --numprocesses")
-    if {"stack", "aws", "no_services"} & set(request.fixturenames) and not request.node.nodeid.startswith(SERVICES):
-        pytest.fail("it needs the services, or what is theirs: name its file in SERVICES of tests/suite/placing.py")
+    if "stack" in request.fixturenames and not request.node.nodeid.startswith(SERVICES):
+        pytest.fail(f"a test of the whole stack belongs into one of {SERVICES}")

@@ -1,5 +1,5 @@
-"""kill -9 of the email service and of the projector under load, at every gap between two effects: nothing is lost,
-nothing doubled, and what is shown is the fold of the log.
+"""kill -9 of the email service, the files service and the projector under load, at every gap between two effects:
+nothing is lost or doubled, what is shown is the fold of the log, and S3 holds exactly what the files say.
 
 MAILROOM_CHAOS_SEED runs one seed again. Each run prints its seed and where the processes died.
 """
@@ -16,13 +16,18 @@ from deploy.local.simulator.faults import Fault
 from deploy.local.stack import Stack
 from tests.chaos.killing import Killer
 from tests.e2e.evidence import Observer
+from tests.e2e.files_evidence import FilesObserver
 from tests.e2e.judge import Decisions, assert_fair, unknowns
 from tests.e2e.live import live
 from tests.e2e.traffic import traffic
+from tests.e2e.uploads import uploads
 
 SEED = os.environ.get("MAILROOM_CHAOS_SEED")
 BACKLOG = 400
 """Recipients who may wait for their mail; more only makes a slow machine settle longer."""
+
+SETTLING = 180.0
+"""Seconds after which what has not settled never will."""
 
 DISORDER = (
     Fault(kind="duplicate", probability=0.1),
@@ -31,7 +36,7 @@ DISORDER = (
 """Notifications as they really come. No fault of sends: these would hide an attempt that a kill left unknown."""
 
 
-async def survive(
+async def mail_survives(
     stack: Stack, observer: Observer, seed: int, *, email: int, urgent: int, events: int, per_second: float
 ) -> None:
     """So many kills of each process under this load, then judged."""
@@ -51,7 +56,7 @@ async def survive(
                     killing.create_task(killer.kill(times[killer.part]))
             enough.set()
         killed = time.monotonic() - began
-        evidence = await observer.settled(since, load.ids, 120)
+        evidence = await observer.settled(since, load.ids, SETTLING)
     print(
         f"\nseed {seed}: {len(load.requested)} messages, {len(evidence.acceptances)} acceptances, "
         f"{unknowns(Decisions(evidence.log))} without answer; "
@@ -61,14 +66,39 @@ async def survive(
     assert_fair(evidence, load.expected(kills=email + urgent))
 
 
+async def files_survive(stack: Stack, observer: Observer, seed: int, *, files: int) -> None:
+    """So many kills of the files service under uploads, then judged."""
+    async with uploads(stack, seed) as load:
+        since = await observer.now()
+        killer = Killer(stack, observer, "files", seed)
+        enough = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.flow(enough))
+            await killer.kill(files)
+            enough.set()
+        await FilesObserver(observer).assert_fair(since, load, SETTLING)
+    print(f"\nseed {seed}: {len(load.cases)} files: {dict(load.counts())}\n{killer.report()}")
+
+
 async def test_a_few_kills_lose_and_double_nothing(stack: Stack) -> None:
-    async with live(stack) as observer:
-        await survive(stack, observer, int(SEED or 1), email=6, urgent=2, events=3, per_second=15)
+    """Mail and files at once, and every process of ours."""
+    seed = int(SEED or 1)
+    async with live(stack) as observer, asyncio.TaskGroup() as group:
+        group.create_task(mail_survives(stack, observer, seed, email=4, urgent=2, events=2, per_second=15))
+        group.create_task(files_survive(stack, observer, seed, files=4))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else [101, 102, 103, 104])
-async def test_many_kills_lose_and_double_nothing(stack: Stack, seed: int) -> None:
+async def test_many_kills_lose_and_double_no_mail(stack: Stack, seed: int) -> None:
     async with live(stack) as observer:
-        await survive(stack, observer, seed, email=34, urgent=8, events=18, per_second=20)
+        await mail_survives(stack, observer, seed, email=34, urgent=8, events=18, per_second=20)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", [int(SEED)] if SEED else [201, 202])
+async def test_many_kills_lose_no_file(stack: Stack, seed: int) -> None:
+    async with live(stack) as observer:
+        await files_survive(stack, observer, seed, files=57)

@@ -262,6 +262,8 @@ class Observer:
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="none")
         try:
             await consumer.start()
+            # Else the first question about a topic asks for its partitions, and for nothing more until a second later.
+            await consumer._client.set_topics([topic.name for topic in TOPICS])
             yield consumer
         finally:
             await consumer.stop()

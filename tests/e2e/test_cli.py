@@ -226,6 +226,7 @@ def tampered(stack: Stack, caller: httpx.Client, mailroom: Mailroom) -> Callable
     return tamper
 
 
+@pytest.mark.long
 def test_a_generation_that_differs_is_accepted_by_an_operator(
     tampered: Callable[[], str], caller: httpx.Client, mailroom: Mailroom
 ) -> None:

@@ -147,6 +147,7 @@ def test_what_compresses_lies_compressed_and_comes_back_as_it_was(
     assert list((tmp_path / ".cache" / "mailroom" / "uploads").iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_packed_upload_that_broke_off_goes_on_with_the_same_bytes(
     mailroom: Mailroom, proxied: Proxied, tmp_path: Path
 ) -> None:
@@ -179,10 +180,10 @@ def test_a_packed_upload_that_broke_off_goes_on_with_the_same_bytes(
     [
         ("/api/files/upload-url", "lost", 1),
         ("/api/files/upload-complete", "lost", 2),
-        ("/api/files/upload-complete", 503, 2),
-        ("post", "cut", 1),
-        ("post", 503, 2),
         ("post", "lost", 1),
+        pytest.param("/api/files/upload-complete", 503, 2, marks=pytest.mark.long),
+        pytest.param("post", "cut", 1, marks=pytest.mark.long),
+        pytest.param("post", 503, 2, marks=pytest.mark.long),
     ],
 )
 def test_whatever_answer_gets_lost_one_file_comes_of_it(
@@ -255,6 +256,7 @@ def differences(mailroom: Mailroom, ids: dict[str, str], *options: str) -> dict[
     return {names[each["fileId"]]: (each["kind"], each["mended"]) for each in found}
 
 
+@pytest.mark.long
 def test_what_differs_is_told_and_put_right_only_when_asked(
     mailroom: Mailroom, stack: Stack, s3: Any, tmp_path: Path
 ) -> None:
@@ -308,6 +310,7 @@ def test_what_differs_is_told_and_put_right_only_when_asked(
     assert mailroom("files", "restore", ids["lost"]).returncode == 1
 
 
+@pytest.mark.long
 def test_an_object_of_nobody_is_an_orphan_and_left_alone(mailroom: Mailroom, stack: Stack, s3: Any) -> None:
     bucket, key = stack.env()["AWS_S3_BUCKET"], f"strange/{uuid.uuid4()}"
     version = s3.put_object(Bucket=bucket, Key=key, Body=b"x", ServerSideEncryption="AES256")["VersionId"]

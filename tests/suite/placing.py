@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
-SERVICES = (
-    "tests/chaos/",
-    "tests/e2e/",
-    "tests/integration/email/",
-    "tests/integration/files/",
-    "tests/integration/test_cloudformation",
-    "tests/integration/test_files_bucket.py",
-    "tests/integration/test_simulator.py",
-    "tests/integration/test_stack_parts.py",
-    "tests/ports/test_mail_provider.py",
-)
-"""Tests that need the services, or their topics, queues, simulator and buckets without the services: these exist once,
-so one process runs all of these tests.
-"""
+SERVICES = ("tests/chaos/", "tests/e2e/")
+"""Tests of the whole stack: its topics exist once, so one process runs them all."""
 
 ALONE = "tests/alone/"
 """Tests that stop Kafka, MongoDB or the emulator: nothing else may run beside them."""

@@ -361,6 +361,7 @@ def short(bed: Bed) -> Iterator[Callable[..., None]]:
     bed.stack.restart("files")
 
 
+@pytest.mark.long
 def test_what_expired_on_its_way_is_signed_anew(bench: Bench, faults: Faults, short: Callable[..., None]) -> None:
     """An address of a part, and a form: with that its upload is over too, and another is begun."""
     seconds = 6

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from aiokafka import AIOKafkaProducer
 from contracts.topics import LANES
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.client import SimulatorClient
+from deploy.local.site import throwaway_site
 from deploy.local.stack import OURS, Stack
 from services.email.app import Email, Role
 from services.email.domain.message import Message
@@ -95,10 +97,18 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0)
         await asyncio.sleep(0.05)
 
 
+@pytest.fixture(scope="session")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of a Kafka with the usual topics that no other service reads."""
+    stack = Stack(throwaway_site(tmp_path_factory.mktemp("email-kafka"), os.environ))
+    stack.start(["kafka"])
+    yield stack.site.addresses().kafka_bootstrap
+    stack.stop()
+
+
 @pytest.fixture(scope="module")
-def settings(test_stack: Stack, kafka_bootstrap: str, mongo_url: str, aws: AwsEndpoints) -> EmailSettings:
-    # The whole stack's services, where earlier tests have started them, would share groups, topics and the queue.
-    test_stack.stop(OURS)
+def settings(test_stack: Stack, own_kafka: str, mongo_url: str, aws: AwsEndpoints) -> EmailSettings:
+    test_stack.stop(OURS)  # where earlier tests of this process have started them, they would share the queue
     return load(
         EmailSettings,
         {
@@ -111,7 +121,7 @@ def settings(test_stack: Stack, kafka_bootstrap: str, mongo_url: str, aws: AwsEn
             "SES_CONFIGURATION_SET": aws.configuration_set,
             "AWS_SES_FROM_EMAIL": "Mailroom <no-reply@mailroom.example>",
             "MAILROOM_NOTIFICATIONS_QUEUE_URL": aws.queue_url,
-            "MAILROOM_KAFKA_BOOTSTRAP": kafka_bootstrap,
+            "MAILROOM_KAFKA_BOOTSTRAP": own_kafka,
             "MAILROOM_MONGO_URL": mongo_url,
             "MAILROOM_EMAIL_DATABASE": f"email_{uuid4().hex[:12]}",
             "MAILROOM_PUBLIC_URL": "http://127.0.0.1:8080",
