@@ -282,6 +282,23 @@ class TestLeases:
         assert await self.lease(place, "other") == ["b"]
         assert await place.store.renew([], "me", LONG) == set()
 
+    async def test_renewing_shortens_a_lease_only_when_told_to(self, place: Place) -> None:
+        for name in ("a", "b"):
+            await place.grow(name, index=due("high"))
+        await place.store.lease_due([("high", 5)], "me", LONG, place.now())
+        assert await place.store.renew(["a"], "me", SHORT) == {"a"}
+        assert await place.store.renew(["b"], "me", SHORT, shorten=True) == {"b"}
+        await place.wait(SHORT)
+        assert await self.lease(place, "other") == ["b"]
+
+    async def test_a_long_lease_makes_no_later_one_longer(self, place: Place) -> None:
+        for name in ("a", "b"):
+            await place.grow(name, index=due("high"))
+        await place.store.lease_due([("high", 1)], "me", LONG, place.now())
+        await place.store.lease_due([("high", 1)], "me", SHORT, place.now())
+        await place.wait(SHORT)
+        assert len(await self.lease(place, "other")) == 1
+
     async def test_an_append_takes_a_lease_with_it(self, place: Place) -> None:
         lease = Lease("me", LONG)
         taken = confirmed(await place.store.append(append_to(Stream.absent("a"), index=due("high"), lease=lease)))

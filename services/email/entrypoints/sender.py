@@ -370,7 +370,7 @@ class Sender:
         if not message_ids:
             return
         with contextlib.suppress(TransientError):
-            await self._streams.store.renew(message_ids, self._owner, timedelta(seconds=seconds))
+            await self._streams.store.renew(message_ids, self._owner, timedelta(seconds=seconds), shorten=True)
         for message_id in message_ids:
             self._scheduler.finish(message_id)
 

@@ -121,11 +121,15 @@ class MemoryEventStore:
         ]
         return {lane: min(DUE_COUNTED, due.count(lane)) for lane in lanes}
 
-    async def renew(self, stream_ids: Collection[str], owner: str, lease_for: timedelta) -> set[str]:
+    async def renew(
+        self, stream_ids: Collection[str], owner: str, lease_for: timedelta, *, shorten: bool = False
+    ) -> set[str]:
         self._answer()
         held = {name for name in stream_ids if self._holder(name) == owner}
         for name in held:
-            self._lease(name, owner, lease_for)
+            until = self._kept[name].stream.leased_until
+            if shorten or until is None or until < self._clock.now() + lease_for:
+                self._lease(name, owner, lease_for)
         return held
 
     async def release(self, stream_ids: Collection[str], owner: str) -> None:

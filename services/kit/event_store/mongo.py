@@ -40,7 +40,7 @@ class MongoEventStore:
         self._clock = clock or SystemClock()
         self._metrics = metrics
         self._time = ServerTime(collection, self._clock)
-        self._last_until = 0
+        self._last_lease = 0
         self._idle_lanes: frozenset[str] = frozenset()
 
     async def prepare(self) -> None:
@@ -135,13 +135,13 @@ class MongoEventStore:
         order = {stream_id: place for place, stream_id in enumerate(wanted)}
         return sorted(won, key=lambda stream: order[stream.stream_id])
 
-    async def renew(self, stream_ids: Bag[str], owner: str, lease_for: timedelta) -> set[str]:
+    async def renew(self, stream_ids: Bag[str], owner: str, lease_for: timedelta, *, shorten: bool = False) -> set[str]:
         if not stream_ids:
             return set()
         held: Document = {"_id": {"$in": list(stream_ids)}, "owner": owner}
         until = self._lease_end(await self._time.micros(), lease_for)
         with foreign_errors():
-            await self._collection.update_many(held, {"$max": {"leasedUntil": until}})
+            await self._collection.update_many(held, {"$set" if shorten else "$max": {"leasedUntil": until}})
             return {document["_id"] for document in await self._collection.find(held, {"_id": 1}).to_list(None)}
 
     async def release(self, stream_ids: Bag[str], owner: str) -> None:
@@ -189,9 +189,11 @@ class MongoEventStore:
             return [read_stream(document) for document in await cursor.to_list(None)]
 
     def _lease_end(self, server: int, lease_for: timedelta) -> int:
-        """Never the same twice in this process, so that it tells which streams one call has won."""
-        self._last_until = max(self._last_until + 1, server + _micros(lease_for))
-        return self._last_until
+        """Never the same twice in this process for leases of one length, so that it tells which streams one call has
+        won.
+        """
+        self._last_lease = max(self._last_lease + 1, server)
+        return self._last_lease + _micros(lease_for)
 
     def _count(self, results: Sequence[AppendResult], seconds: float) -> None:
         if self._metrics is None:

@@ -334,9 +334,11 @@ class EventStore(Protocol):
         """How many streams of each lane are due and free to be leased; no more than `DUE_COUNTED` are counted."""
         ...
 
-    async def renew(self, stream_ids: Collection[str], owner: str, lease_for: timedelta) -> set[str]:
+    async def renew(
+        self, stream_ids: Collection[str], owner: str, lease_for: timedelta, *, shorten: bool = False
+    ) -> set[str]:
         """Prolong `owner`'s leases to `lease_for` from now; returns those that it still holds, the rest are
-        lost.
+        lost. A lease that ends later keeps its end, unless `shorten`.
         """
         ...
 
