@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -11,11 +11,14 @@ import pytest_asyncio
 
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.client import SimulatorClient
+from services.email.adapters import objects
 from services.email.domain.files import KnownFile, evolve
+from services.email.entrypoints import sender_content
 from services.email.settings import EmailSettings
 from services.kit import metrics as m
 from services.kit.aws import s3_client
 from services.kit.kafka.topics_admin import apply
+from services.kit.retry import Backoff
 from tests.integration.email.conftest import Running, plain_clients, process, until
 from tests.integration.lossy_proxy import LossyProxy, lossy_proxy
 from tests.unit.email_service.files import key_of, upload, uploaded
@@ -23,9 +26,20 @@ from tests.unit.email_service.files import key_of, upload, uploaded
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def place(settings: EmailSettings, aws: AwsEndpoints) -> AsyncIterator[tuple[Running, LossyProxy]]:
-    """An intake that reaches everything, and a sender whose S3 lies behind a proxy."""
+@pytest.fixture(scope="module", autouse=True)
+def _short_waits() -> Iterator[None]:
+    """S3 is given up and tried again within seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "READ_SECONDS", 2.0)
+        patch.setattr(objects, "REFUSED_SECONDS", 1.0)
+        patch.setattr(objects, "_BACKOFF", Backoff(first=0.5, most=1.0))
+        patch.setattr(sender_content, "SHORTEST_WAIT", 0.5)
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def both(settings: EmailSettings, aws: AwsEndpoints) -> AsyncIterator[tuple[Running, LossyProxy]]:
+    """An intake that reaches everything, and a sender whose S3 lies behind a proxy; one pair for all tests."""
     await apply(settings.kafka_bootstrap)
     async with (
         lossy_proxy(urlsplit(aws.endpoint_url).port or 80) as proxy,
@@ -42,29 +56,51 @@ async def place(settings: EmailSettings, aws: AwsEndpoints) -> AsyncIterator[tup
             yield Running(sender, producer, simulator, http, await simulator.position()), proxy
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def place(both: tuple[Running, LossyProxy]) -> tuple[Running, LossyProxy]:
+    """Both, with S3 in reach."""
+    spoil(both[1], "fine")
+    return both
+
+
+def content_waits(mail: Running) -> float:
+    return mail.email.metrics.value(m.CONTENT_WAITS)
+
+
+async def until_waited(mail: Running, count: float) -> None:
+    """Wait until the sender has put off mails `count` times in all."""
+
+    async def waited() -> bool:
+        return content_waits(mail) >= count
+
+    await until(waited)
+
+
 async def test_one_large_mail_waits_and_fifty_small_and_urgent_ones_are_sent(
     place: tuple[Running, LossyProxy],
 ) -> None:
     mail, proxy = place
     address = f"success+{uuid4().hex[:12]}@simulator.amazonses.com"
-    proxy.down = True
+    waits = content_waits(mail)
+    before = await mail.email.database["contents"].count_documents({"object": {"$exists": True}})
+    spoil(proxy, "away")
     body = f"<p>{'x' * 300_000}</p>"
     large = [await mail.send(address, html=body, lane=lane) for lane in ("normal", "urgent")]
     small = [await mail.send(address) for _ in range(50)] + [await mail.send(address, lane="urgent") for _ in range(5)]
     for message_id in small:
         await mail.ends(message_id, "Sent")
+    await until_waited(mail, waits + len(large))
     for message_id in large:
         await mail.ends(message_id, "Queued")
         assert await mail.types(message_id) == ["requested"]
-    assert mail.email.metrics.value(m.CONTENT_WAITS) >= 2
     assert (await mail.email.health.readiness())[0], "the provider and the other mails are fine"
-    proxy.down = False
+    spoil(proxy, "fine")
     for message_id in large:
-        await mail.ends(message_id, "Sent", seconds=90)
+        await mail.ends(message_id, "Sent")
     for message_id in (*small, *large):
         assert len(await mail.accepted(message_id)) == 1
-    objects = await mail.email.database["contents"].count_documents({"object": {"$exists": True}})
-    assert objects == len(large)
+    stored = await mail.email.database["contents"].count_documents({"object": {"$exists": True}})
+    assert stored - before == len(large)
 
 
 REFUSAL = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>no</Message></Error>"
@@ -98,18 +134,16 @@ async def stored(mail: Running, settings: EmailSettings, *files: bytes) -> list[
     return found
 
 
-@pytest.mark.parametrize("how", ["away", "silent", "refusing"])
+@pytest.mark.parametrize(
+    "how", ["silent", *(pytest.param(how, marks=pytest.mark.long) for how in ("away", "refusing"))]
+)
 async def test_mail_with_files_waits_alone_and_is_tried_again(
     place: tuple[Running, LossyProxy], settings: EmailSettings, how: str
 ) -> None:
     mail, proxy = place
     address = f"success+{uuid4().hex[:12]}@simulator.amazonses.com"
     file_ids = await stored(mail, settings, b"%PDF-1.7 small", b"%PDF-1.7 large".ljust(2_000_000, b"."))
-    waits = mail.email.metrics.value(m.CONTENT_WAITS)
-
-    async def tried() -> bool:
-        return mail.email.metrics.value(m.CONTENT_WAITS) > waits
-
+    waits = content_waits(mail)
     spoil(proxy, how)
     attached = [[{"fileId": each}] for each in file_ids]
     waiting = [await mail.send(address, attachments=each, lane=lane) for each in attached for lane in ("low", "urgent")]
@@ -119,10 +153,10 @@ async def test_mail_with_files_waits_alone_and_is_tried_again(
     for message_id in waiting:
         await mail.ends(message_id, "Queued")
         assert await mail.types(message_id) == ["requested"], "nothing is recorded for it, and no attempt is used"
-    await until(tried)
+    await until_waited(mail, waits + len(waiting))
     assert (await mail.email.health.readiness())[0], "the provider and the other mails are fine"
     spoil(proxy, "fine")
     for message_id in waiting:
-        await mail.ends(message_id, "Sent", seconds=90)
+        await mail.ends(message_id, "Sent")
     for message_id in (*others, *waiting):
         assert len(await mail.accepted(message_id)) == 1
