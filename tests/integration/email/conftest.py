@@ -33,6 +33,8 @@ from services.kit.kafka.topics_admin import apply
 from services.kit.settings import load
 
 SECRET = "integration-tests-only-0123456789abcdef"
+HANG = 90.0
+"""Seconds that only something that hangs takes."""
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Running:
     async def types(self, message_id: str) -> list[str]:
         return [event.type.removeprefix("email.") for event in (await self.email.store.load(message_id)).events]
 
-    async def ends(self, message_id: str, *phases: str, seconds: float = 30.0) -> None:
+    async def ends(self, message_id: str, *phases: str, seconds: float = HANG) -> None:
         """Wait until the deliveries are in these phases, in the order of the request."""
 
         async def there() -> bool:
@@ -89,7 +91,7 @@ class Running:
         return jwt.encode(claims, SECRET, "HS256")
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = HANG) -> None:
     """Wait for a condition; AssertionError after `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not await condition():
@@ -152,7 +154,7 @@ async def process(
             return (await email.health.readiness())[0]
 
         try:
-            await until(ready, 60)
+            await until(ready)
             yield email, stop
         finally:
             await stop()
@@ -185,7 +187,7 @@ async def plain_clients(
     await producer.start()
     try:
         base = f"http://127.0.0.1:{email.server.port}"
-        async with httpx.AsyncClient(base_url=base, timeout=10, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=base, timeout=HANG, trust_env=False) as http:
             yield producer, http
     finally:
         await producer.stop()

@@ -97,7 +97,7 @@ async def test_throttling_and_a_suspended_account_are_waited_out(mail: Running) 
     await mail.simulator.faults(Fault(kind="throttle", count=3))
     throttled = [await mail.send(at("success")) for _ in range(5)]
     for message_id in throttled:
-        await mail.ends(message_id, "Sent", seconds=60)
+        await mail.ends(message_id, "Sent")
         assert len(await mail.accepted(message_id)) == 1
 
 
@@ -166,6 +166,6 @@ async def test_told_to_stop_it_drains_and_another_process_goes_on(mail: Running)
     async with process(mail.email.settings, "sender") as (_, stop):
         assert await stop() == 0
     for message_id in message_ids:
-        await mail.ends(message_id, "Sent", seconds=60)
+        await mail.ends(message_id, "Sent")
     accepted = await mail.simulator.acceptances(mail.position)
     assert len(accepted) == 50

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import email
 import email.policy
 import gzip
@@ -23,6 +22,7 @@ from deploy.local.simulator.faults import Fault
 from services.email.adapters.file_bytes import S3FileBytes
 from services.email.adapters.known_files import MongoKnownFiles
 from services.email.domain.files import KnownFile, Usable, evolve
+from services.kit import metrics as m
 from services.kit.aws import s3_client
 from services.kit.clock import SystemClock
 from services.kit.errors import Unavailable
@@ -106,7 +106,12 @@ async def test_a_mail_waits_for_its_file_and_carries_the_version_that_was_verifi
     await files.says(file_id, uploaded(len(data), version))
     await files.put(file_id, b"MZ something else, put there after it was looked at")
     await files.known(file_id, 2)
-    await asyncio.sleep(1.5)
+    waits = mail.email.metrics.value(m.FILE_WAITS)
+
+    async def looked() -> bool:
+        return mail.email.metrics.value(m.FILE_WAITS) > waits + 1
+
+    await until(looked)
     assert await mail.types(message_id) == ["requested"], "its scan is not over"
     await files.says(file_id, FileScanSettled(version_id=version, result="clean"))
     await mail.ends(message_id, "Sent")
@@ -129,6 +134,7 @@ async def test_a_file_that_is_stored_compressed_is_attached_as_it_was(files: Fil
             update={"content_encoding": "gzip", "original_size": said, "content_type": "text/csv"}
         )
         await files.says(file_id, upload(file_id, bucket=files.bucket, content_type="text/csv"), verified)
+        await files.known(file_id, 2)
         sent[file_id] = await files.mail.send(address(), attachments=[{"fileId": file_id}])
     (good, one), (lie, other) = sent.items()
     await files.mail.ends(one, "Sent")
@@ -228,7 +234,7 @@ async def test_a_file_that_is_deleted_between_two_attempts_is_not_sent(files: Fi
     await files.says(file_id, FileDeleted(version_id=version, recoverable=True, reason="user"))
     await files.known(file_id, 3)
     await mail.simulator.faults()
-    await mail.ends(message_id, "Failed", seconds=60)
+    await mail.ends(message_id, "Failed")
     detail = f"the file {file_id} cannot be attached: it was deleted"
     assert await why_failed(mail, message_id) == {("invalid", detail)}
     assert await mail.accepted(message_id) == []

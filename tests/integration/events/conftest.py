@@ -19,8 +19,17 @@ from services.kit.mongo import connect
 from services.kit.testing.parking import MemoryParkingLot
 
 PARTITIONS = 6
+HANG = 90.0
+"""Seconds that only something that hangs takes."""
 Entry = tuple[bytes | None, bytes | None]
 Write = Callable[[Iterable[Entry]], Coroutine[Any, Any, None]]
+
+
+async def end_leases(side: ReadingSide) -> None:
+    """Let the leases and heartbeats of the dead run out now."""
+    ended = [{"$set": {"until": {"$dateSubtract": {"startDate": "$$NOW", "unit": "minute", "amount": 1}}}}]
+    await side.database["leases"].update_many({"owner": {"$ne": None}}, ended)
+    await side.database["workers"].delete_many({})
 
 
 @pytest.fixture

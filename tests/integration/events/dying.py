@@ -1,7 +1,8 @@
-"""A projector process that kills itself (SIGKILL, so that nothing is tidied up) around a chosen effect.
+"""Projector processes that kill themselves (SIGKILL, so that nothing is tidied up), each around a chosen effect.
 
-`python -m tests.integration.events.dying <bootstrap> <mongo> <database> <topic> <generation> <step>`, where a
-step is `before|after` and `load|write|write_rows|mark_dirty|checkpoint|commit`, as in `after:write`.
+`python -m tests.integration.events.dying <bootstrap> <mongo> <database> <topic> <generation>` reads steps from standard
+input, one a line. A step is `before|after` and `load|write|write_rows|mark_dirty|checkpoint|commit`, as in
+`after:write`. For each step it forks a process, which spares the start of Python, and prints how that one ended.
 """
 
 from __future__ import annotations
@@ -75,5 +76,16 @@ async def main(bootstrap: str, mongo: str, database: str, topic: str, generation
     await side.projector(int(generation), lambda: True).run()
 
 
+def run_all(*arguments: str) -> None:
+    """Run a projector for each step that standard input names."""
+    for step in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            asyncio.run(main(*arguments, step.strip()))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    run_all(*sys.argv[1:])

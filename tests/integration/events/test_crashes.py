@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-
-import pytest
 
 from services.events.composing import ReadingSide
 from services.events.ports import Lease
 from services.kit.parking import ParkedFilter
-from tests.integration.events.conftest import Write
+from tests.integration.events.conftest import HANG, Write, end_leases
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
 from tests.integration.events.mails import mails
 from tests.integration.events.test_live import first_generation, projecting
@@ -23,24 +24,39 @@ STEPS = (
 )  # fmt: skip
 
 
-async def die(side: ReadingSide, mongo_url: str, generation: int, step: str) -> int:
-    """Run a projector process to its death; how it ended."""
-    arguments = (side.bootstrap, mongo_url, side.database.name, side.projection.topic, str(generation), step)
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.integration.events.dying", *arguments)
+@asynccontextmanager
+async def dying(side: ReadingSide, mongo_url: str, generation: int) -> AsyncIterator[Callable[[str], Awaitable[int]]]:
+    """Runs a projector process to its death at a step, and says how it ended."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.integration.events.dying", side.bootstrap, mongo_url),
+        *(side.database.name, side.projection.topic, str(generation)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    told, answers = process.stdin, process.stdout
+
+    async def die(step: str) -> int:
+        told.write(f"{step}\n".encode())
+        return int(await asyncio.wait_for(answers.readline(), HANG))
+
     try:
-        return await asyncio.wait_for(process.wait(), 30)
+        yield die
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
-@pytest.mark.timeout(400)
 async def test_killed_between_any_two_effects(side: ReadingSide, mongo_url: str, write: Write) -> None:
     generation = await first_generation(side)
-    for round_, step in enumerate(STEPS):
-        await write(mails(40, seed=round_, busy_opens=600))
-        assert await die(side, mongo_url, generation, step) == -signal.SIGKILL, step
+    async with dying(side, mongo_url, generation) as die:
+        for round_, step in enumerate(STEPS):
+            await write(mails(40, seed=round_, busy_opens=600))
+            assert await die(step) == -signal.SIGKILL, step
+            await end_leases(side)
     async with projecting(side, generation):
         await wait_until_projected(side, generation)
     assert await assert_equal_to_the_log(side, generation) == 40 * len(STEPS)
@@ -63,7 +79,7 @@ async def test_a_zombie_moves_no_checkpoint(side: ReadingSide) -> None:
     old = await leases.acquire("zombie", 0)
     assert old is not None
     assert await leases.acquire("heir", 0) is None
-    await asyncio.sleep(side.lease_seconds + 0.2)
+    await end_leases(side)
     new = await leases.acquire("heir", 0)
     assert new is not None
     assert new.epoch == old.epoch + 1
