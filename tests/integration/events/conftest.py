@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,14 @@ HANG = 90.0
 """Seconds that only something that hangs takes."""
 Entry = tuple[bytes | None, bytes | None]
 Write = Callable[[Iterable[Entry]], Coroutine[Any, Any, None]]
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = HANG) -> None:
+    """Wait for a condition, looking often; AssertionError after `seconds`."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await condition():
+        assert asyncio.get_running_loop().time() < deadline, "not within the time limit"
+        await asyncio.sleep(0.02)
 
 
 async def end_leases(side: ReadingSide) -> None:

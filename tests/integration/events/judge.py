@@ -13,6 +13,7 @@ from services.events.adapters.mongo_read_models import FACTS, collection_name
 from services.events.composing import ReadingSide
 from services.events.projections.known import Known, add, spill, tally
 from services.events.reader import read_event
+from tests.integration.events.conftest import HANG
 
 
 async def whole_log(side: ReadingSide) -> list[Any]:
@@ -71,7 +72,7 @@ async def stored(side: ReadingSide, generation: int) -> dict[str, Any]:
     return found
 
 
-async def wait_until_projected(side: ReadingSide, generation: int, seconds: float = 40) -> None:
+async def wait_until_projected(side: ReadingSide, generation: int, seconds: float = HANG) -> None:
     """Return when every checkpoint has reached the end of its partition."""
     until = time.monotonic() + seconds
     reader = side.log()
@@ -83,7 +84,7 @@ async def wait_until_projected(side: ReadingSide, generation: int, seconds: floa
             if at and all(at.get(partition, -1) >= end for partition, end in ends.items()):
                 return
             assert time.monotonic() < until, f"not projected in {seconds} s: {at} of {ends}"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
     finally:
         await reader.stop()
 

@@ -12,12 +12,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from contracts.views import File
-from services.events.adapters.backfill_processes import BackfillProcesses
 from services.events.composing import ReadingSide
 from services.events.entrypoints.projector import ProjectorService
 from services.events.projections.known import INLINE_PLACES
 from services.events.projections.projection import EMAIL_LOG, FILE, Projection
-from tests.integration.events.conftest import PARTITIONS, Entry, Write
+from services.events.rebuild import Workers
+from tests.integration.events.conftest import HANG, PARTITIONS, Entry, Write
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
 from tests.integration.events.mails import mails
 from tests.integration.events.test_generations import parts
@@ -41,7 +41,7 @@ def projection() -> Projection:
     [(3_500, 700), pytest.param(100_000, 10_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])],
 )
 async def test_a_file_with_thousands_of_downloads_is_small_right_and_the_same_after_a_rebuild(
-    side: ReadingSide, write: Write, workers: BackfillProcesses, downloads: int, batch: int
+    side: ReadingSide, write: Write, workers: Workers, downloads: int, batch: int
 ) -> None:
     first = await first_generation(side)
     log = uploads(60, downloads=downloads)
@@ -121,7 +121,7 @@ async def test_one_process_projects_mails_and_files_each_from_its_own_topic(
 
 
 async def _until_there(side: ReadingSide) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG):
         while (await side.generations.pointer()).active is None:  # noqa: ASYNC110 - it lies in MongoDB
             await asyncio.sleep(0.1)
 

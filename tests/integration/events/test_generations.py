@@ -11,7 +11,7 @@ from services.events.composing import ReadingSide
 from services.events.entrypoints.projector import Parts, ProjectorService
 from services.events.generations import retire, rollback, swap
 from services.kit.errors import PermanentError
-from tests.integration.events.conftest import Write
+from tests.integration.events.conftest import Write, until
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
 from tests.integration.events.mails import mails
 from tests.integration.events.test_live import first_generation
@@ -69,13 +69,12 @@ async def test_there_is_nothing_to_roll_back_to_after_the_grace(side: ReadingSid
     service = ProjectorService(parts(side), side.clock)
     await service.start()
     try:
-        until = asyncio.get_running_loop().time() + 20
-        while True:
+
+        async def retired() -> bool:
             found = await side.generations.get(first)
-            if found is not None and found.stage == "retired":
-                break
-            assert asyncio.get_running_loop().time() < until, found
-            await asyncio.sleep(0.1)
+            return found is not None and found.stage == "retired"
+
+        await until(retired)
     finally:
         await service.stop(8.0)
     with pytest.raises(PermanentError, match="nothingToRollBack"):

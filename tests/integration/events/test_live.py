@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from services.events.composing import ReadingSide
 from services.events.generations import ensure_first
-from tests.integration.events.conftest import Write
+from tests.integration.events.conftest import HANG, Write, until
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected, whole_log
 from tests.integration.events.mails import Entry, mails
 
@@ -62,18 +62,17 @@ async def test_the_read_model_is_the_pure_fold_of_the_log(side: ReadingSide, wri
     assert document["eventsTruncated"] is True
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.long)])
 async def test_processes_share_the_partitions(side: ReadingSide, write: Write, processes: int) -> None:
     generation = await first_generation(side)
     async with projecting(side, generation, processes):
         await write(mails(50))
-        until = asyncio.get_running_loop().time() + 15
-        while True:
+
+        async def shared() -> bool:
             owners = [lease.owner for lease in await side.leases(generation).view() if lease.held]
-            if len(owners) == 6 and max(map(owners.count, owners)) <= ceil(6 / processes):
-                break
-            assert asyncio.get_running_loop().time() < until, owners
-            await asyncio.sleep(0.2)
+            return len(owners) == 6 and max(map(owners.count, owners)) <= ceil(6 / processes)
+
+        await until(shared)
         await write(mails(50, seed=2))
         await wait_until_projected(side, generation)
     assert await assert_equal_to_the_log(side, generation) == 100
@@ -113,18 +112,18 @@ async def test_a_lost_head_alarms_blocks_its_partition_only_and_can_be_stepped_o
     leases = side.leases(generation)
 
     async def reached(partitions: set[int]) -> None:
-        until = asyncio.get_running_loop().time() + 30
-        while not all(
-            each.next >= ends[each.partition] for each in await leases.view() if each.partition in partitions
-        ):
-            assert asyncio.get_running_loop().time() < until
-            await asyncio.sleep(0.1)
+        async def there() -> bool:
+            return all(
+                each.next >= ends[each.partition] for each in await leases.view() if each.partition in partitions
+            )
+
+        await until(there)
 
     projector = side.projector(generation)
     running = asyncio.create_task(projector.run())
     try:
         await reached({0, 1, 3, 4, 5})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while (report := projector.report()).ready:  # noqa: ASYNC110 - the others need not wait for its error
                 await asyncio.sleep(0.05)
         assert report.live

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -13,16 +14,26 @@ import pytest
 from services.events.adapters.backfill_processes import BackfillProcesses
 from services.events.composing import ReadingSide
 from services.events.generations import retire, rollback
-from services.events.rebuild import Rebuild
+from services.events.ports import LeaseStore
+from services.events.rebuild import Rebuild, Workers
 from services.kit.errors import PermanentError, RefusedHere
-from tests.integration.events.conftest import Write
+from tests.integration.events.conftest import Write, end_leases, until
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
 from tests.integration.events.mails import mails
 from tests.integration.events.test_live import first_generation, live_generation, projecting
+from tests.integration.events.workers import WorkersHere
 
 
 @pytest.fixture
-async def workers(side: ReadingSide, mongo_url: str) -> AsyncIterator[BackfillProcesses]:
+async def workers(side: ReadingSide) -> AsyncIterator[WorkersHere]:
+    """Workers in this process."""
+    workers = WorkersHere(side)
+    yield workers
+    await workers.stop()
+
+
+@pytest.fixture
+async def worker_processes(side: ReadingSide, mongo_url: str) -> AsyncIterator[BackfillProcesses]:
     """Worker processes on this test's topic and database."""
     environment = os.environ | {
         "MAILROOM_KAFKA_BOOTSTRAP": side.bootstrap,
@@ -47,10 +58,10 @@ async def rebuilt(side: ReadingSide, rebuild: Rebuild, **options: Any) -> int:
 
 
 async def test_a_rebuild_equals_live_and_takes_its_place(
-    side: ReadingSide, write: Write, workers: BackfillProcesses
+    side: ReadingSide, write: Write, worker_processes: BackfillProcesses
 ) -> None:
     first = await first_generation(side)
-    rebuild = side.rebuild(workers)
+    rebuild = side.rebuild(worker_processes)
     async with projecting(side, first):
         await write(mails(200, busy_opens=700))
         plan = await rebuild.plan()
@@ -93,26 +104,31 @@ async def test_a_rebuild_equals_live_and_takes_its_place(
 
 
 async def test_workers_and_coordinator_killed_in_the_middle(
-    side: ReadingSide, write: Write, workers: BackfillProcesses
+    side: ReadingSide, write: Write, worker_processes: BackfillProcesses
 ) -> None:
+    workers = worker_processes
     await live_generation(side, write, mails(400, busy_opens=600))
     generation = await side.rebuild(workers).create()
     running = asyncio.create_task(side.rebuild(workers).run(generation.number))
     leases = side.leases(generation.number)
-    while not any(lease.next > lease.begin for lease in await leases.view()):  # noqa: ASYNC110 - it lies in MongoDB
-        await asyncio.sleep(0.01)
+
+    async def begun() -> bool:
+        assert not running.done()
+        return any(lease.next > lease.begin for lease in await leases.view())
+
+    await until(begun)
     for pid in workers.pids:
-        os.kill(pid, 9)
-    await asyncio.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+    await end_leases(side)
     await asyncio.gather(*(side.rebuild(workers).run(generation.number) for _ in range(2)), return_exceptions=True)
     await side.rebuild(workers).run(generation.number)
     assert (await side.generations.pointer()).active == generation.number
     assert await assert_equal_to_the_log(side, generation.number) == 400
 
 
-async def test_one_coordinator_at_a_time(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
+async def test_one_coordinator_at_a_time(side: ReadingSide, write: Write, workers: Workers) -> None:
     await live_generation(side, write, mails(20))
     generation = await side.rebuild(workers).create()
     outcomes = await asyncio.gather(
@@ -122,7 +138,7 @@ async def test_one_coordinator_at_a_time(side: ReadingSide, write: Write, worker
 
 
 async def test_a_generation_that_differs_is_not_swapped_in_unless_accepted(
-    side: ReadingSide, write: Write, workers: BackfillProcesses
+    side: ReadingSide, write: Write, workers: Workers
 ) -> None:
     first = await live_generation(side, write, mails(50))
     live = side.database[f"email_log__g{first}"]
@@ -144,9 +160,7 @@ async def test_a_generation_that_differs_is_not_swapped_in_unless_accepted(
     assert await assert_equal_to_the_log(side, generation.number) == 50
 
 
-async def test_a_new_version_may_reshape_every_document(
-    side: ReadingSide, write: Write, workers: BackfillProcesses
-) -> None:
+async def test_a_new_version_may_reshape_every_document(side: ReadingSide, write: Write, workers: Workers) -> None:
     await write(mails(30))
     first = await first_generation(side)
 
@@ -164,14 +178,16 @@ async def test_a_new_version_may_reshape_every_document(
     assert (verdict.documents, verdict.differing, verdict.reshaped) == (30, 0, 30)
 
 
-async def test_a_paused_rebuild_rests_and_goes_on(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
+async def test_a_paused_rebuild_rests_and_goes_on(side: ReadingSide, write: Write, workers: Workers) -> None:
     await live_generation(side, write, mails(100))
     rebuild = side.rebuild(workers)
     generation = await rebuild.create()
     await side.generations.pause(generation.number, paused=True)
     running = asyncio.create_task(rebuild.run(generation.number))
-    await asyncio.sleep(4)
-    view = await side.leases(generation.number).view()
+    leases = side.leases(generation.number)
+    await until(lambda: _all_held(leases))
+    await asyncio.sleep(0.5)  # what it would read is there all the time
+    view = await leases.view()
     assert all(lease.next == lease.begin for lease in view)
     assert not running.done()
     await side.generations.pause(generation.number, paused=False)
@@ -184,7 +200,7 @@ async def test_a_paused_rebuild_rests_and_goes_on(side: ReadingSide, write: Writ
 
 
 async def test_a_rebuild_that_is_given_up_ends_and_leaves_nothing(
-    side: ReadingSide, write: Write, workers: BackfillProcesses
+    side: ReadingSide, write: Write, workers: Workers
 ) -> None:
     await write(mails(20))
     first = await first_generation(side)
@@ -192,7 +208,7 @@ async def test_a_rebuild_that_is_given_up_ends_and_leaves_nothing(
     generation = await rebuild.create()
     await side.generations.pause(generation.number, paused=True)
     running = asyncio.create_task(rebuild.run(generation.number))
-    await asyncio.sleep(1)
+    await until(lambda: _all_held(side.leases(generation.number)))
     await rebuild.abandon(generation.number)
     with pytest.raises(PermanentError, match="abandoned"):
         await running
@@ -200,7 +216,12 @@ async def test_a_rebuild_that_is_given_up_ends_and_leaves_nothing(
     assert f"email_log__g{generation.number}" not in await side.database.list_collection_names()
 
 
-async def test_a_log_without_its_head_is_refused(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
+async def _all_held(leases: LeaseStore) -> bool:
+    view = await leases.view()
+    return bool(view) and all(lease.held for lease in view)
+
+
+async def test_a_log_without_its_head_is_refused(side: ReadingSide, write: Write, workers: Workers) -> None:
     from aiokafka import TopicPartition
     from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 

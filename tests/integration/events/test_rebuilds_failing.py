@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from services.events.adapters.backfill_processes import BackfillProcesses
 from services.events.composing import ReadingSide
 from services.events.entrypoints.replayer import RebuildsFound
 from services.events.ports import Generation
@@ -41,7 +40,7 @@ async def found_of(side: ReadingSide, number: int) -> Generation:
 
 
 async def test_an_unexpected_error_is_kept_and_put_off_ever_longer_until_it_is_mended(
-    side: ReadingSide, write: Write, workers: BackfillProcesses
+    side: ReadingSide, write: Write, workers: Workers
 ) -> None:
     first = await live_generation(side, write, mails(20))
     number = (await side.rebuild(workers).create()).number
@@ -72,7 +71,7 @@ async def test_an_unexpected_error_is_kept_and_put_off_ever_longer_until_it_is_m
 
 
 async def test_what_an_operator_must_look_at_is_not_tried_again_by_this_process(
-    side: ReadingSide, write: Write, workers: BackfillProcesses
+    side: ReadingSide, write: Write, workers: Workers
 ) -> None:
     await live_generation(side, write, mails(20))
     number = (await side.rebuild(workers).create()).number
@@ -92,7 +91,7 @@ async def test_what_an_operator_must_look_at_is_not_tried_again_by_this_process(
     assert (await side.generations.pointer()).active == number
 
 
-async def test_what_is_away_is_waited_for(side: ReadingSide, write: Write, workers: BackfillProcesses) -> None:
+async def test_what_is_away_is_waited_for(side: ReadingSide, write: Write, workers: Workers) -> None:
     await live_generation(side, write, mails(5))
     number = (await side.rebuild(workers).create()).number
     away = FailingWorkers(Unavailable("Kafka", "away"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.events.adapters.backfill_processes import BackfillProcesses
 from services.events.composing import ReadingSide
+from services.events.rebuild import Workers
 from services.events.serving import parked_retries
 from services.kit.kafka.records import DONE, Park, Record
 from services.kit.parking import ParkedRecord
@@ -31,7 +31,7 @@ async def bounds(side: ReadingSide) -> dict[int, tuple[int, int]]:
 async def test_a_replay_adds_nothing_to_the_log(
     side: ReadingSide,
     write: Write,
-    workers: BackfillProcesses,
+    workers: Workers,
 ) -> None:
     log = mails(40)
     await write(log)

@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from services.events.composing import ReadingSide
 from services.kit.crypto import KeyRing
 from services.kit.parking_mongo import MongoParkingLot
-from tests.integration.events.conftest import Write
+from tests.integration.events.conftest import HANG, Write
 from tests.integration.events.judge import whole_log
 from tests.integration.events.mails import mails
 from tests.integration.events.test_live import first_generation
@@ -46,7 +46,7 @@ async def test_the_projector_goes_on_after_what_it_cannot_read(side: ReadingSide
     leases = side.leases(generation)
 
     async def reached(partition: int, offset: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             while {each.partition: each.next for each in await leases.view()}[partition] < offset:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
@@ -54,7 +54,7 @@ async def test_the_projector_goes_on_after_what_it_cannot_read(side: ReadingSide
     running = asyncio.create_task(projector.run())
     try:
         await reached(2, ends[2])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while len(projector.report().detail["blocked"]) < 2:  # type: ignore[arg-type]  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert "UnicodeDecodeError" in str(projector.report().detail["blocked"])
@@ -73,7 +73,7 @@ async def test_the_projector_goes_on_after_what_it_cannot_read(side: ReadingSide
         assert json.loads(out) == {"parked": None, "service": "events", "goesOnAt": 3, "passed": True}
         await reached(2, ends[2] + 2)
         await reached(4, ends[4] + 1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while not projector.report().ready:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
     finally:
