@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,15 +15,31 @@ from services.kit.clock import SystemClock
 from services.kit.health import Health
 from services.kit.http import create_app
 from services.kit.metrics import Metrics
+from services.kit.testing import FakeClock
 
 SECRET = "s" * 32
 
 
+class WaitingClock(FakeClock):
+    """Waits take no time; the first one begins with what `meanwhile` does."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        await super().sleep(seconds)
+
+
 @dataclass(frozen=True)
 class Api:
-    """One user's calls. `name`: of the route and the scope; `listed` and `key`: of a page's items and their ids."""
+    """One user's calls. `name`: of the route and the scope; `listed` and `key`: of a page's items and their ids;
+    `clock`: of the queries behind it.
+    """
 
     client: httpx.AsyncClient
+    clock: WaitingClock
     name: str
     listed: str
     key: str
@@ -56,8 +72,8 @@ class Api:
 
 
 @asynccontextmanager
-async def reading_api(routes: APIRouter, name: str, listed: str, key: str) -> AsyncIterator[Api]:
-    """Serve these routes, as the events service does."""
+async def reading_api(routes: APIRouter, clock: WaitingClock, name: str, listed: str, key: str) -> AsyncIterator[Api]:
+    """Serve these routes, whose queries have this clock, as the events service does."""
     app = create_app(
         title="Events",
         service="events",
@@ -69,4 +85,4 @@ async def reading_api(routes: APIRouter, name: str, listed: str, key: str) -> As
     )
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://mailroom") as client:
-        yield Api(client, name, listed, key)
+        yield Api(client, clock, name, listed, key)

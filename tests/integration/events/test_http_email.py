@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -15,9 +15,9 @@ from contracts.email import events as mail
 from services.events.adapters.mongo_email_queries import MongoEmailDocuments, query_of
 from services.events.email_queries import EmailFilter, EmailQueries
 from services.events.entrypoints.http_email import email_router
-from services.kit.clock import SystemClock
+from services.events.queries import WAIT_SECONDS
 from services.kit.mongo import connect
-from tests.integration.events.reading_api import Api, reading_api
+from tests.integration.events.reading_api import Api, WaitingClock, reading_api
 from tests.integration.events.stored_mails import Mails
 from tests.unit.events_service.events import ANN, BOB, attempted, bounced, fact, failed, sent
 
@@ -39,8 +39,9 @@ async def mails(mongo_url: str) -> AsyncIterator[Mails]:
 
 @pytest.fixture
 async def api(mails: Mails) -> AsyncIterator[Api]:
-    routes = email_router(EmailQueries(MongoEmailDocuments(mails.database), SystemClock()))
-    async with reading_api(routes, "email", "emails", "messageId") as api:
+    clock = WaitingClock()
+    routes = email_router(EmailQueries(MongoEmailDocuments(mails.database), clock))
+    async with reading_api(routes, clock, "email", "emails", "messageId") as api:
         yield api
 
 
@@ -264,26 +265,24 @@ async def test_sums_of_whole_days_come_from_clean_buckets_and_else_from_the_mail
 
 
 async def test_a_mail_that_comes_within_a_second_is_waited_for(mails: Mails, api: Api) -> None:
-    async def later() -> str:
-        await asyncio.sleep(0.3)
-        return await mails.add(message_id="0192f0c1-0000-7000-8000-00000000abcd")
-
-    answer, found_id = await asyncio.gather(api.get("/0192f0c1-0000-7000-8000-00000000abcd"), later())
-    assert answer.status_code == 200
-    assert answer.json()["data"]["messageId"] == found_id
+    found_id = "0192f0c1-0000-7000-8000-00000000abcd"
+    api.clock.meanwhile = partial(mails.add, message_id=found_id)
+    answer = await api.get(f"/{found_id}")
+    assert (answer.status_code, answer.json()["data"]["messageId"]) == (200, found_id)
+    assert 0 < api.clock.monotonic() < WAIT_SECONDS
 
 
 async def test_none_and_anothers_are_told_apart_neither_by_answer_nor_by_time(mails: Mails, api: Api) -> None:
     anothers = await mails.add(user_id="user-2")
-    loop = asyncio.get_running_loop()
-    answers = []
+    answers, waits = [], []
     for path in (f"/{anothers}", "/never-was", f"/{anothers}/history", "/never-was/history"):
-        began = loop.time()
+        began = api.clock.monotonic()
         answer = await api.get(path)
         answers.append((answer.status_code, answer.text))
-        assert 0.95 < loop.time() - began < 3
+        waits.append(api.clock.monotonic() - began)
     assert len(set(answers)) == 1
     assert answers[0][0] == 404
+    assert waits == [pytest.approx(WAIT_SECONDS)] * 4
 
 
 async def test_an_unchanged_mail_is_not_sent_again(mails: Mails, api: Api) -> None:

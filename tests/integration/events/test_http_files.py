@@ -5,9 +5,9 @@ Pages, waiting and cursors are those of mails and tested there (`test_http_email
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -17,9 +17,9 @@ from contracts.files import events as files
 from services.events.adapters.mongo_file_queries import MongoFileDocuments, query_of
 from services.events.entrypoints.http_files import files_router
 from services.events.file_queries import FileFilter, FileQueries
-from services.kit.clock import SystemClock
+from services.events.queries import WAIT_SECONDS
 from services.kit.mongo import connect
-from tests.integration.events.reading_api import Api, reading_api
+from tests.integration.events.reading_api import Api, WaitingClock, reading_api
 from tests.integration.events.stored_files import Files
 from tests.unit.events_service.events import retracted
 from tests.unit.events_service.file_events import (
@@ -49,8 +49,9 @@ async def stored(mongo_url: str) -> AsyncIterator[Files]:
 
 @pytest.fixture
 async def api(stored: Files) -> AsyncIterator[Api]:
-    routes = files_router(FileQueries(MongoFileDocuments(stored.database), SystemClock()))
-    async with reading_api(routes, "files", "files", "fileId") as api:
+    clock = WaitingClock()
+    routes = files_router(FileQueries(MongoFileDocuments(stored.database), clock))
+    async with reading_api(routes, clock, "files", "files", "fileId") as api:
         yield api
 
 
@@ -241,25 +242,23 @@ async def test_totals_of_whole_days_come_from_clean_buckets_and_else_from_the_fi
 
 
 async def test_a_file_that_comes_within_a_second_is_waited_for(stored: Files, api: Api) -> None:
-    async def later() -> str:
-        await asyncio.sleep(0.3)
-        return await stored.add(file_id="0192f0c1-0000-7000-8000-00000000abcd")
-
-    answer, file_id = await asyncio.gather(api.get("/0192f0c1-0000-7000-8000-00000000abcd"), later())
+    file_id = "0192f0c1-0000-7000-8000-00000000abcd"
+    api.clock.meanwhile = partial(stored.add, file_id=file_id)
+    answer = await api.get(f"/{file_id}")
     assert (answer.status_code, answer.json()["data"]["fileId"]) == (200, file_id)
 
 
 async def test_none_and_anothers_are_told_apart_neither_by_answer_nor_by_time(stored: Files, api: Api) -> None:
     anothers = await stored.add(user_id="user-2", is_public=True)
-    loop = asyncio.get_running_loop()
-    answers = []
+    answers, waits = [], []
     for path in (f"/{anothers}", "/never-was", f"/{anothers}/history", "/never-was/history"):
-        began = loop.time()
+        began = api.clock.monotonic()
         answer = await api.get(path)
         answers.append((answer.status_code, answer.text))
-        assert 0.95 < loop.time() - began < 3
+        waits.append(api.clock.monotonic() - began)
     assert len(set(answers)) == 1
     assert answers[0][0] == 404
+    assert waits == [pytest.approx(WAIT_SECONDS)] * 4
 
 
 @pytest.mark.parametrize("path", ["/{}", "", "?status=completed&limit=1", "/{}/history"])
