@@ -5,51 +5,62 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pymongo
 import pytest
 
 from deploy import compose
+from deploy.local.__main__ import main
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.site import ROOT, StackError, port_setting, throwaway_site
 from deploy.local.stack import Stack
+from tests.integration.own_stack import own_stack
 
 
-def test_starting_what_runs_changes_nothing(test_stack: Stack) -> None:
-    test_stack.start(["mongo"])
-    before = test_stack.child("mongo")
-    test_stack.start(["mongo"])
-    assert test_stack.child("mongo") == before
-    assert test_stack.ready(["mongo"])
+@pytest.fixture(scope="module")
+def own_mongo() -> Iterator[Stack]:
+    """A MongoDB that nobody else uses."""
+    with own_stack("mongo") as stack:
+        yield stack
 
 
-def test_a_killed_part_is_seen_as_down_and_comes_back_with_its_data(test_stack: Stack, mongo_url: str) -> None:
-    test_stack.start(["mongo"])
-    database = pymongo.MongoClient[dict[str, object]](test_stack.site.addresses().mongo_url)["stack_parts"]
+def test_starting_what_runs_changes_nothing(own_mongo: Stack) -> None:
+    own_mongo.start(["mongo"])
+    before = own_mongo.child("mongo")
+    own_mongo.start(["mongo"])
+    assert own_mongo.child("mongo") == before
+    assert own_mongo.ready(["mongo"])
+
+
+def test_a_killed_part_is_seen_as_down_and_comes_back_with_its_data(own_mongo: Stack) -> None:
+    own_mongo.start(["mongo"])
+    database = pymongo.MongoClient[dict[str, object]](own_mongo.site.addresses().mongo_url)["stack_parts"]
     database["kept"].insert_one({"_id": "it"})
-    before = test_stack.child("mongo")
-    test_stack.kill("mongo")
-    assert test_stack.problem("mongo") == "not running"
-    assert not test_stack.ready(["mongo"])
-    test_stack.start(["mongo"])
-    assert test_stack.child("mongo") != before
+    before = own_mongo.child("mongo")
+    own_mongo.kill("mongo")
+    assert own_mongo.problem("mongo") == "not running"
+    assert not own_mongo.ready(["mongo"])
+    own_mongo.start(["mongo"])
+    assert own_mongo.child("mongo") != before
     assert database["kept"].find_one({"_id": "it"}) is not None
-    database.client.drop_database("stack_parts")
     database.client.close()
 
 
-def test_a_later_stack_of_the_same_site_finds_and_stops_what_an_earlier_one_started(tmp_path: Path) -> None:
-    site = throwaway_site(tmp_path, os.environ)
-    Stack(site).start(["mongo"])
-    child = Stack(site).child("mongo")
+def test_a_later_stack_of_the_same_site_finds_and_stops_what_an_earlier_one_started(own_mongo: Stack) -> None:
+    own_mongo.start(["mongo"])
+    child = Stack(own_mongo.site).child("mongo")
     assert child is not None
-    Stack(site).stop()
+    Stack(own_mongo.site).stop()
     assert not child.alive()
-    Stack(site).stop()
+    Stack(own_mongo.site).stop()
 
 
-def test_a_port_in_use_is_named_with_its_setting_and_nothing_is_started(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named_with_its_setting_and_nothing_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.local.stack.PORT_SECONDS", 0.1)
     stack = Stack(throwaway_site(tmp_path, os.environ))
     with socket.create_server(("127.0.0.1", stack.site.ports["kafka"])), pytest.raises(StackError) as raised:
         stack.start(["mongo", "kafka"])
@@ -93,31 +104,39 @@ def test_the_resources_are_named_as_compose_expects_and_can_be_deployed_again(
     assert test_stack.resources() == made
 
 
-def test_the_command_starts_reports_and_stops_a_stack_and_can_be_run_again(tmp_path: Path) -> None:
+def test_the_command_starts_reports_and_stops_a_stack_and_can_be_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Up and logs as a person runs them, the rest in this process."""
     ports = {port_setting(name): str(port) for name, port in throwaway_site(tmp_path, {}).ports.items()}
-    env = {**os.environ, **ports, "MAILROOM_STATE_DIR": str(tmp_path)}
+    for name, value in {**ports, "MAILROOM_STATE_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
 
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def process(*arguments: str) -> str:
         whole = [sys.executable, "-m", "deploy.local", *arguments]
-        return subprocess.run(whole, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        return main(arguments), *capfd.readouterr()
 
     def state(name: str) -> str:
-        return next(str(row["state"]) for row in json.loads(command("status", "--json").stdout) if row["part"] == name)
+        return next(str(row["state"]) for row in json.loads(command("status", "--json")[1]) if row["part"] == name)
 
     try:
-        assert "mongo        ready in" in command("up", "mongo").stdout
-        assert "mongo        runs already" in command("up", "mongo").stdout
+        assert "mongo        ready in" in process("up", "mongo")
+        assert "mongo        runs already" in command("up", "mongo")[1]
         assert (state("mongo"), state("kafka")) == ("ready", "down")
-        assert command("status").returncode == 1
-        assert "Waiting for connections" in command("logs", "mongo", "-n", "1000").stdout
-        assert command("kill", "mongo").returncode == 0
+        assert command("status")[0] == 1
+        assert "Waiting for connections" in process("logs", "mongo", "-n", "1000")
+        assert command("kill", "mongo")[0] == 0
         assert state("mongo") == "down"
-        assert command("kill", "mongo").stderr.strip() == "mailroom: mongo is not running."
-        assert "mongo        ready in" in command("restart", "mongo").stdout
+        assert command("kill", "mongo")[2].strip() == "mailroom: mongo is not running."
+        assert "mongo        ready in" in command("restart", "mongo")[1]
     finally:
         stopped = command("down")
-    assert "mongo        stopped in" in stopped.stdout
-    assert "Nothing was running." in command("down").stdout
+    assert "mongo        stopped in" in stopped[1]
+    assert "Nothing was running." in command("down")[1]
 
 
 def test_secrets_are_made_once_and_for_the_owner_only(tmp_path: Path) -> None:

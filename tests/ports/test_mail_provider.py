@@ -180,7 +180,7 @@ async def test_no_clear_answer_is_unknown_and_called_once(place: Place, fault: F
     one = attempt()
     outcome = await place.provider.send(one)
     assert isinstance(outcome, Unknown), outcome
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await place.accepted(one) < accepted:  # noqa: ASYNC110 - another process tells
             await asyncio.sleep(0.05)
     await place.simulator.quiet()

@@ -26,12 +26,15 @@ SHORT = Limits(
     wait=0.2, start=20.0, drain=2.0, rebalance=6.0, session=6.0, heartbeat=0.5, poll=30.0, commit=3.0, stuck=10.0
 )
 
+HANG = 90.0
+"""Seconds that only something that hangs takes."""
+
 Origin = tuple[str, int, int]
 
 _CRC_AT, _CRC_FROM = 17, 21  # record batch v2: the checksum, and where what it covers begins
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
+async def until(condition: Callable[[], bool], seconds: float = HANG, what: str = "") -> None:
     """Wait for a condition, looking often; AssertionError after `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():
@@ -174,24 +177,19 @@ class Cluster:
         return all(committed.get(partition, 0) >= end for partition, end in ends.items())
 
     async def await_position(self, group: str, partition: TopicPartition, offset: int) -> None:
-        """Wait until the group has committed this offset of a partition; AssertionError unless it does soon, or goes
-        past it.
-        """
-        for _ in range(100):
-            found = (await self.committed(group)).get(partition, 0)
-            assert found <= offset, f"{found} is committed, past {offset}"
-            if found == offset:
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"{found} is committed, not {offset}")
+        """Wait until the group has committed this offset of a partition; AssertionError when it goes past it."""
+        async with asyncio.timeout(HANG):
+            while (found := (await self.committed(group)).get(partition, 0)) != offset:
+                assert found < offset, f"{found} is committed, past {offset}"
+                await asyncio.sleep(0.02)
 
-    async def await_committed(self, group: str, topic: str, seconds: float = 10.0) -> None:
+    async def await_committed(self, group: str, topic: str) -> None:
         """Wait until the group has committed up to the end."""
-        for _ in range(int(seconds / 0.05)):
-            if await self.all_committed(group, topic):
-                return
+        deadline = asyncio.get_running_loop().time() + HANG
+        while not await self.all_committed(group, topic):
+            late = asyncio.get_running_loop().time() > deadline
+            assert not late, f"not committed to the end: {await self.committed(group)}"
             await asyncio.sleep(0.05)
-        raise AssertionError(f"not committed to the end within {seconds:g} s: {await self.committed(group)}")
 
 
 class Judge:

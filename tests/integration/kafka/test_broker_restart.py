@@ -12,7 +12,7 @@ from services.kit.errors import TransientError
 from services.kit.kafka.consumer_loop import DONE, Outcome, Record
 from services.kit.kafka.publisher import KafkaPublisher, Outgoing
 from services.kit.metrics import Metrics
-from tests.integration.kafka.harness import Cluster, Judge, Ledger, new_group, new_loop, running, until
+from tests.integration.kafka.harness import HANG, Cluster, Judge, Ledger, new_group, new_loop, running, until
 
 
 async def stop(kafka: Stack) -> None:
@@ -29,6 +29,7 @@ def new_publisher(cluster: Cluster, delivery_seconds: float = 1.5) -> KafkaPubli
 
 @pytest.mark.parametrize("hard", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_nothing_is_lost_and_nobody_helps(own_kafka: Stack, hard: bool) -> None:
+    await start(own_kafka)
     cluster = Cluster(own_kafka.site.addresses().kafka_bootstrap)
     topic, group, ledger = await cluster.topic(4), new_group(), Ledger()
     publisher = new_publisher(cluster)
@@ -68,13 +69,13 @@ async def test_nothing_is_lost_and_nobody_helps(own_kafka: Stack, hard: bool) ->
             await until(lambda: failures > 0)
             assert loop.health().live, "an outage of Kafka is no reason to restart the process"
             await start(own_kafka)
-            await until(lambda: publisher.healthy, 30)
+            await until(lambda: publisher.healthy)
             before, handled = len(acknowledged), ledger.handled
-            await until(lambda: len(acknowledged) > before + 100 and ledger.handled > handled + 100, 40)
+            await until(lambda: len(acknowledged) > before + 100 and ledger.handled > handled + 100)
             publishing = False
             await task
-            await until(lambda: acknowledged <= seen, 30, "every acknowledged record arrived")
-            await until(lambda: loop.health().healthy, 30)
+            await until(lambda: acknowledged <= seen, what="every acknowledged record arrived")
+            await until(lambda: loop.health().healthy)
             await cluster.await_committed(group, topic)
     finally:
         publishing = False
@@ -83,13 +84,14 @@ async def test_nothing_is_lost_and_nobody_helps(own_kafka: Stack, hard: bool) ->
 
 
 async def test_both_start_without_kafka_and_stop_in_time_without_it(own_kafka: Stack) -> None:
+    await start(own_kafka)
     cluster = Cluster(own_kafka.site.addresses().kafka_bootstrap)
     topic, ledger = await cluster.topic(1), Ledger()
     await stop(own_kafka)
     publisher = new_publisher(cluster)
     loop = new_loop(cluster, new_group(), [topic], ledger.handler)
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(HANG):
             await publisher.start(timeout=0.5)
         await loop.start()
         assert not publisher.healthy
@@ -100,15 +102,14 @@ async def test_both_start_without_kafka_and_stop_in_time_without_it(own_kafka: S
         await start(own_kafka)
         await until(lambda: publisher.healthy)
         assert await publisher.publish([Outgoing(topic, b"k", b"v")]) == [None]
-        await until(lambda: ledger.handled == 1, 30)
+        await until(lambda: ledger.handled == 1)
         await stop(own_kafka)
         await publisher.publish([Outgoing(topic, b"k", b"v")])
-        async with asyncio.timeout(3.5):
+        async with asyncio.timeout(HANG):
             await publisher.stop()
         assert not publisher.healthy
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await loop.stop(timeout=1)
     finally:
         await publisher.stop()
         await loop.stop(timeout=1)
-        await start(own_kafka)

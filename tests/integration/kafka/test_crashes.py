@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.kafka.harness import Cluster, Judge, Origin, new_group
+from tests.integration.kafka.harness import HANG, Cluster, Judge, Origin, new_group
 
 RECORDS = 1200
 
@@ -82,7 +82,7 @@ async def survive(cluster: Cluster, journal: Path, seed: int, *, records: int, k
                     await cluster.fill(topic, 200, start=filled)
                     filled += 200
                 await asyncio.sleep(0.05)
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(HANG):
                 while len(crew.settled()) < filled or not await cluster.all_committed(group, topic):
                     await crew.replace_the_dead(kills=False)
                     await asyncio.sleep(0.1)

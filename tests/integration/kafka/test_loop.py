@@ -14,7 +14,18 @@ from services.kit.clock import SystemClock
 from services.kit.errors import TransientError, Unavailable
 from services.kit.kafka.consumer_loop import DONE, Outcome, Park, Record, Retry
 from services.kit.testing.parking import MemoryParkingLot
-from tests.integration.kafka.harness import SHORT, Cluster, Judge, Ledger, Origin, new_group, new_loop, running, until
+from tests.integration.kafka.harness import (
+    HANG,
+    SHORT,
+    Cluster,
+    Judge,
+    Ledger,
+    Origin,
+    new_group,
+    new_loop,
+    running,
+    until,
+)
 
 
 async def test_a_new_group_begins_at_the_beginning_and_goes_on_where_it_stood(cluster: Cluster) -> None:
@@ -80,7 +91,7 @@ async def test_a_storm_of_retries_skips_nothing_repeats_nothing_and_keeps_the_or
 
     judge = Judge(cluster, group, lambda: ledger.counts)
     async with judge.watching(), running(new_loop(cluster, group, [topic], handler)):
-        await until(lambda: ledger.handled == 1500, 40)
+        await until(lambda: ledger.handled == 1500)
         await cluster.await_committed(group, topic)
     assert set(ledger.counts.values()) == {1}
     assert ledger.keys_in_order()
@@ -230,7 +241,7 @@ async def test_stop_cancels_a_batch_that_does_not_end(cluster: Cluster) -> None:
     loop = new_loop(cluster, group, [topic], handler)
     await loop.start()
     await started.wait()
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(HANG):
         await loop.stop(timeout=0.5)
     assert (await cluster.committed(group)).get(TopicPartition(topic, 0), 0) == 0
 
@@ -272,6 +283,6 @@ async def test_a_topic_that_does_not_exist_is_no_reason_to_die(cluster: Cluster)
     ledger = Ledger()
     loop = new_loop(cluster, new_group(), ["t-absent"], ledger.handler, limits=replace(SHORT, start=1.0))
     async with running(loop):
-        await until(lambda: loop._trouble != "", 10)
+        await until(lambda: loop._trouble != "")
         assert loop.health().live
         assert not loop.health().healthy

@@ -140,7 +140,7 @@ async def test_what_an_operator_parked_is_stepped_over_to_the_end_of_its_batch(
         with pytest.raises(PermanentError, match="nothing at offset"):
             await fetch_batch(cluster.bootstrap, where, 7)
         await lot.park([step_over_order(group, where, 2, batch, "operator:test", datetime.now(UTC))])
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)  # it looks for such a word every half second
         assert blocked(loop), "that was a word on another offset"
         order = step_over_order(group, where, 3, batch, "operator:test", datetime.now(UTC))
         await lot.park([order])

@@ -11,7 +11,7 @@ from services.kit.errors import PermanentError, TransientError
 from services.kit.kafka.broker import LARGEST_RECORD_BYTES
 from services.kit.kafka.publisher import KafkaPublisher, Outgoing
 from services.kit.metrics import PUBLISH_FAILED, PUBLISHED, Metrics
-from tests.integration.kafka.harness import Cluster, Ledger, new_group, new_loop, running, until
+from tests.integration.kafka.harness import HANG, Cluster, Ledger, new_group, new_loop, running, until
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_what_cannot_be_encoded_fails_alone(cluster: Cluster, publisher: K
 async def test_a_missing_topic_takes_the_time_limit_and_is_not_made(
     cluster: Cluster, publisher: KafkaPublisher
 ) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(HANG):
         (answer,) = await publisher.publish([Outgoing("t-absent", b"k", b"v")])
     assert isinstance(answer, TransientError)
     async with cluster.admin() as admin:
