@@ -45,8 +45,8 @@ def client(aws: AwsEndpoints, name: str) -> Any:
         name,
         endpoint_url=aws.endpoint_url,
         region_name=aws.region,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_access_key_id=aws.access_key_id,
+        aws_secret_access_key=aws.secret_access_key,
     )
 
 

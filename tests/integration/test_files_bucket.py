@@ -38,7 +38,11 @@ def client(aws: AwsEndpoints, name: str, **credentials: str) -> Any:
         endpoint_url=aws.endpoint_url,
         region_name=aws.region,
         config=Config(signature_version="s3v4", retries={"total_max_attempts": 1}) if name == "s3" else None,
-        **{"aws_access_key_id": "test", "aws_secret_access_key": "test", **credentials},
+        **{
+            "aws_access_key_id": aws.access_key_id,
+            "aws_secret_access_key": aws.secret_access_key,
+            **credentials,
+        },
     )
 
 

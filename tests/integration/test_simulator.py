@@ -22,10 +22,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.simulator.faults import Fault
+from deploy.processes import aws_environment
 
 pytestmark = pytest.mark.usefixtures("no_services")
 
-KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 RAW = b"From: a@mailroom.example\r\nTo: b@example.com\r\nSubject: hello\r\n\r\nbody https://x.example/l\r\n"
 
 
@@ -43,8 +43,9 @@ class Simulator:
     async def start(self) -> None:
         command = ["-m", "deploy.local.simulator", "--port", str(self.port), "--sns-endpoint", self.aws.endpoint_url]
         command += ["--region", "us-east-1", "--state-dir", str(self.folder), "--step-ms", "5", *self.arguments]
+        env = {**os.environ, **aws_environment(self.aws.endpoint_url, self.aws.access_key_id)}
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=None, env={**os.environ}
+            sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=None, env=env
         )
         assert self.process.stdout is not None
         line = (await asyncio.wait_for(self.process.stdout.readline(), 20)).decode()
@@ -54,11 +55,16 @@ class Simulator:
         self.control = await self.stack.enter_async_context(SimulatorClient(self.url))
         config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=2, max_pool_connections=32)
         session = aioboto3.Session()
+        keys = {
+            "aws_access_key_id": self.aws.access_key_id,
+            "aws_secret_access_key": self.aws.secret_access_key,
+            "region_name": self.aws.region,
+        }
         self.ses: Any = await self.stack.enter_async_context(
-            session.client("sesv2", endpoint_url=self.url, config=config, **KEYS)
+            session.client("sesv2", endpoint_url=self.url, config=config, **keys)
         )
         self.sqs: Any = await self.stack.enter_async_context(
-            session.client("sqs", endpoint_url=self.aws.endpoint_url, **KEYS)
+            session.client("sqs", endpoint_url=self.aws.endpoint_url, **keys)
         )
 
     async def kill(self, name: signal.Signals) -> int:

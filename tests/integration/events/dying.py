@@ -76,12 +76,12 @@ async def main(bootstrap: str, mongo: str, database: str, topic: str, generation
     await side.projector(int(generation), lambda: True).run()
 
 
-def run_all(*arguments: str) -> None:
+def run_all(bootstrap: str, mongo: str, database: str, topic: str, generation: str) -> None:
     """Run a projector for each step that standard input names."""
     for step in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            asyncio.run(main(*arguments, step.strip()))
+            asyncio.run(main(bootstrap, mongo, database, topic, generation, step.strip()))
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
