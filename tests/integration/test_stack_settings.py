@@ -11,6 +11,7 @@ from deploy.local.site import (
     free_ports,
     remember_ports,
     site_from_environment,
+    throwaway_site,
 )
 
 
@@ -59,3 +60,15 @@ def test_free_ports_are_all_different_and_never_those_of_outgoing_connections() 
     assert len(set(ports)) == 50
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert max(ports) < lowest
+
+
+def test_two_shares_of_the_ports_have_none_in_common(tmp_path: Path) -> None:
+    for share in (1, 6):
+        site = throwaway_site(tmp_path / str(share), {"MAILROOM_PORT_SHARE": f"{share}/8"})
+        assert {port % 8 for port in site.ports.values()} == {share}
+
+
+def test_a_throwaway_stack_finds_its_ports_again(tmp_path: Path) -> None:
+    site = throwaway_site(tmp_path, {})
+    remember_ports(site)
+    assert throwaway_site(tmp_path, {}).ports == site.ports
