@@ -24,6 +24,11 @@ class AwsEndpoints:
     access_key_id: str
     secret_access_key: str
 
+    @property
+    def account(self) -> str:
+        """The number of the account that the template was deployed in."""
+        return self.topic_arn.split(":")[4]
+
 
 def aws_endpoints(stack: Stack) -> AwsEndpoints:
     """The endpoints of a stack whose `resources` were deployed; raises StackError before that."""

@@ -17,7 +17,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -56,6 +56,12 @@ def known_to_the_emulator() -> str:
     text, found = re.subn(r"^ +TrustedKeyGroups: .*\n", "", text, flags=re.MULTILINE)
     assert found == 1
     return text
+
+
+@pytest.fixture(scope="module", name="aws")
+def usual_account(aws: AwsEndpoints) -> AwsEndpoints:
+    """The emulator looks for a distribution in its usual account alone."""
+    return replace(aws, access_key_id="test", secret_access_key="test")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.stack import Stack
-from deploy.processes import ACCOUNT
 from services.files.settings import INLINE
 from tests.unit.policies.template import FILE, Rendered
 
@@ -127,7 +126,7 @@ def test_uploads_and_deletions_come_to_the_queue(aws: AwsEndpoints, s3: Any, hea
 
 def test_another_bucket_is_not_heard(aws: AwsEndpoints, s3: Any) -> None:
     s3.create_bucket(Bucket="stranger")
-    queue = f"arn:aws:sqs:{aws.region}:{ACCOUNT}:{aws.files_queue_url.rpartition('/')[2]}"
+    queue = f"arn:aws:sqs:{aws.region}:{aws.account}:{aws.files_queue_url.rpartition('/')[2]}"
     configuration = {"QueueConfigurations": [{"QueueArn": queue, "Events": ["s3:ObjectCreated:*"]}]}
     with pytest.raises(ClientError, match="InvalidArgument"):
         s3.put_bucket_notification_configuration(Bucket="stranger", NotificationConfiguration=configuration)
@@ -145,7 +144,7 @@ def users(aws: AwsEndpoints) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     cloud, iam = client(aws, "cloudformation"), client(aws, "iam")
     parameters = {"EnvironmentName": "asked", "CreateIdentity": "false", "RequireTls": "false"} | {
-        f"{name}RoleArn": f"arn:aws:iam::{ACCOUNT}:user/mailroom-{name.lower()}" for name in ("Files", "Email")
+        f"{name}RoleArn": f"arn:aws:iam::{aws.account}:user/mailroom-{name.lower()}" for name in ("Files", "Email")
     }
     cloud.create_stack(
         StackName="asked",

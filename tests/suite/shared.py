@@ -118,7 +118,8 @@ class OnShared(Stack):
     def start(self, names: Iterable[str] | None = None, *, with_needs: bool = True) -> None:
         """As `Stack.start`; of several processes that need the same part, one starts it and the others wait."""
         chosen = list(PARTS) if names is None else list(names)
-        needed = needs_of(chosen) if with_needs else chosen
+        existing = [name for name in chosen if name in PARTS]  # `Stack.start` complains of others
+        needed = needs_of(existing) if with_needs else existing
         with self._alone():
             self._shared.start([name for name in needed if name in BACKING], with_needs=False)
         super().start(chosen, with_needs=with_needs)
