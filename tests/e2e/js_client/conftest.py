@@ -13,7 +13,10 @@ from tests.e2e.js_client.bed import Bed, Bench
 from tests.e2e.js_client.fault_proxy import fault_proxy
 from tests.e2e.js_client.faults import Faults
 
-expect.set_options(timeout=60_000)
+LATE = 60_000
+"""Milliseconds that only a hang takes."""
+
+expect.set_options(timeout=LATE)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +44,13 @@ def faults() -> Faults:
 def context(request: pytest.FixtureRequest, browser: Browser, bed: Bed) -> Iterator[BrowserContext]:
     if "faults" not in request.fixturenames:
         context = browser.new_context()
+        context.set_default_timeout(LATE)
         yield context
         context.close()
         return
     with fault_proxy(f"127.0.0.1:{bed.stack.site.ports['aws']}", request.getfixturevalue("faults")) as proxy:
         context = browser.new_context(proxy={"server": proxy, "bypass": "<-loopback>"})
+        context.set_default_timeout(LATE)
         yield context
         context.close()
 

@@ -175,10 +175,12 @@ def test_going_on_after_a_reload(page: Page, bed: Bed, tmp_path: Path, faults: F
     open_page(page, bed)
     expect(page.get_by_role("heading", name="Not finished")).to_be_visible()
     expect(page.get_by_text("106 MB, as document")).to_be_visible()
+    last = faults.plan("put", "hold", part=13)
     choose(page, path)
     expect(page.get_by_role("heading", name="Not finished")).to_be_hidden()
     row = card(page, "report.txt")
     expect(row).to_contain_text("of it from before")
+    last.released.set()
     expect(row).to_contain_text("Uploaded.")
     assert faults.count("/api/files/upload-url") == 0
 
