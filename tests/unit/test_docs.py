@@ -12,7 +12,7 @@ from tests.mutations.catalogue import MUTATIONS
 from tests.mutations.table import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md", "clients/*/*.md")
+FOLDERS = ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md", "clients/*/*.md", "tests/*.md")
 PAGES = sorted(page for pattern in FOLDERS for page in ROOT.glob(pattern))
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]+)?\)")
 NAMED = re.compile(
