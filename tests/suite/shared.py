@@ -67,9 +67,9 @@ class Run:
         return OnShared(replace(own, ports=ports, aws_access_key=account), shared, self.folder / "lock")
 
     def end(self, *, keep: bool) -> None:
-        """Stop all that was started, by process id. `keep` leaves logs and data, and says where."""
+        """Stop all that was started, by process id. `keep` leaves logs and data, if there are any, and says where."""
         _stop(self.folder)
-        if keep:
+        if keep and any(self.folder.glob("*/logs")):
             print(f"\nlogs and data of the tests' stacks are in {self.folder}")
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
