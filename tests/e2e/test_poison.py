@@ -37,7 +37,7 @@ async def test_every_kind_of_poison_on_every_topic(stack: Stack) -> None:
             for _ in range(60):
                 load.send()
             await load.sent()
-            evidence = await observer.settled(since, load.ids, 60)
+            evidence = await observer.settled(since, load.ids, 180)
             enough.set()
         parked = [f"email {EMAIL_NOTIFICATIONS.name} {reason}" for reason in poison.ON_THE_QUEUE.values()]
         parked += [what for record in records for what in record.expected]
@@ -104,18 +104,18 @@ async def test_a_flood_trips_the_breaker_of_its_lane_alone(stack: Stack) -> None
         assert set(flowing.lag) <= {name for name in flowing.lag if name.endswith(LANES["low"].name)}
         assert await alive(stack, "email"), "a restart would mend nothing"
         await asyncio.to_thread(stack.restart, "email")  # as somebody does who has mended the cause
-        evidence = await observer.settled(since, load.ids, 40)
+        evidence = await observer.settled(since, load.ids, 180)
         assert_fair(evidence, load.expected(parked=[what for what in bad.expected for _ in range(FLOOD)]))
 
 
 async def until_parked(observer: Observer, since: Since, count: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while len([what async for what in observer.parked(since)]) < count:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.1)
 
 
 async def settled_but_for_commands(observer: Observer, message_ids: Collection[str]) -> None:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while await observer.unfinished(message_ids, ignore_commands=True):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.2)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pathlib import Path
 from deploy.local import children
 from deploy.local.children import Child
 from deploy.local.parts import PARTS
-from deploy.local.site import Site, remember_ports, throwaway_site
+from deploy.local.site import Site, StackError, remember_ports, throwaway_site
 from deploy.local.stack import Stack, needs_of
 from deploy.processes import BACKING
 
@@ -125,8 +126,14 @@ class OnShared(Stack):
         super().start(chosen, with_needs=with_needs)
 
     def stop(self, names: Iterable[str] | None = None) -> None:
-        """As `Stack.stop`, of its own parts alone."""
+        """As `Stack.stop`, of its own parts alone: what is shared goes on."""
         super().stop([name for name in (PARTS if names is None else names) if name not in BACKING])
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """As `Stack.kill`, of its own parts alone."""
+        if name in BACKING:
+            raise StackError(f"{name} is everybody's: a test that kills it lies in tests/alone, or has one of its own.")
+        super().kill(name, number)
 
     def child(self, name: str) -> Child | None:
         """As `Stack.child`."""
