@@ -41,7 +41,7 @@ async def everything_survives(observer: Observer, outage: Outage, seed: int) -> 
 
 async def tell(stack: Stack, page: str, status: int, names: Collection[str] = SERVICES) -> None:
     """Wait until each of these services answers so."""
-    async with httpx.AsyncClient(timeout=5) as client, asyncio.timeout(PATIENCE):
+    async with httpx.AsyncClient(timeout=PATIENCE) as client, asyncio.timeout(PATIENCE):
         for name in names:
             while (await client.get(f"{stack.site.url(name)}/{page}")).status_code != status:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)

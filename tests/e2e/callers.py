@@ -113,7 +113,7 @@ async def calling(stack: Stack) -> AsyncIterator[Callers]:
         await asyncio.to_thread(stack.start)
     async with (
         observing(stack) as observer,
-        httpx.AsyncClient(base_url=stack.site.url("gateway"), timeout=30, trust_env=False) as http,
+        httpx.AsyncClient(base_url=stack.site.url("gateway"), timeout=60, trust_env=False) as http,
     ):
         await observer.simulator.faults()
         yield Callers(stack, http, observer, await observer.now())

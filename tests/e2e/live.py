@@ -59,7 +59,7 @@ async def _with_extra(stack: Stack, extra: Mapping[str, str], parts: tuple[str, 
 
 async def alive(stack: Stack, name: str) -> bool:
     """Whether a service's liveness is green: nobody should restart it."""
-    async with httpx.AsyncClient(base_url=stack.site.url(name), timeout=5) as client:
+    async with httpx.AsyncClient(base_url=stack.site.url(name), timeout=60) as client:
         return (await client.get("/healthz")).status_code == 200
 
 

@@ -59,7 +59,7 @@ def until(what: Callable[[], Any]) -> Any:
 @pytest.fixture(scope="module")
 def caller(stack: Stack, mailroom: Mailroom) -> httpx.Client:
     token = told(mailroom("token", "--sub", "cli-user", "--json"))["token"]
-    return httpx.Client(base_url=stack.site.url("gateway"), headers={"authorization": f"Bearer {token}"}, timeout=20)
+    return httpx.Client(base_url=stack.site.url("gateway"), headers={"authorization": f"Bearer {token}"}, timeout=60)
 
 
 def send(caller: httpx.Client, to: str) -> str:

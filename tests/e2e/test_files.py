@@ -118,7 +118,7 @@ async def test_who_uploads_and_downloads_is_what_the_gateway_saw_and_not_what_th
         ("files", "127.0.0.77", "127.0.0.77"),  # past the gateway
     ):
         transport = httpx.AsyncHTTPTransport(local_address=client)
-        async with httpx.AsyncClient(base_url=callers.stack.site.url(way), transport=transport, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=callers.stack.site.url(way), transport=transport, timeout=60) as http:
             asked = data(await http.post("/api/files/upload-url", json=body, headers=forged), 201)
             await door(callers).form(asked, PDF)
             found = await becomes(callers, asked["fileId"], "completed")

@@ -144,5 +144,5 @@ async def uploads(stack: Stack, seed: int, teller: Teller = "either") -> AsyncIt
     """Browsers against a stack that is up."""
     user = f"uploads-{seed}-{uuid.uuid4().hex[:6]}"
     headers = {"Authorization": f"Bearer {mint_token(stack.env()['MAILROOM_JWT_SECRET'], user, UPLOADER)}"}
-    async with httpx.AsyncClient(base_url=stack.site.url("gateway"), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=stack.site.url("gateway"), timeout=60, trust_env=False) as http:
         yield Uploads(http, user, headers, random.Random(seed), teller)
