@@ -1,4 +1,8 @@
-"""The simulator as a process, called by the real AWS client, notifying through the real emulator."""
+"""The simulator as a process, called by the real AWS client, notifying through the real emulator.
+
+One process serves all tests, which look at what it has logged since they began. A test that kills or changes it for
+good has one of its own.
+"""
 
 import asyncio
 import contextlib
@@ -16,6 +20,7 @@ from typing import Any
 import aioboto3
 import aiohttp
 import pytest
+import pytest_asyncio
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -24,8 +29,10 @@ from deploy.local.simulator.client import SimulatorClient
 from deploy.local.simulator.faults import Fault
 from deploy.processes import aws_environment
 
-pytestmark = pytest.mark.usefixtures("no_services")
+pytestmark = [pytest.mark.usefixtures("no_services"), pytest.mark.asyncio(loop_scope="module")]
 
+HANG = 90.0
+"""Seconds that only something that hangs takes."""
 RAW = b"From: a@mailroom.example\r\nTo: b@example.com\r\nSubject: hello\r\n\r\nbody https://x.example/l\r\n"
 
 
@@ -39,6 +46,8 @@ class Simulator:
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     tag: str = field(default_factory=lambda: uuid.uuid4().hex)
     port: int = 0
+    since: int = 0
+    notified_since: int = 0
 
     async def start(self) -> None:
         command = ["-m", "deploy.local.simulator", "--port", str(self.port), "--sns-endpoint", self.aws.endpoint_url]
@@ -48,7 +57,7 @@ class Simulator:
             sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=None, env=env
         )
         assert self.process.stdout is not None
-        line = (await asyncio.wait_for(self.process.stdout.readline(), 20)).decode()
+        line = (await asyncio.wait_for(self.process.stdout.readline(), HANG)).decode()
         assert "development and tests only" in line, line
         self.port = int(line.split("http://127.0.0.1:")[1].split(",")[0])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -67,10 +76,27 @@ class Simulator:
             session.client("sqs", endpoint_url=self.aws.endpoint_url, **keys)
         )
 
+    async def begin(self) -> None:
+        """Without faults, with what is pending published, and with a tag and a place in the logs of its own."""
+        await self.control.reset()
+        await self.control.settings(stepMs=5)
+        await self.control.quiet(HANG)
+        self.tag = uuid.uuid4().hex
+        self.since = await self.control.position()
+        self.notified_since = await self.control.notifications_position()
+
+    async def acceptances(self) -> list[dict[str, Any]]:
+        """What was accepted since this test began."""
+        return await self.control.acceptances(self.since)
+
+    async def notifications(self) -> list[dict[str, Any]]:
+        """What was notified since this test began."""
+        return await self.control.notifications(self.notified_since)
+
     async def kill(self, name: signal.Signals) -> int:
         if self.process.returncode is None:
             self.process.send_signal(name)
-        return await asyncio.wait_for(self.process.wait(), 15)
+        return await asyncio.wait_for(self.process.wait(), HANG)
 
     async def send(self, *to: str, raw: bytes = RAW, **more: Any) -> str:
         answer = await self.ses.send_email(
@@ -83,7 +109,7 @@ class Simulator:
         )
         return str(answer["MessageId"])
 
-    async def heard(self, count: int, seconds: float = 10) -> list[dict[str, Any]]:
+    async def heard(self, count: int, seconds: float = HANG) -> list[dict[str, Any]]:
         """Receive until `count` bodies of this run's notifications have come; deletes all that it receives."""
         found: list[dict[str, Any]] = []
         async with asyncio.timeout(seconds):
@@ -101,15 +127,35 @@ class Simulator:
         return [json.loads(body["Message"])["eventType"] for body in await self.heard(count)]
 
 
-@pytest.fixture
-async def simulator(aws: AwsEndpoints, tmp_path: Path) -> AsyncIterator[Simulator]:
-    made = Simulator(aws, tmp_path / "simulator")
+@contextlib.asynccontextmanager
+async def started(aws: AwsEndpoints, folder: Path) -> AsyncIterator[Simulator]:
+    made = Simulator(aws, folder)
     await made.start()
     try:
         yield made
     finally:
         await made.stack.aclose()
         await made.kill(signal.SIGKILL)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(aws: AwsEndpoints, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Simulator]:
+    async with started(aws, tmp_path_factory.mktemp("simulator")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def simulator(shared: Simulator) -> Simulator:
+    """The one of all tests, as new."""
+    await shared.begin()
+    return shared
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own(aws: AwsEndpoints, tmp_path: Path) -> AsyncIterator[Simulator]:
+    """One that a test may kill, and that has counted and been told nothing yet."""
+    async with started(aws, tmp_path / "simulator") as made:
+        yield made
 
 
 async def test_a_send_arrives_on_the_queue_in_an_sns_envelope(simulator: Simulator) -> None:
@@ -133,27 +179,27 @@ async def test_the_order_of_many_notifications_is_kept(simulator: Simulator) -> 
         assert mine == ["Send", "Delivery", "Open", "Click"]
 
 
-async def test_acceptances_are_logged_before_the_answer_and_survive_a_kill(simulator: Simulator) -> None:
+async def test_acceptances_are_logged_before_the_answer_and_survive_a_kill(own: Simulator) -> None:
     ids: list[str] = []
 
     async def keep_sending() -> None:
         with contextlib.suppress(BotoCoreError, ClientError):
             while True:
-                ids.append(await simulator.send("blackhole@example.com"))
+                ids.append(await own.send("blackhole@example.com"))
 
     senders = [asyncio.create_task(keep_sending()) for _ in range(16)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while len(ids) < 100:  # noqa: ASYNC110 - the senders are waited for, with a limit
             await asyncio.sleep(0.01)
-    await simulator.kill(signal.SIGKILL)
+    await own.kill(signal.SIGKILL)
     await asyncio.gather(*senders)
-    await simulator.start()
-    logged = [entry["providerMessageId"] for entry in await simulator.control.acceptances()]
+    await own.start()
+    logged = [entry["providerMessageId"] for entry in await own.acceptances()]
     assert set(ids) <= set(logged)
     assert len(logged) - len(ids) <= 16
-    entry = (await simulator.control.acceptances())[0]
+    entry = (await own.acceptances())[0]
     assert entry["destination"] == ["blackhole@example.com"]
-    assert entry["tags"] == {"run": simulator.tag}
+    assert entry["tags"] == {"run": own.tag}
     assert entry["answered"] == "ok"
 
 
@@ -204,7 +250,7 @@ async def test_refusals_accept_nothing(simulator: Simulator, fault: Fault, code:
     modelled = getattr(simulator.ses.exceptions, code, None) if code.endswith(("Exception", "Rejected")) else None
     if modelled is not None and status < 500:
         assert isinstance(caught.value, modelled)
-    assert await simulator.control.acceptances() == []
+    assert await simulator.acceptances() == []
     await simulator.control.faults()
     await simulator.send("b@example.com")
 
@@ -215,7 +261,7 @@ async def test_dropped_after_acceptance(simulator: Simulator) -> None:
         await simulator.send("b@example.com")
     # aiobotocore gives the same error for a refused connect; only the cause tells them apart.
     assert not isinstance(caught.value.kwargs["error"], aiohttp.ClientConnectorError)
-    (entry,) = await simulator.control.acceptances()
+    (entry,) = await simulator.acceptances()
     assert entry["answered"] == "acceptThenDrop"
     assert await simulator.kinds(2) == ["Send", "Delivery"]
 
@@ -224,23 +270,23 @@ async def test_an_error_after_acceptance(simulator: Simulator) -> None:
     await simulator.control.faults(Fault(kind="acceptThenError", status=500, count=1))
     with pytest.raises(ClientError):
         await simulator.send("b@example.com")
-    assert [entry["answered"] for entry in await simulator.control.acceptances()] == ["acceptThenError"]
+    assert [entry["answered"] for entry in await simulator.acceptances()] == ["acceptThenError"]
 
 
 async def test_dropped_before_acceptance(simulator: Simulator) -> None:
     await simulator.control.faults(Fault(kind="dropBeforeAccept", count=1))
     with pytest.raises(BotoCoreError):
         await simulator.send("b@example.com")
-    assert await simulator.control.acceptances() == []
+    assert await simulator.acceptances() == []
 
 
 async def test_a_client_that_gave_up_may_have_been_heard(simulator: Simulator) -> None:
     await simulator.control.faults(Fault(kind="slow", ms=2500))
     with pytest.raises(BotoCoreError):
         await simulator.send("b@example.com")
-    assert await simulator.control.acceptances() == []
-    async with asyncio.timeout(5):
-        while not await simulator.control.acceptances():  # noqa: ASYNC110 - it happens in another process
+    assert await simulator.acceptances() == []
+    async with asyncio.timeout(HANG):
+        while not await simulator.acceptances():  # noqa: ASYNC110 - it happens in another process
             await asyncio.sleep(0.05)
 
 
@@ -251,13 +297,13 @@ async def test_refused_connections_come_back(simulator: Simulator) -> None:
     with pytest.raises(BotoCoreError) as caught:
         await simulator.send("b@example.com")
     assert isinstance(caught.value.kwargs["error"], aiohttp.ClientConnectorError)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while True:
             with contextlib.suppress(BotoCoreError):
                 await simulator.send("b@example.com")
                 break
             await asyncio.sleep(0.1)
-    assert len(await simulator.control.acceptances()) == 2
+    assert len(await simulator.acceptances()) == 2
 
 
 async def test_faulty_notifications(simulator: Simulator) -> None:
@@ -275,7 +321,7 @@ async def test_faulty_notifications(simulator: Simulator) -> None:
     assert sorted(destinations) == ["late"] * 2 + ["twice"] * 6
     assert destinations[-2:] == ["late", "late"]
     assert len({body["MessageId"] for body in bodies}) == 8
-    told = [entry for entry in await simulator.control.notifications() if entry["providerMessageId"] == late]
+    told = [entry for entry in await simulator.notifications() if entry["providerMessageId"] == late]
     assert [entry["faults"] for entry in told] == [["delay"], ["delay"]]
 
 
@@ -288,7 +334,7 @@ async def test_reordered_and_malformed_notifications(simulator: Simulator) -> No
     await simulator.control.faults(Fault(kind="malformed", how="noMail"))
     since = await simulator.control.notifications_position()
     await simulator.send("success@example.com")
-    await simulator.control.quiet()
+    await simulator.control.quiet(HANG)
     assert [entry["faults"] for entry in await simulator.control.notifications(since)] == [["malformed"]] * 2
 
 
@@ -323,17 +369,17 @@ async def test_the_suppression_list_can_be_out_of_reach(simulator: Simulator) ->
     await simulator.send("b@example.com")
 
 
-async def test_rate_quota_and_verified_senders(simulator: Simulator) -> None:
-    await simulator.control.settings(maxSendRate=3, max24HourSend=100)
-    await simulator.send("a@example.com", "b@example.com", "c@example.com")
-    with pytest.raises(simulator.ses.exceptions.TooManyRequestsException):
-        await simulator.send("a@example.com", "b@example.com")
-    quota = (await simulator.ses.get_account())["SendQuota"]
+async def test_rate_quota_and_verified_senders(own: Simulator) -> None:
+    await own.control.settings(maxSendRate=3, max24HourSend=100)
+    await own.send("a@example.com", "b@example.com", "c@example.com")
+    with pytest.raises(own.ses.exceptions.TooManyRequestsException):
+        await own.send("a@example.com", "b@example.com")
+    quota = (await own.ses.get_account())["SendQuota"]
     assert quota == {"Max24HourSend": 100.0, "MaxSendRate": 3.0, "SentLast24Hours": 3.0}
-    await simulator.control.settings(maxSendRate=0, verified=["other.example"])
-    with pytest.raises(simulator.ses.exceptions.MailFromDomainNotVerifiedException):
-        await simulator.send("a@example.com")
-    assert len(await simulator.control.acceptances()) == 1
+    await own.control.settings(maxSendRate=0, verified=["other.example"])
+    with pytest.raises(own.ses.exceptions.MailFromDomainNotVerifiedException):
+        await own.send("a@example.com")
+    assert len(await own.acceptances()) == 1
 
 
 async def test_a_suspended_account_says_so(simulator: Simulator) -> None:
@@ -353,22 +399,22 @@ async def test_configuration_sets_are_the_emulators(simulator: Simulator) -> Non
             Content={"Raw": {"Data": RAW}},
             ConfigurationSetName="no-such-set",
         )
-    assert await simulator.control.acceptances() == []
+    assert await simulator.acceptances() == []
 
 
-async def test_a_configuration_set_can_be_pointed_elsewhere(simulator: Simulator) -> None:
-    topic, name = simulator.aws.topic_arn, simulator.aws.configuration_set
-    await simulator.control.topics(name, topic, ["BOUNCE"])
-    await simulator.send("bounce@example.com")
-    assert await simulator.kinds(1) == ["Bounce"]
-    assert [entry["eventType"] for entry in await simulator.control.notifications()] == ["Bounce"]
+async def test_a_configuration_set_can_be_pointed_elsewhere(own: Simulator) -> None:
+    topic, name = own.aws.topic_arn, own.aws.configuration_set
+    await own.control.topics(name, topic, ["BOUNCE"])
+    await own.send("bounce@example.com")
+    assert await own.kinds(1) == ["Bounce"]
+    assert [entry["eventType"] for entry in await own.notifications()] == ["Bounce"]
 
 
-async def test_a_term_publishes_what_is_pending(simulator: Simulator) -> None:
-    await simulator.control.settings(stepMs=300)
-    await simulator.send("click@example.com")
-    assert await simulator.kill(signal.SIGTERM) == 0
-    assert await simulator.kinds(4) == ["Send", "Delivery", "Open", "Click"]
+async def test_a_term_publishes_what_is_pending(own: Simulator) -> None:
+    await own.control.settings(stepMs=300)
+    await own.send("click@example.com")
+    assert await own.kill(signal.SIGTERM) == 0
+    assert await own.kinds(4) == ["Send", "Delivery", "Open", "Click"]
 
 
 async def test_reset_forgets_all_but_the_logs(simulator: Simulator) -> None:
@@ -379,7 +425,7 @@ async def test_reset_forgets_all_but_the_logs(simulator: Simulator) -> None:
     assert await simulator.control.messages() == []
     assert await simulator.control.shown_faults() == []
     assert (await simulator.ses.list_suppressed_destinations())["SuppressedDestinationSummaries"] == []
-    assert len(await simulator.control.acceptances()) == 1
+    assert len(await simulator.acceptances()) == 1
 
 
 async def test_a_second_simulator_says_why_it_cannot_start(simulator: Simulator, tmp_path: Path) -> None:
@@ -389,6 +435,6 @@ async def test_a_second_simulator_says_why_it_cannot_start(simulator: Simulator,
             *("--sns-endpoint", simulator.aws.endpoint_url, "--state-dir", str(folder)),
             stderr=asyncio.subprocess.PIPE,
         )
-        _, errors = await asyncio.wait_for(process.communicate(), 15)
+        _, errors = await asyncio.wait_for(process.communicate(), HANG)
         assert process.returncode == 1
         assert expected in errors.decode()

