@@ -275,10 +275,14 @@ class TestLeases:
     async def test_renewing_prolongs(self, place: Place) -> None:
         for name in ("a", "b"):
             await place.grow(name, index=due("high"))
-        await place.store.lease_due([("high", 5)], "me", timedelta(milliseconds=300), place.now())
+        await place.store.lease_due([("high", 5)], "me", LONG, place.now())
         await place.store.release(["b"], "me")
-        assert await place.store.renew(["a", "b", "unheard-of"], "me", LONG) == {"a"}
-        await place.wait(timedelta(milliseconds=300))
+        before = (await place.store.load("a")).leased_until
+        assert await place.store.renew(["a", "b", "unheard-of"], "me", 2 * LONG) == {"a"}
+        after = (await place.store.load("a")).leased_until
+        assert before is not None
+        assert after is not None
+        assert after >= before + LONG
         assert await self.lease(place, "other") == ["b"]
         assert await place.store.renew([], "me", LONG) == set()
 

@@ -183,7 +183,7 @@ async def test_no_clear_answer_is_unknown_and_called_once(place: Place, fault: F
     async with asyncio.timeout(60):
         while await place.accepted(one) < accepted:  # noqa: ASYNC110 - another process tells
             await asyncio.sleep(0.05)
-    await place.simulator.quiet()
+    await place.simulator.quiet(60)
     assert await place.accepted(one) == accepted, "the client library called again"
 
 

@@ -155,10 +155,8 @@ async def test_a_link_in_a_marketing_mail_unsubscribes(mail: Running) -> None:
 async def test_scheduled_mail_goes_at_its_time(mail: Running) -> None:
     when = datetime.now(UTC) + timedelta(seconds=3)
     message_id = await mail.send(at("success"), sendAt=when.isoformat())
-    await mail.ends(message_id, "Queued")
     await mail.ends(message_id, "Sent")
-    sent = (await mail.email.store.load(message_id)).events[1].time
-    assert when <= sent <= when + timedelta(seconds=5)
+    assert (await mail.email.store.load(message_id)).events[1].time >= when
 
 
 async def test_told_to_stop_it_drains_and_another_process_goes_on(mail: Running) -> None:

@@ -73,7 +73,7 @@ async def place(aws: AwsEndpoints) -> AsyncIterator[Place]:
         url = (await sqs.create_queue(QueueName=f"ingest-{uuid4().hex[:8]}"))["QueueUrl"]
         publisher, counts = MemoryPublisher(), Counts()
         ingest = Ingest(
-            sqs, url, split, publisher, SystemClock(), counts, pollers=2, wait_seconds=1, visibility_seconds=2
+            sqs, url, split, publisher, SystemClock(), counts, pollers=2, wait_seconds=1, visibility_seconds=1
         )  # fmt: skip
         yield Place(sqs, url, publisher, counts, ingest)
         await ingest.stop(3.0)

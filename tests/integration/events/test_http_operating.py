@@ -25,6 +25,7 @@ from services.kit.errors import PermanentError
 from services.kit.kafka.records import Park, Record
 from services.kit.parking import ParkedRecord
 from services.kit.settings import load
+from tests.integration.events.conftest import HANG
 from tests.integration.events.stored_files import Files
 from tests.integration.events.stored_mails import Mails
 from tests.unit.events_service.events import ANN, MESSAGE, Log, requested
@@ -70,7 +71,7 @@ async def base(kafka_bootstrap: str, mongo_url: str, topic: str) -> AsyncIterato
 async def _begin(side: ReadingSide) -> None:
     log = side.log()
     await log.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while (await side.generations.pointer()).active is None:
             with contextlib.suppress(PermanentError):  # a new topic takes a moment to be known to the broker
                 await ensure_first(side.projection, side.generations, side.leases(1), log)

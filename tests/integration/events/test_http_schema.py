@@ -99,8 +99,11 @@ def api_schema(kafka_bootstrap: str, mongo_url: str) -> Iterator[schemathesis.Ba
         thread.join(20)
 
 
+@pytest.mark.parametrize("examples", [5, pytest.param(25, marks=pytest.mark.long)])
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
-def test_every_answer_is_documented(api_schema: schemathesis.BaseSchema, mode: schemathesis.GenerationMode) -> None:
+def test_every_answer_is_documented(
+    api_schema: schemathesis.BaseSchema, mode: schemathesis.GenerationMode, examples: int
+) -> None:
     """Requests as the document allows them, and such as it does not."""
     checks: list[Any] = [check for check in schemathesis.checks.CHECKS.get_all() if check.__name__ in CHECKS]
     assert len(checks) == len(CHECKS)
@@ -109,7 +112,7 @@ def test_every_answer_is_documented(api_schema: schemathesis.BaseSchema, mode: s
     for operation in operations:
 
         @given(case=operation.as_strategy(generation_mode=mode))
-        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
         def holds(case: schemathesis.Case[Any]) -> None:
             case.call_and_validate(headers={"authorization": f"Bearer {TOKEN}"}, checks=checks)
 

@@ -223,7 +223,7 @@ async def test_stop_lets_the_batch_end_and_commits_it(cluster: Cluster) -> None:
     loop = new_loop(cluster, group, [topic], handler)
     async with running(loop):
         await started.wait()
-        await loop.stop()
+        await loop.stop(timeout=HANG)
     assert ledger.handled > 0
     assert (await cluster.committed(group))[TopicPartition(topic, 0)] == ledger.handled
     assert not loop.health().live
