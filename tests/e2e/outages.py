@@ -23,9 +23,10 @@ BOTH_SIDES = 2.0
 SETTLING = 180.0
 """Seconds after which what has not settled never will."""
 
-SHORT = 6
-LONG = pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(500)])
+SHORT, LONG_SECONDS = 6, 30
 """Seconds of an outage: in `make test`, and as long as it is meant to be in `make test-long`."""
+
+LONG = pytest.param(LONG_SECONDS, marks=[pytest.mark.long, pytest.mark.timeout(500)])
 
 
 async def mail_survives(

@@ -172,6 +172,7 @@ def test_a_rebuild_is_watched_to_its_end_and_rolled_back(caller: httpx.Client, m
     assert mailroom("rebuild", "pause", "email_log").returncode == 1  # there is none to pause
 
 
+@pytest.mark.long
 def test_a_file_is_explained_and_its_read_model_rebuilt(stack: Stack, mailroom: Mailroom) -> None:
     """As if the files service had published: the events service alone reads them."""
     file_id = str(uuid.uuid4())

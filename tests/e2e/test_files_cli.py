@@ -178,9 +178,9 @@ def test_a_packed_upload_that_broke_off_goes_on_with_the_same_bytes(
 @pytest.mark.parametrize(
     ("at", "do", "times"),
     [
-        ("/api/files/upload-url", "lost", 1),
         ("/api/files/upload-complete", "lost", 2),
-        ("post", "lost", 1),
+        pytest.param("/api/files/upload-url", "lost", 1, marks=pytest.mark.long),
+        pytest.param("post", "lost", 1, marks=pytest.mark.long),
         pytest.param("/api/files/upload-complete", 503, 2, marks=pytest.mark.long),
         pytest.param("post", "cut", 1, marks=pytest.mark.long),
         pytest.param("post", 503, 2, marks=pytest.mark.long),

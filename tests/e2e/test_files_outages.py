@@ -15,7 +15,7 @@ from deploy.local.stack import Stack
 from tests.e2e.aws_fault_proxy import AwsFaultProxy, Fault, Service
 from tests.e2e.files_evidence import FilesObserver
 from tests.e2e.live import live
-from tests.e2e.outages import LONG, SHORT, files_survive, until
+from tests.e2e.outages import LONG_SECONDS, SHORT, files_survive, until
 from tests.e2e.tcp_proxy import running
 
 Outage = Callable[[], Awaitable[None]]
@@ -35,43 +35,59 @@ def harmed(proxy: AwsFaultProxy, service: Service, fault: Fault, seconds: float)
     return outage
 
 
-def faults(usual: Fault, *others: Fault) -> pytest.MarkDecorator:
-    """Fault and seconds: one fault shortly in `make test`, each of them for long in `make test-long`."""
-    long = [pytest.param(fault, *LONG.values, marks=LONG.marks) for fault in (usual, *others)]
-    return pytest.mark.parametrize(("fault", "seconds"), [(usual, SHORT), *long])
-
-
-@faults("unanswered", "cut", "errors", "slow")
-async def test_s3_away_refusing_slow_or_mute(stack: Stack, fault: Fault, seconds: int) -> None:
+async def test_s3_mute_and_then_its_queue_lying(stack: Stack) -> None:
+    """One outage of each, shortly."""
     async with (
         running(AwsFaultProxy(stack.site.ports["aws"])) as proxy,
         live(stack, extra={"AWS_ENDPOINT_URL": proxy.url}, parts=("files",)) as observer,
     ):
-        load = await files_survive(observer, harmed(proxy, "s3", fault, seconds), seed=32)
+
+        async def outages() -> None:
+            await harmed(proxy, "s3", "unanswered", SHORT)()
+            await harmed(proxy, "sqs", "lies", SHORT)()
+
+        load = await files_survive(observer, outages, seed=32)
+    assert load.repeated, "nobody noticed"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("fault", ["cut", "errors", "slow", "unanswered"])
+async def test_s3_away_refusing_slow_or_mute(stack: Stack, fault: Fault) -> None:
+    async with (
+        running(AwsFaultProxy(stack.site.ports["aws"])) as proxy,
+        live(stack, extra={"AWS_ENDPOINT_URL": proxy.url}, parts=("files",)) as observer,
+    ):
+        load = await files_survive(observer, harmed(proxy, "s3", fault, LONG_SECONDS), seed=32)
     assert load.repeated or fault == "slow", "nobody noticed"
 
 
-@faults("lies", "cut", "errors", "unanswered")
-async def test_sqs_away_or_lying(stack: Stack, fault: Fault, seconds: int) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("fault", ["cut", "errors", "unanswered", "lies"])
+async def test_sqs_away_or_lying(stack: Stack, fault: Fault) -> None:
     async with (
         running(AwsFaultProxy(stack.site.ports["aws"])) as proxy,
         live(stack, extra={"AWS_ENDPOINT_URL": proxy.url}, parts=("files",)) as observer,
     ):
-        await files_survive(observer, harmed(proxy, "sqs", fault, seconds), seed=33)
+        await files_survive(observer, harmed(proxy, "sqs", fault, LONG_SECONDS), seed=33)
 
 
-@pytest.mark.parametrize("seconds", [1, LONG])
-async def test_notifications_that_never_come_are_not_needed(stack: Stack, seconds: int) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(500)
+async def test_notifications_that_never_come_are_not_needed(stack: Stack) -> None:
     async with live(stack) as observer, FilesObserver(observer).no_notifications():
-        await files_survive(observer, lambda: asyncio.sleep(seconds), seed=34, teller="client")
+        await files_survive(observer, lambda: asyncio.sleep(LONG_SECONDS), seed=34, teller="client")
 
 
-@pytest.mark.parametrize("seconds", [1, LONG])
-async def test_clients_who_never_say_that_they_are_done_are_not_needed(stack: Stack, seconds: int) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(500)
+async def test_clients_who_never_say_that_they_are_done_are_not_needed(stack: Stack) -> None:
     async with live(stack) as observer:
-        await files_survive(observer, lambda: asyncio.sleep(seconds), seed=35, teller="notification")
+        await files_survive(observer, lambda: asyncio.sleep(LONG_SECONDS), seed=35, teller="notification")
 
 
+@pytest.mark.long
 async def test_where_nobody_tells_the_sweeper_finds_out(stack: Stack) -> None:
     soon = {"MAILROOM_UPLOAD_MINUTES": "0.25", "MAILROOM_UPLOAD_GRACE_MINUTES": "0.1"}
     async with (

@@ -153,7 +153,10 @@ def bearer(stack: Stack) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
-@pytest.mark.parametrize("service", list(EXAMPLES))
+@pytest.mark.parametrize(
+    "service",  # that of events is asked in tests/integration/events/test_http_schema.py
+    [pytest.param(each, marks=pytest.mark.long) if each == "events" else each for each in EXAMPLES],
+)
 def test_every_answer_is_documented(stack: Stack, service: str, mode: schemathesis.GenerationMode) -> None:
     headers = bearer(stack)
     for operation in operations(stack.site.url(service)):

@@ -14,13 +14,14 @@ from deploy.local.stack import Stack
 from tests.e2e.aws_fault_proxy import AwsFaultProxy
 from tests.e2e.judge import LIMIT_OPEN, assert_fair
 from tests.e2e.live import EMAIL, live
-from tests.e2e.outages import BOTH_SIDES, LONG, PER_SECOND, SETTLING, SHORT, mail_survives, until
+from tests.e2e.outages import BOTH_SIDES, LONG, LONG_SECONDS, PER_SECOND, SETTLING, SHORT, mail_survives, until
 from tests.e2e.tcp_proxy import running
 from tests.e2e.traffic import Traffic, traffic
 
 
-@pytest.mark.parametrize("seconds", [SHORT, LONG])
-async def test_sqs_answering_errors(stack: Stack, seconds: int) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(500)
+async def test_sqs_answering_errors(stack: Stack) -> None:
     async with (
         running(AwsFaultProxy(stack.site.ports["aws"])) as proxy,
         live(stack, extra={"AWS_ENDPOINT_URL": proxy.url}) as observer,
@@ -29,7 +30,7 @@ async def test_sqs_answering_errors(stack: Stack, seconds: int) -> None:
         async def outage(_: Traffic) -> None:
             await until(lambda: proxy.passed["sqs"], "the email service does not come by here")
             proxy.faults["sqs"] = "errors"
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(LONG_SECONDS)
             await until(lambda: proxy.harmed["sqs"], "no call was harmed")
             proxy.faults.clear()
 

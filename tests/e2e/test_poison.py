@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
+import pytest
+
 from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, FILES_EVENTS, FILES_NOTIFICATIONS, LANES
 from deploy.local.demo.files import FileCase
 from deploy.local.stack import Stack
@@ -87,6 +89,7 @@ async def has_kept(observer: Observer, subjects: list[str], projection: str) -> 
     assert sorted(found) == sorted(subjects), "an event of a type that nobody knows yet must be kept"
 
 
+@pytest.mark.long
 async def test_a_flood_trips_the_breaker_of_its_lane_alone(stack: Stack) -> None:
     async with live(stack) as observer, traffic(stack, 22, http_share=0) as load:
         await asyncio.to_thread(stack.restart, "email")  # a breaker counts what came in the last minute

@@ -13,6 +13,7 @@ from tests.e2e.live import live
 from tests.e2e.traffic import traffic
 
 
+@pytest.mark.long
 async def test_urgent_mail_passes_a_campaign(stack: Stack) -> None:
     """By order and not by clock, so that a slow machine cannot fail it."""
     found = await measure(stack, rate=40, campaign=320, urgent=12, every=0.25)

@@ -74,7 +74,13 @@ def _now() -> str:
 
 
 Says = Callable[[GuardDuty, dict[str, str], str], Awaitable[None]]
-BOTH_WAYS = pytest.mark.parametrize("says", [GuardDuty.tags, GuardDuty.tells], ids=["by tag", "by event"])
+WAYS: dict[str, Says] = {"by tag": GuardDuty.tags, "by event": GuardDuty.tells}
+
+
+def told(usual: str) -> pytest.MarkDecorator:
+    """In one way in `make test`, in the other one in `make test-long`."""
+    ways = [pytest.param(way, id=name, marks=[] if name == usual else pytest.mark.long) for name, way in WAYS.items()]
+    return pytest.mark.parametrize("says", ways)
 
 
 @pytest.fixture
@@ -125,7 +131,7 @@ async def view(callers: Callers, case: FileCase) -> dict[str, Any]:
     return data(await callers.get(f"/api/files/{case.file_id}", "ann", *SCOPES))
 
 
-@BOTH_WAYS
+@told("by tag")
 async def test_a_file_is_given_out_and_mailed_as_soon_as_it_is_clean(
     callers: Callers, guardduty: GuardDuty, says: Says
 ) -> None:
@@ -148,7 +154,7 @@ async def test_a_file_is_given_out_and_mailed_as_soon_as_it_is_clean(
     await settled(callers, case, "clean")
 
 
-@BOTH_WAYS
+@told("by event")
 async def test_an_infected_file_is_gone_for_good_and_so_is_the_mail_that_waits_for_it(
     callers: Callers, guardduty: GuardDuty, says: Says
 ) -> None:
@@ -172,7 +178,7 @@ async def test_an_infected_file_is_gone_for_good_and_so_is_the_mail_that_waits_f
     assert (await view(callers, case))["status"] == "deleted"
 
 
-@BOTH_WAYS
+@told("by tag")
 @pytest.mark.parametrize(("status", "result"), [("UNSUPPORTED", "unsupported"), ("FAILED", "error")])
 async def test_what_could_not_be_scanned_stays_and_goes_nowhere(
     callers: Callers, guardduty: GuardDuty, says: Says, status: str, result: str

@@ -1,11 +1,12 @@
 """`python -m tests.suite`, behind `make test`: all tests but the long ones, in three steps.
 
 1. unit tests, in two processes; the run ends here when one fails
-2. tests of parts and of the services, in three: one has the services, and all of them wait about half of their time
+2. tests of the whole stack with files in one process; beside it, in two, those with mail in one and tests of parts in
+   the other: what needs the whole stack waits for two thirds of its time
 3. tests that stop what the others stand on, in one
 
-All three share one Kafka, one MongoDB and one emulator. Nothing is run twice, but with `--again`, as CI does: each test
-of steps 2 and 3 that failed is run once more by itself. One that passes then is told as `FLAKY`, and does not count.
+Nothing is run twice, but with `--again`, as CI does: each test of steps 2 and 3 that failed is run once more by itself.
+One that passes then is told as `FLAKY`, and does not count.
 
 `--long`, behind `make test-long`: what a release needs beside these, the tests marked `long` and all mutations.
 """
@@ -18,31 +19,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.suite import shared
-from tests.suite.timings import read, table
+from tests.suite.timings import add, read, table
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTHING_TO_RUN = 5
-"""Exit status of pytest."""
+PASSED, TESTS_FAILED = 0, 1
+"""How pytest ends. Another status means that it did not run what it should."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Tests that are run together. `processes` 0: in the process of pytest itself."""
-
-    name: str
-    folders: tuple[str, ...]
-    processes: int
+def _paths(pattern: str) -> list[str]:
+    return sorted(str(each.relative_to(ROOT)) for each in ROOT.glob(pattern))
 
 
-UNIT = Step("unit tests", ("tests/unit",), 2)
-STEPS = (
-    Step("parts and services", ("tests/ports", "tests/integration", "tests/e2e", "tests/chaos"), 3),
-    Step("outages of what all share", ("tests/alone",), 0),
-)
+FILES = ("tests/e2e/js_client", "tests/e2e/test_scans.py", *_paths("tests/e2e/test_files*.py"))
+"""Tests of the whole stack with files."""
+
+REST = ("tests/ports", "tests/integration", "tests/e2e", "tests/chaos", *(f"--ignore={each}" for each in FILES))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,38 +60,71 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _usual(run: shared.Run, *, again: bool) -> bool:
-    if not _pytest(UNIT):
+    _tell("unit tests")
+    if _run("--numprocesses=2", "tests/unit") != PASSED:
         return False
-    passed = [_pytest(step) for step in STEPS]
-    return all(passed) or (again and _again(run))
+    _tell("parts and services")
+    ended = _side_by_side(run)
+    _tell("outages of what all stand on")
+    ended |= {_run("tests/alone")}
+    return ended == {PASSED} or (again and ended <= {PASSED, TESTS_FAILED} and _again(run))
+
+
+def _side_by_side(run: shared.Run) -> set[int]:
+    """Both halves of step 2 at once: how they ended. Of the one with files, which has a Kafka, MongoDB and emulator of
+    its own, all is printed at the end.
+    """
+    own, output = shared.make(share=shared.SHARES - 1), run.folder / "files.output"
+    ended = set[int]()
+    try:
+        with output.open("wb") as out:
+            files = subprocess.Popen(
+                _command(*FILES),
+                cwd=ROOT,
+                env=os.environ | own.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            ended = {_run("--numprocesses=2", *REST), files.wait()}
+        finally:
+            files.terminate()
+            files.wait()
+        print(output.read_text(errors="replace"), flush=True)
+        add(run.folder, read(own.folder))
+    finally:
+        own.end(keep=ended != {PASSED})
+    return ended
 
 
 def _long() -> bool:
-    tested = _run("-m", "long", "--timeout=3600")
-    print("\n-- mutations", flush=True)
+    tested = _run("-m", "long", "--timeout=3600") == PASSED
+    _tell("mutations")
     mutations = subprocess.run(
         [sys.executable, "-m", "tests.mutations"], cwd=ROOT, stdin=subprocess.DEVNULL, check=False
     )
     return tested and mutations.returncode == 0
 
 
-def _pytest(step: Step) -> bool:
-    print(f"\n-- {step.name}", flush=True)
-    workers = [f"--numprocesses={step.processes}"] if step.processes else []
-    return _run(*workers, *step.folders)
-
-
 def _again(run: shared.Run) -> bool:
     """Whether all that failed passes now, each test by itself."""
     failed = list(dict.fromkeys(each.test for each in read(run.folder) if each.failed))
-    flaky = [test for test in failed if _run(test)]
+    flaky = [test for test in failed if _run(test) == PASSED]
     print(*(f"FLAKY {test}" for test in flaky), sep="\n", flush=True)
-    return bool(failed) and flaky == failed
+    return flaky == failed
 
 
-def _run(*arguments: str) -> bool:
-    done = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, check=False)
-    return done.returncode in (0, NOTHING_TO_RUN)
+def _tell(step: str) -> None:
+    print(f"\n-- {step}", flush=True)
+
+
+def _run(*arguments: str) -> int:
+    return subprocess.run(_command(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", *arguments]
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Timings:
     """A plugin of pytest that appends to `timings` in a folder; of several processes, of the one that gathers."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "timings"
+        self._folder = folder
         self._seconds: dict[str, float] = defaultdict(float)
         self._failed: set[str] = set()
 
@@ -41,9 +41,14 @@ class Timings:
         if report.failed:
             self._failed.add(report.nodeid)
         if report.when == "teardown":
-            timing = Timing(report.nodeid, self._seconds.pop(report.nodeid), report.nodeid in self._failed)
-            with self._file.open("a") as out:
-                out.write(json.dumps(asdict(timing)) + "\n")
+            failed = report.nodeid in self._failed
+            add(self._folder, [Timing(report.nodeid, self._seconds.pop(report.nodeid), failed)])
+
+
+def add(folder: Path, timings: Iterable[Timing]) -> None:
+    """Write them there, behind what is there."""
+    with (folder / "timings").open("a") as out:
+        out.writelines(json.dumps(asdict(each)) + "\n" for each in timings)
 
 
 def read(folder: Path) -> list[Timing]:

@@ -11,23 +11,27 @@ from tests.suite import __main__ as suite
 from tests.suite import shared
 from tests.suite.timings import Timing, read, table
 
+CRASHED = 3
 FLAKY, BROKEN = "tests/e2e/test_a.py::test_flaky", "tests/ports/test_b.py::test_broken"
 
 
 class Pytest:
-    """In place of pytest: the first call for a step that is to fail fails, and the given tests with it."""
+    """In place of pytest: the call for a step that is to fail fails, and the given tests with it."""
 
     def __init__(self, folder: Path, failing: str, tests: tuple[str, ...]) -> None:
         self.folder, self.failing, self.tests = folder, failing, tests
         self.calls: list[tuple[str, ...]] = []
 
-    def __call__(self, *arguments: str) -> bool:
+    def __call__(self, *arguments: str) -> int:
         self.calls.append(arguments)
         if self.failing in arguments:
             with (self.folder / "timings").open("a") as out:
                 out.writelines(json.dumps({"test": each, "seconds": 1.0, "failed": True}) + "\n" for each in self.tests)
-            return False
-        return BROKEN not in arguments
+            return suite.TESTS_FAILED if self.tests else CRASHED
+        return suite.TESTS_FAILED if BROKEN in arguments else suite.PASSED
+
+    def side_by_side(self, _: shared.Run) -> set[int]:
+        return {self(*suite.REST), self(*suite.FILES)}
 
 
 @pytest.fixture
@@ -41,6 +45,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> shared.Run:
 def running(run: shared.Run, monkeypatch: pytest.MonkeyPatch, failing: str, *tests: str) -> Pytest:
     fake = Pytest(run.folder, failing, tests)
     monkeypatch.setattr(suite, "_run", fake)
+    monkeypatch.setattr(suite, "_side_by_side", fake.side_by_side)
     return fake
 
 
@@ -55,7 +60,7 @@ def test_nothing_is_run_twice_unless_asked_for(
 ) -> None:
     fake = running(run, monkeypatch, "tests/e2e", FLAKY)
     assert suite.main([]) == 1
-    assert len(fake.calls) == 1 + len(suite.STEPS), "the other steps are run all the same"
+    assert fake.calls[-1] == ("tests/alone",), "the other steps are run all the same"
     assert "FLAKY" not in capsys.readouterr().out
 
 

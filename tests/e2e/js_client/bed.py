@@ -179,6 +179,13 @@ class Bench:
         found: list[Json] = self.page.evaluate("() => window.told")
         return found
 
+    def slow_down(self, per_second: int) -> None:
+        """From now on the page sends so many bytes a second, whatever the machine could."""
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Network.enable")
+        limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": per_second}
+        session.send("Network.emulateNetworkConditions", limits)
+
     def unfinished(self) -> list[Json]:
         """What can go on."""
         found: list[Json] = self.page.evaluate("() => client.unfinished()")

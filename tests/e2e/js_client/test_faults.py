@@ -72,7 +72,9 @@ def test_the_limit_holds_over_all_uploads_of_a_client(bench: Bench, faults: Faul
     assert faults.most_at_once == 3
 
 
-@pytest.mark.parametrize("doing", ["cut", "lost", "refuse-early", 503])
+@pytest.mark.parametrize(
+    "doing", ["lost", *(pytest.param(each, marks=pytest.mark.long) for each in ("cut", "refuse-early", 503))]
+)
 def test_a_part_that_fails_is_sent_again_and_no_other(bench: Bench, faults: Faults, doing: Doing) -> None:
     faults.plan("put", doing, part=2, times=2)
     whole(bench)
@@ -225,7 +227,7 @@ def test_the_form_has_the_fields_first_and_the_file_last(bench: Bench, faults: F
     assert len(form) > 4
 
 
-@pytest.mark.parametrize("doing", ["cut", "lost", 503])
+@pytest.mark.parametrize("doing", ["cut", *(pytest.param(each, marks=pytest.mark.long) for each in ("lost", 503))])
 def test_a_form_that_fails_is_sent_again_for_the_same_file(bench: Bench, faults: Faults, doing: Doing) -> None:
     """With `lost`, the notification may complete the file before the repetition: then nothing is sent again."""
     faults.plan("post", doing, times=2)
@@ -246,7 +248,7 @@ def test_a_form_of_which_only_the_answer_was_lost(bench: Bench, faults: Faults) 
     assert faults.count("post") == 1
 
 
-@pytest.mark.parametrize("doing", ["cut", "lost", 503])
+@pytest.mark.parametrize("doing", ["lost", *(pytest.param(each, marks=pytest.mark.long) for each in ("cut", 503))])
 def test_calls_are_repeated_and_create_nothing_twice(bench: Bench, faults: Faults, doing: Doing) -> None:
     faults.plan("put", "cut", part=1)  # so that it is signed again
     for path in (URL, SIGN, DONE):
@@ -382,6 +384,7 @@ def test_what_expired_on_its_way_is_signed_anew(bench: Bench, faults: Faults, sh
     assert faults.count("put") == faults.count("post") == 2
 
 
+@pytest.mark.long
 def test_a_service_that_goes_away_is_waited_for(bench: Bench) -> None:
     bench.reload("retries: 99")
     bench.bed.stack.kill("files")

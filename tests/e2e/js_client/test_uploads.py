@@ -31,6 +31,7 @@ def test_a_small_file_goes_in_one_form(bench: Bench, size: int) -> None:
 
 @pytest.mark.parametrize("size", [120_000_000, pytest.param(300_000_000, marks=pytest.mark.long)])
 def test_a_large_file_goes_in_parts_with_progress_inside_each(bench: Bench, size: int) -> None:
+    bench.slow_down(60_000_000)
     file = bench.upload(size, "large.txt")
     assert (file["status"], file["size"]) == ("completed", size)
     assert bench.bed.sha256(file["fileId"]) == sha256_of(size)

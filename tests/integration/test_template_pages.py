@@ -128,8 +128,19 @@ def words(data: dict[str, object]) -> list[str]:
     return [str(value) for value in data.values() if not isinstance(value, bool)]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 640])
+LOOKS = pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (375, "light"),
+        (640, "dark"),
+        pytest.param(375, "dark", marks=pytest.mark.long),
+        pytest.param(640, "light", marks=pytest.mark.long),
+    ],
+)
+"""Pixels of the window, and what the reader's system prefers."""
+
+
+@LOOKS
 @pytest.mark.parametrize("mail", MAILS)
 def test_a_mail_is_legible_and_fits(browser: Browser, mail: str, width: int, scheme: Scheme) -> None:
     rendered, data = render(mail)
@@ -198,8 +209,7 @@ def link(origin: str, scope: str) -> str:
     return f"{origin}/unsubscribe/{TOKENS.issue(claims)}"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 640])
+@LOOKS
 def test_the_unsubscribe_page_asks_and_confirms(browser: Browser, origin: str, width: int, scheme: Scheme) -> None:
     RECORDER.recorded.clear()
     RECORDER.away = False
