@@ -37,9 +37,19 @@ DISORDER = (
 
 
 async def mail_survives(
-    stack: Stack, observer: Observer, seed: int, *, email: int, urgent: int, events: int, per_second: float
+    stack: Stack,
+    observer: Observer,
+    seed: int,
+    killed_all: asyncio.Barrier,
+    *,
+    email: int,
+    urgent: int,
+    events: int,
+    per_second: float,
 ) -> None:
-    """So many kills of each process under this load, then judged."""
+    """So many kills of each process under this load; then judged, once whoever kills beside it has come as far: the
+    whole system must be at rest then.
+    """
     began = time.monotonic()
     since = await observer.now()
     await observer.simulator.faults(*DISORDER, seed=seed)
@@ -54,6 +64,7 @@ async def mail_survives(
             async with asyncio.TaskGroup() as killing:
                 for killer in killers:
                     killing.create_task(killer.kill(times[killer.part]))
+            await killed_all.wait()
             enough.set()
         killed = time.monotonic() - began
         evidence = await observer.settled(since, load.ids, SETTLING)
@@ -66,8 +77,10 @@ async def mail_survives(
     assert_fair(evidence, load.expected(kills=email + urgent))
 
 
-async def files_survive(stack: Stack, observer: Observer, seed: int, *, files: int) -> None:
-    """So many kills of the files service under uploads, then judged."""
+async def files_survive(
+    stack: Stack, observer: Observer, seed: int, killed_all: asyncio.Barrier, *, files: int
+) -> None:
+    """So many kills of the files service under uploads; then judged, as above."""
     async with uploads(stack, seed) as load:
         since = await observer.now()
         killer = Killer(stack, observer, "files", seed)
@@ -75,6 +88,7 @@ async def files_survive(stack: Stack, observer: Observer, seed: int, *, files: i
         async with asyncio.TaskGroup() as group:
             group.create_task(load.flow(enough))
             await killer.kill(files)
+            await killed_all.wait()
             enough.set()
         await FilesObserver(observer).assert_fair(since, load, SETTLING)
     print(f"\nseed {seed}: {len(load.cases)} files: {dict(load.counts())}\n{killer.report()}")
@@ -82,10 +96,10 @@ async def files_survive(stack: Stack, observer: Observer, seed: int, *, files: i
 
 async def test_a_few_kills_lose_and_double_nothing(stack: Stack) -> None:
     """Mail and files at once, and every process of ours."""
-    seed = int(SEED or 1)
+    seed, both = int(SEED or 1), asyncio.Barrier(2)
     async with live(stack) as observer, asyncio.TaskGroup() as group:
-        group.create_task(mail_survives(stack, observer, seed, email=4, urgent=2, events=2, per_second=15))
-        group.create_task(files_survive(stack, observer, seed, files=4))
+        group.create_task(mail_survives(stack, observer, seed, both, email=4, urgent=2, events=2, per_second=15))
+        group.create_task(files_survive(stack, observer, seed, both, files=4))
 
 
 @pytest.mark.long
@@ -93,7 +107,7 @@ async def test_a_few_kills_lose_and_double_nothing(stack: Stack) -> None:
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else [101, 102, 103, 104])
 async def test_many_kills_lose_and_double_no_mail(stack: Stack, seed: int) -> None:
     async with live(stack) as observer:
-        await mail_survives(stack, observer, seed, email=34, urgent=8, events=18, per_second=20)
+        await mail_survives(stack, observer, seed, asyncio.Barrier(1), email=34, urgent=8, events=18, per_second=20)
 
 
 @pytest.mark.long
@@ -101,4 +115,4 @@ async def test_many_kills_lose_and_double_no_mail(stack: Stack, seed: int) -> No
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else [201, 202])
 async def test_many_kills_lose_no_file(stack: Stack, seed: int) -> None:
     async with live(stack) as observer:
-        await files_survive(stack, observer, seed, files=57)
+        await files_survive(stack, observer, seed, asyncio.Barrier(1), files=57)

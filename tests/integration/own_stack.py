@@ -11,16 +11,17 @@ from pathlib import Path
 
 from deploy.local.site import throwaway_site
 from deploy.local.stack import Stack
+from tests.suite.shared import PREFIX
 
 
 @contextmanager
 def own_stack(*parts: str) -> Iterator[Stack]:
     """Start these parts and what they need on free ports; stop them and delete their data at the end.
 
-    The folder is named like those of `tests/conftest.py`, so that the next run stops what a killed run leaves.
+    Its folder looks like that of a run, so that the next run stops what a killed process leaves.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"mailroom-test-{os.getpid()}-"))
-    stack = Stack(throwaway_site(folder, os.environ))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    stack = Stack(throwaway_site(folder / "own", os.environ))
     try:
         stack.start(parts)
         yield stack

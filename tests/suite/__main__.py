@@ -1,8 +1,8 @@
 """`python -m tests.suite`, behind `make test`: all tests but the long ones, in three steps.
 
 1. unit tests, in two processes; the run ends here when one fails
-2. tests of the whole stack with files in one process; beside it, in two, those with mail in one and tests of parts in
-   the other: what needs the whole stack waits for two thirds of its time
+2. tests of the whole stack with files in one process; beside it, in three, those with mail in one and tests of parts in
+   the others: what needs the whole stack waits for two thirds of its time
 3. tests that stop what the others stand on, in one
 
 Nothing is run twice, but with `--again`, as CI does: each test of steps 2 and 3 that failed is run once more by itself.
@@ -87,7 +87,7 @@ def _side_by_side(run: shared.Run) -> set[int]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            ended = {_run("--numprocesses=2", *REST), files.wait()}
+            ended = {_run("--numprocesses=3", *REST), files.wait()}
         finally:
             files.terminate()
             files.wait()

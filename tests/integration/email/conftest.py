@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +21,6 @@ from aiokafka import AIOKafkaProducer
 from contracts.topics import LANES
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.client import SimulatorClient
-from deploy.local.site import throwaway_site
 from deploy.local.stack import OURS, Stack
 from services.email.app import Email, Role
 from services.email.domain.message import Message
@@ -31,6 +29,7 @@ from services.email.streams import hold
 from services.kit.errors import PermanentError
 from services.kit.kafka.topics_admin import apply
 from services.kit.settings import load
+from tests.integration.own_stack import own_stack
 
 SECRET = "integration-tests-only-0123456789abcdef"
 HANG = 90.0
@@ -100,12 +99,10 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = HANG)
 
 
 @pytest.fixture(scope="session")
-def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def own_kafka() -> Iterator[str]:
     """Bootstrap address of a Kafka with the usual topics that no other service reads."""
-    stack = Stack(throwaway_site(tmp_path_factory.mktemp("email-kafka"), os.environ))
-    stack.start(["kafka"])
-    yield stack.site.addresses().kafka_bootstrap
-    stack.stop()
+    with own_stack("kafka") as stack:
+        yield stack.site.addresses().kafka_bootstrap
 
 
 @pytest.fixture(scope="module")
