@@ -1,5 +1,6 @@
 """Where one local stack lives: its state folder, its ports, the cache it shares with other stacks."""
 
+import os
 import random
 import socket
 from collections.abc import Mapping
@@ -183,10 +184,12 @@ def free_ports(count: int, share: int = 0, of: int = 1) -> list[int]:
 
 
 def remember_ports(site: Site) -> None:
-    """Write the `ports` file, so that later commands find this stack without the environment."""
+    """Write the `ports` file, so that later commands find this stack without the environment; never half of it."""
     site.state_dir.mkdir(parents=True, exist_ok=True)
     lines = [f"{port_setting(name)}={port}" for name, port in site.ports.items()]
-    site.ports_file.write_text("# Ports of this stack; the environment goes before them.\n" + "\n".join(lines) + "\n")
+    part = site.ports_file.with_suffix(f".{os.getpid()}")
+    part.write_text("# Ports of this stack; the environment goes before them.\n" + "\n".join(lines) + "\n")
+    part.replace(site.ports_file)
 
 
 def _read_ports(path: Path) -> dict[str, str]:
