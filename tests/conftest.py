@@ -16,7 +16,6 @@ from deploy.local.endpoints import AwsEndpoints, aws_endpoints
 from deploy.local.parts import PARTS
 from deploy.local.stack import OURS, Stack
 from tests.suite import shared
-from tests.suite.placing import ALONE, SERVICES, ByFile
 from tests.suite.timings import Timings
 
 # Until a process configures its logs, structlog renders each traceback with rich and all locals, which takes seconds.
@@ -48,10 +47,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         for name in run.environment:
             del os.environ[name]
         run.end(keep=config.stash.get(_failed, True) or bool(os.environ.get("MAILROOM_TEST_KEEP")))
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
-    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +86,8 @@ def aws(test_stack: Stack) -> AwsEndpoints:
 @pytest.fixture(scope="session")
 def stack(test_stack: Stack) -> Stack:
     """Everything, the services and the gateway included, all ready."""
+    if WORKER:
+        pytest.fail("the services' topics exist once: tests of the whole stack run in one process")
     test_stack.start()
     return test_stack
 
@@ -108,14 +105,3 @@ def _stack_is_whole(request: pytest.FixtureRequest) -> None:
         stack: Stack = request.getfixturevalue("stack")
         if any(part.launch and stack.child(name) is None for name, part in PARTS.items()):
             stack.start()
-
-
-@pytest.fixture(autouse=True)
-def _is_where_it_belongs(request: pytest.FixtureRequest) -> None:
-    """Two tests beside each other must not use what exists once."""
-    if WORKER is None:
-        return
-    if request.node.nodeid.startswith(ALONE):
-        pytest.fail(f"what is in {ALONE} runs in one process: call pytest without --numprocesses")
-    if "stack" in request.fixturenames and not request.node.nodeid.startswith(SERVICES):
-        pytest.fail(f"a test of the whole stack belongs into one of {SERVICES}")

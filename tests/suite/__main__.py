@@ -1,12 +1,12 @@
-"""`python -m tests.suite`, behind `make test`: all tests but the long ones, in three steps.
+"""`python -m tests.suite`, behind `make test`: all tests but the long ones, in four steps.
 
 1. unit tests, in two processes; the run ends here when one fails
-2. tests of the whole stack with files in one process; beside it, in three, those with mail in one and tests of parts in
-   the others: what needs the whole stack waits for two thirds of its time
-3. tests that stop what the others stand on, in one
+2. tests of parts, in three processes, which wait for half of their time
+3. tests of the whole stack: those with files in one process, beside it the others in another one, each with a stack
+4. tests that stop what the others stand on, in one process
 
-Nothing is run twice, but with `--again`, as CI does: each test of steps 2 and 3 that failed is run once more by itself.
-One that passes then is told as `FLAKY`, and does not count.
+Nothing is run twice, but with `--again`, as CI does: each test of the later steps that failed is run once more by
+itself. One that passes then is told as `FLAKY`, and does not count.
 
 `--long`, behind `make test-long`: what a release needs beside these, the tests marked `long` and all mutations.
 """
@@ -34,9 +34,8 @@ def _paths(pattern: str) -> list[str]:
 
 
 FILES = ("tests/e2e/js_client", "tests/e2e/test_scans.py", *_paths("tests/e2e/test_files*.py"))
-"""Tests of the whole stack with files."""
-
-REST = ("tests/ports", "tests/integration", "tests/e2e", "tests/chaos", *(f"--ignore={each}" for each in FILES))
+MAIL = ("tests/e2e", "tests/chaos", *(f"--ignore={each}" for each in FILES))
+"""Tests of the whole stack: with files, and the others."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,15 +62,17 @@ def _usual(run: shared.Run, *, again: bool) -> bool:
     _tell("unit tests")
     if _run("--numprocesses=2", "tests/unit") != PASSED:
         return False
-    _tell("parts and services")
-    ended = _side_by_side(run)
+    _tell("parts")
+    ended = {_run("--numprocesses=3", "--dist=loadfile", "tests/ports", "tests/integration")}
+    _tell("the whole stack")
+    ended |= _side_by_side(run)
     _tell("outages of what all stand on")
     ended |= {_run("tests/alone")}
     return ended == {PASSED} or (again and ended <= {PASSED, TESTS_FAILED} and _again(run))
 
 
 def _side_by_side(run: shared.Run) -> set[int]:
-    """Both halves of step 2 at once: how they ended. Of the one with files, which has a Kafka, MongoDB and emulator of
+    """Both halves of step 3 at once: how they ended. Of the one with files, which has a Kafka, MongoDB and emulator of
     its own, all is printed at the end.
     """
     own, output = shared.make(share=shared.SHARES - 1), run.folder / "files.output"
@@ -87,7 +88,7 @@ def _side_by_side(run: shared.Run) -> set[int]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            ended = {_run("--numprocesses=3", *REST), files.wait()}
+            ended = {_run(*MAIL), files.wait()}
         finally:
             files.terminate()
             files.wait()
