@@ -125,7 +125,13 @@ def test_what_alarms_look_at_has_values(stack: Stack, caller: httpx.Client) -> N
     assert events["mailroom_partitions_blocked"] == 0
 
 
-def test_what_a_consumer_parked_is_shown_retried_and_given_up(stack: Stack, mailroom: Mailroom) -> None:
+@pytest.mark.parametrize(
+    ("service", "consumer"),
+    [("events", "events.email_log"), pytest.param("email", "email-settler", marks=pytest.mark.long)],
+)
+def test_what_a_consumer_parked_is_shown_retried_and_given_up(
+    stack: Stack, mailroom: Mailroom, service: str, consumer: str
+) -> None:
     program = (
         "import asyncio, sys, aiokafka\n"
         "async def main():\n"
@@ -138,18 +144,16 @@ def test_what_a_consumer_parked_is_shown_retried_and_given_up(stack: Stack, mail
     )
     bootstrap = stack.site.addresses().kafka_bootstrap
     written = subprocess.run([sys.executable, "-c", program, bootstrap], capture_output=True, text=True, check=True)
-    for service, consumer in (("email", "email-settler"), ("events", "events.email_log")):
-        parked_id = f"{consumer}|{written.stdout.strip()}"
-        of = ("--service", service)
-
-        until(partial(_is_parked, mailroom, parked_id, of))
-        assert told(mailroom("parked", "show", parked_id, *of, "--json"))["value"] == {"text": "{no json"}
-        retried = told(mailroom("parked", "retry", parked_id, *of, "--json"), status=1)
-        assert (retried["status"], retried["tries"]) == ("parked", 1)
-        gone = told(mailroom("parked", "discard", parked_id, *of, "--reason", "a test's", "--yes", "--json"))
-        assert gone["status"] == "discarded"
-        assert not _is_parked(mailroom, parked_id, of)
-        assert mailroom("parked", "retry", parked_id, *of).returncode == 1
+    parked_id = f"{consumer}|{written.stdout.strip()}"
+    of = ("--service", service)
+    until(partial(_is_parked, mailroom, parked_id, of))
+    assert told(mailroom("parked", "show", parked_id, *of, "--json"))["value"] == {"text": "{no json"}
+    retried = told(mailroom("parked", "retry", parked_id, *of, "--json"), status=1)
+    assert (retried["status"], retried["tries"]) == ("parked", 1)
+    gone = told(mailroom("parked", "discard", parked_id, *of, "--reason", "a test's", "--yes", "--json"))
+    assert gone["status"] == "discarded"
+    assert not _is_parked(mailroom, parked_id, of)
+    assert mailroom("parked", "retry", parked_id, *of).returncode == 1
 
 
 def _is_parked(mailroom: Mailroom, parked_id: str, of: tuple[str, str]) -> bool:

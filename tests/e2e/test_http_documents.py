@@ -32,8 +32,11 @@ CHECKS = {
     "response_headers_conformance",
     "negative_data_rejection",
 }
-EXAMPLES = {"email": 20, "files": 12, "events": 8}
-"""A request each; the events API has a suite of its own in `tests/integration/events`."""
+EXAMPLES = {"email": 6, "files": 5, "events": 4}
+MANY = 5
+"""Requests of each sort to a route in `make test`, and how many times as many in `make test-long`. The events API has a
+suite of its own in `tests/integration/events`.
+"""
 
 ANYTHING_GOES = {"/unsubscribe/{token}"}
 """There is nothing that their documents do not allow."""
@@ -152,19 +155,20 @@ def bearer(stack: Stack) -> dict[str, str]:
     return {"Authorization": f"Bearer {mint_token(stack.env()['MAILROOM_JWT_SECRET'], 'schemathesis', OPERATOR)}"}
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(MANY, marks=pytest.mark.long)])
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
 @pytest.mark.parametrize(
     "service",  # that of events is asked in tests/integration/events/test_http_schema.py
     [pytest.param(each, marks=pytest.mark.long) if each == "events" else each for each in EXAMPLES],
 )
-def test_every_answer_is_documented(stack: Stack, service: str, mode: schemathesis.GenerationMode) -> None:
+def test_every_answer_is_documented(stack: Stack, service: str, mode: schemathesis.GenerationMode, times: int) -> None:
     headers = bearer(stack)
     for operation in operations(stack.site.url(service)):
         if operation.path.endswith(("/rebuild", "/rollback")):
             continue  # they would be done, to everybody's read model: see the suite named above
         if mode is schemathesis.GenerationMode.NEGATIVE and operation.path in ANYTHING_GOES:
             continue
-        sent(operation, mode, headers, EXAMPLES[service])
+        sent(operation, mode, headers, times * EXAMPLES[service])
 
 
 def test_what_succeeds_with_files_is_documented_too(stack: Stack) -> None:
@@ -175,5 +179,5 @@ def test_what_succeeds_with_files_is_documented_too(stack: Stack) -> None:
         for operation in operations(url):
             what = (operation.method.upper(), operation.path)
             change = about(*shelf.good(*what))
-            statuses[what] = sent(operation, schemathesis.GenerationMode.POSITIVE, headers, EXAMPLES["files"], change)
+            statuses[what] = sent(operation, schemathesis.GenerationMode.POSITIVE, headers, 12, change)
     assert {what: found for what, found in statuses.items() if min(found) >= 400} == {}

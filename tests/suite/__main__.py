@@ -1,12 +1,12 @@
-"""`python -m tests.suite`, behind `make test`: all tests but the long ones, in four steps.
+"""`python -m tests.suite`, behind `make test`: all tests but the long ones, in three steps.
 
 1. unit tests, in two processes; the run ends here when one fails
-2. tests of parts, in three processes, which wait for half of their time
-3. tests of the whole stack: those with files in one process, beside it the others in another one, each with a stack
-4. tests that stop what the others stand on, in one process
+2. beside each other: tests of parts, in two processes; tests of the whole stack with files, in one; the other tests of
+   the whole stack, in one. All of them wait for about half of their time
+3. tests that stop what the others stand on, in one process
 
-Nothing is run twice, but with `--again`, as CI does: each test of the later steps that failed is run once more by
-itself. One that passes then is told as `FLAKY`, and does not count.
+Nothing is run twice, but with `--again`, as CI does: each test of steps 2 and 3 that failed is run once more by itself.
+One that passes then is told as `FLAKY`, and does not count.
 
 `--long`, behind `make test-long`: what a release needs beside these, the tests marked `long` and all mutations.
 """
@@ -18,9 +18,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.processes import BACKING
 from tests.suite import shared
 from tests.suite.timings import add, read, table
 
@@ -36,6 +38,8 @@ def _paths(pattern: str) -> list[str]:
 FILES = ("tests/e2e/js_client", "tests/e2e/test_scans.py", *_paths("tests/e2e/test_files*.py"))
 MAIL = ("tests/e2e", "tests/chaos", *(f"--ignore={each}" for each in FILES))
 """Tests of the whole stack: with files, and the others."""
+
+PARTS = ("--numprocesses=2", "--dist=loadfile", "tests/ports", "tests/integration")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,41 +66,52 @@ def _usual(run: shared.Run, *, again: bool) -> bool:
     _tell("unit tests")
     if _run("--numprocesses=2", "tests/unit") != PASSED:
         return False
-    _tell("parts")
-    ended = {_run("--numprocesses=3", "--dist=loadfile", "tests/ports", "tests/integration")}
-    _tell("the whole stack")
-    ended |= _side_by_side(run)
+    _tell("parts; beside them the whole stack, told at the end")
+    ended = _side_by_side(run)
     _tell("outages of what all stand on")
     ended |= {_run("tests/alone")}
     return ended == {PASSED} or (again and ended <= {PASSED, TESTS_FAILED} and _again(run))
 
 
 def _side_by_side(run: shared.Run) -> set[int]:
-    """Both halves of step 3 at once: how they ended. Of the one with files, which has a Kafka, MongoDB and emulator of
-    its own, all is printed at the end.
+    """All of step 2: how its processes ended. Tests with files have a Kafka, MongoDB and emulator of their own, since
+    the services' topics exist once.
     """
-    own, output = shared.make(share=shared.SHARES - 1), run.folder / "files.output"
+    of_files = shared.make(share=shared.SHARES - 1)
     ended = set[int]()
     try:
-        with output.open("wb") as out:
-            files = subprocess.Popen(
-                _command(*FILES),
-                cwd=ROOT,
-                env=os.environ | own.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            ended = {_run(*MAIL), files.wait()}
-        finally:
-            files.terminate()
-            files.wait()
-        print(output.read_text(errors="replace"), flush=True)
-        add(run.folder, read(own.folder))
+        run.stack().start(BACKING)  # not by two processes at once
+        with _beside(run, *MAIL) as mail, _beside(of_files, *FILES) as files:
+            ended = {_run(*PARTS), mail.wait(), files.wait()}
+        for each in (run, of_files):
+            print(_output(each).read_text(errors="replace"), flush=True)
+        add(run.folder, read(of_files.folder))
     finally:
-        own.end(keep=ended != {PASSED})
+        of_files.end(keep=not ended <= {PASSED})
     return ended
+
+
+@contextmanager
+def _beside(run: shared.Run, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """pytest on that run, while inside; what it says goes into a file."""
+    with _output(run).open("wb") as out:
+        process = subprocess.Popen(
+            _command(*arguments),
+            cwd=ROOT,
+            env=os.environ | run.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _output(run: shared.Run) -> Path:
+    return run.folder / "beside.output"
 
 
 def _long() -> bool:

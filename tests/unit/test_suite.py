@@ -31,7 +31,7 @@ class Pytest:
         return suite.TESTS_FAILED if BROKEN in arguments else suite.PASSED
 
     def side_by_side(self, _: shared.Run) -> set[int]:
-        return {self(*suite.MAIL), self(*suite.FILES)}
+        return {self(*each) for each in (suite.PARTS, suite.MAIL, suite.FILES)}
 
 
 @pytest.fixture
