@@ -240,7 +240,7 @@ KEEPING: tuple[Mutation, ...] = (
         "services/email/entrypoints/sender_content.py",
         "            if work.held.message_id in errors:\n",
         "            if errors:\n",
-        (_CONTENT + "test_one_waits_and_all_others_are_sent_urgent_ones_too",),
+        (_CONTENT + "test_of_those_that_are_loaded_together_only_one_without_content_waits",),
     ),
     Mutation(
         "8j",
@@ -256,7 +256,7 @@ KEEPING: tuple[Mutation, ...] = (
         "services/email/entrypoints/sender_files.py",
         "        return work in self.never or any(work in works for works in self.waiting.values())\n",
         "        return bool(self.never or self.waiting)\n",
-        (_FILES + "test_a_mail_waits_for_its_file_and_no_other_mail_waits_with_it",),
+        (_FILES + "test_of_those_that_are_loaded_together_only_one_whose_file_is_not_ready_waits",),
     ),
     Mutation(
         "10a",

@@ -20,7 +20,9 @@ from services.email.domain.files import KnownFile, Usable, evolve
 from services.email.domain.message import Policy
 from services.email.domain.outcomes import Accepted, Cost, Rejected, Unknown
 from services.email.entrypoints.sender import Sender
-from services.email.entrypoints.sender_work import Limits
+from services.email.entrypoints.sender_content import ContentLoader, Unready
+from services.email.entrypoints.sender_files import AttachedFiles
+from services.email.entrypoints.sender_work import Limits, Work
 from services.email.ports import (
     Checkpoints,
     ContentKey,
@@ -318,6 +320,13 @@ class Post:
             limits=limits,
             **more,
         )
+
+    async def loaded(self, *message_ids: str) -> tuple[dict[str, Work], Unready]:
+        """What comes of loading these mails together: each, and those that have no mail now."""
+        files = AttachedFiles(self.files, self.file_bytes, self.streams.policy, self.clock, most_bytes=1 << 20)
+        loader = ContentLoader(self.contents, files, [self.provider], self.clock, self.metrics)
+        works = {each: Work(await self.streams.load(each), "normal") for each in message_ids}
+        return works, await loader.load(list(works.values()))
 
     async def queue(
         self, count: int = 1, body: MessageContent | None = None, *, actor: str | None = None, **fields: Any

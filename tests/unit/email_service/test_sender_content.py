@@ -56,6 +56,17 @@ async def test_one_waits_and_all_others_are_sent_urgent_ones_too() -> None:
     assert 1 <= len(waits) <= 2
 
 
+async def test_of_those_that_are_loaded_together_only_one_without_content_waits() -> None:
+    post = Post()
+    post.contents.large_away = True
+    late, good = *await post.queue(1, LARGE), *await post.queue(1)
+    works, unready = await post.loaded(late, good)
+    assert [work for waiting in unready.later.values() for work in waiting] == [works[late]]
+    assert unready.never == {}
+    assert works[late].mail is None
+    assert works[good].mail is not None
+
+
 async def test_a_mail_waits_for_an_attachment_and_costs_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     post = Post()
     data = b"x" * (MemoryContents.LARGE + 1)

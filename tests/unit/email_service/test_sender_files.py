@@ -102,6 +102,16 @@ async def test_a_mail_waits_for_its_file_and_no_other_mail_waits_with_it() -> No
     await sender.stop(3.0)
 
 
+async def test_of_those_that_are_loaded_together_only_one_whose_file_is_not_ready_waits() -> None:
+    post = Post()
+    late, good = *await post.queue(1, by_id(FILE)), *await post.queue(1)
+    works, unready = await post.loaded(late, good)
+    assert [work for waiting in unready.later.values() for work in waiting] == [works[late]]
+    assert unready.never == {}
+    assert works[late].mail is None
+    assert works[good].mail is not None
+
+
 async def test_after_two_minutes_everybody_fails_with_the_reason() -> None:
     post = Post(policy=Policy(files_within=timedelta(seconds=1)))
     post.files.hear(OTHER, upload(OTHER))
