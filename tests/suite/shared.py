@@ -56,13 +56,11 @@ class Run:
         return Stack(throwaway_site(self.folder / "shared", os.environ), extra=EXTRA)
 
     def stack_of(self, worker: str) -> Stack:
-        """The stack of one of several processes, on what all of them share: with its own account of the emulator, its
-        own simulator and its own services.
+        """The stack of one of several processes, on what all of them share: with an account of the emulator and a
+        simulator of its own.
         """
         shared = self.stack()
         own = throwaway_site(self.folder / worker, os.environ)
-        own.state_dir.mkdir(exist_ok=True)
-        shutil.copy(shared.site.secrets_file, own.secrets_file)  # what one has encrypted, the other must read
         ports = {**own.ports, **{name: shared.site.ports[name] for part in BACKING for name in PARTS[part].ports}}
         account = f"{1 + int(worker.removeprefix('gw')):012d}"
         return OnShared(replace(own, ports=ports, aws_access_key=account), shared, self.folder / "lock")
@@ -93,7 +91,6 @@ def make(share: int = 0) -> Run:
                 shutil.rmtree(folder, ignore_errors=True)
     run = Run(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")), share)
     remember_ports(throwaway_site(run.folder / "shared", os.environ | run.environment))
-    run.stack().write_env_file()
     return run
 
 
