@@ -67,11 +67,3 @@ async def files_survive(
         await files.assert_fair(since, load, SETTLING)
     print(f"\n{len(load.cases)} files {dict(load.counts())}, repeated {dict(load.repeated)}")
     return load
-
-
-async def until(condition: Callable[[], object], why_not: str, seconds: float = 60.0) -> None:
-    """Wait for a condition; AssertionError with the reason after `seconds`, which only a hang takes."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, why_not
-        await asyncio.sleep(0.05)

@@ -15,8 +15,9 @@ from deploy.local.stack import Stack
 from tests.e2e.aws_fault_proxy import AwsFaultProxy, Fault, Service
 from tests.e2e.files_evidence import FilesObserver
 from tests.e2e.live import live
-from tests.e2e.outages import LONG_SECONDS, SHORT, files_survive, until
+from tests.e2e.outages import LONG_SECONDS, SHORT, files_survive
 from tests.e2e.tcp_proxy import running
+from tests.integration.kafka.harness import until
 
 Outage = Callable[[], Awaitable[None]]
 
@@ -25,11 +26,11 @@ def harmed(proxy: AwsFaultProxy, service: Service, fault: Fault, seconds: float)
     """The service's calls come by here, and are harmed for so long."""
 
     async def outage() -> None:
-        await until(lambda: proxy.passed[service], "the files service does not come by here")
+        await until(lambda: bool(proxy.passed[service]), what="the files service does not come by here")
         proxy.delay = seconds / 2  # in a long outage, longer than a call may take
         proxy.faults[service] = fault
         await asyncio.sleep(seconds)
-        await until(lambda: proxy.harmed[service], "no call was harmed")
+        await until(lambda: bool(proxy.harmed[service]), what="no call was harmed")
         proxy.faults.clear()
 
     return outage

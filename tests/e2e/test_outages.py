@@ -14,9 +14,10 @@ from deploy.local.stack import Stack
 from tests.e2e.aws_fault_proxy import AwsFaultProxy
 from tests.e2e.judge import LIMIT_OPEN, assert_fair
 from tests.e2e.live import EMAIL, live
-from tests.e2e.outages import BOTH_SIDES, LONG, LONG_SECONDS, PER_SECOND, SETTLING, SHORT, mail_survives, until
+from tests.e2e.outages import BOTH_SIDES, LONG, LONG_SECONDS, PER_SECOND, SETTLING, SHORT, mail_survives
 from tests.e2e.tcp_proxy import running
 from tests.e2e.traffic import Traffic, traffic
+from tests.integration.kafka.harness import until
 
 
 @pytest.mark.long
@@ -28,10 +29,10 @@ async def test_sqs_answering_errors(stack: Stack) -> None:
     ):
 
         async def outage(_: Traffic) -> None:
-            await until(lambda: proxy.passed["sqs"], "the email service does not come by here")
+            await until(lambda: bool(proxy.passed["sqs"]), what="the email service does not come by here")
             proxy.faults["sqs"] = "errors"
             await asyncio.sleep(LONG_SECONDS)
-            await until(lambda: proxy.harmed["sqs"], "no call was harmed")
+            await until(lambda: bool(proxy.harmed["sqs"]), what="no call was harmed")
             proxy.faults.clear()
 
         await mail_survives(observer, outage, seed=14)
