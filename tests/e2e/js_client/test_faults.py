@@ -26,6 +26,12 @@ URL, SIGN, LIST, DONE = (
 )  # fmt: skip
 
 
+def doing_to_it(usual: Doing, *others: Doing) -> pytest.MarkDecorator:
+    """One fault in `make test`, the others in `make test-long`."""
+    long = [pytest.param(each, marks=pytest.mark.long) for each in others]
+    return pytest.mark.parametrize("doing", [usual, *long])
+
+
 @pytest.fixture(autouse=True)
 def _behind_the_proxy(faults: Faults) -> None:
     """All of them."""
@@ -72,9 +78,7 @@ def test_the_limit_holds_over_all_uploads_of_a_client(bench: Bench, faults: Faul
     assert faults.most_at_once == 3
 
 
-@pytest.mark.parametrize(
-    "doing", ["lost", *(pytest.param(each, marks=pytest.mark.long) for each in ("cut", "refuse-early", 503))]
-)
+@doing_to_it("lost", "cut", "refuse-early", 503)
 def test_a_part_that_fails_is_sent_again_and_no_other(bench: Bench, faults: Faults, doing: Doing) -> None:
     faults.plan("put", doing, part=2, times=2)
     whole(bench)
@@ -227,7 +231,7 @@ def test_the_form_has_the_fields_first_and_the_file_last(bench: Bench, faults: F
     assert len(form) > 4
 
 
-@pytest.mark.parametrize("doing", ["cut", *(pytest.param(each, marks=pytest.mark.long) for each in ("lost", 503))])
+@doing_to_it("cut", "lost", 503)
 def test_a_form_that_fails_is_sent_again_for_the_same_file(bench: Bench, faults: Faults, doing: Doing) -> None:
     """With `lost`, the notification may complete the file before the repetition: then nothing is sent again."""
     faults.plan("post", doing, times=2)
@@ -248,7 +252,7 @@ def test_a_form_of_which_only_the_answer_was_lost(bench: Bench, faults: Faults) 
     assert faults.count("post") == 1
 
 
-@pytest.mark.parametrize("doing", ["lost", *(pytest.param(each, marks=pytest.mark.long) for each in ("cut", 503))])
+@doing_to_it("lost", "cut", 503)
 def test_calls_are_repeated_and_create_nothing_twice(bench: Bench, faults: Faults, doing: Doing) -> None:
     faults.plan("put", "cut", part=1)  # so that it is signed again
     for path in (URL, SIGN, DONE):
