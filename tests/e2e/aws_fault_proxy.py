@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from typing import Literal
 
-from tests.e2e.tcp_proxy import AT_ONCE, TcpProxy
+from tests.e2e.tcp_proxy import AT_ONCE, Ends, TcpProxy
 
 Service = Literal["sqs", "s3"]
 Fault = Literal["errors", "cut", "slow", "unanswered", "lies"]
@@ -55,14 +55,9 @@ class AwsFaultProxy(TcpProxy):
         self.passed: Counter[Service] = Counter()
         self.harmed: Counter[Service] = Counter()
 
-    async def relay(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        server_reader: asyncio.StreamReader,
-        server_writer: asyncio.StreamWriter,
-    ) -> None:
+    async def relay(self, ends: Ends) -> None:
         """Harm what is to be harmed."""
+        reader, writer, server_reader, server_writer = ends
         unanswered = asyncio.Event()
         answers = asyncio.create_task(_pump(server_reader, writer, unanswered))
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from tests.e2e.tcp_proxy import AT_ONCE, TcpProxy
+from tests.e2e.tcp_proxy import AT_ONCE, Ends, TcpProxy
 
 COMPLETION = re.compile(rb"POST /\S*\?\S*uploadId=")
 """How the one request begins that is slow."""
@@ -27,14 +27,9 @@ class SlowS3(TcpProxy):
         self.asked, self.answering = asyncio.Event(), asyncio.Event()
         self.completions = 0
 
-    async def relay(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        server_reader: asyncio.StreamReader,
-        server_writer: asyncio.StreamWriter,
-    ) -> None:
+    async def relay(self, ends: Ends) -> None:
         """Slow down completions."""
+        reader, writer, server_reader, server_writer = ends
         slow = asyncio.Event()
         answers = asyncio.create_task(self._answers(server_reader, writer, slow))
         try:

@@ -6,10 +6,19 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 AT_ONCE = 1 << 16
 """Bytes that are passed on in one piece at most."""
+
+
+class Ends(NamedTuple):
+    """Both ends of a connection that is passed on: the client's and the server's."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    server_reader: asyncio.StreamReader
+    server_writer: asyncio.StreamWriter
 
 
 class TcpProxy(ABC):
@@ -21,13 +30,7 @@ class TcpProxy(ABC):
         self._connections: set[asyncio.Task[None]] = set()
 
     @abstractmethod
-    async def relay(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        server_reader: asyncio.StreamReader,
-        server_writer: asyncio.StreamWriter,
-    ) -> None:
+    async def relay(self, ends: Ends) -> None:
         """Pass one connection on, until it is over. OSError and IncompleteReadError: an end went away."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,15 +39,15 @@ class TcpProxy(ABC):
         assert task is not None
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        ends = [writer]
+        opened = [writer]
         try:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-            ends.append(server_writer)
-            await self.relay(reader, writer, server_reader, server_writer)
+            opened.append(server_writer)
+            await self.relay(Ends(reader, writer, server_reader, server_writer))
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
-            for end in ends:
+            for end in opened:
                 end.close()
 
     def end(self) -> None:
