@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,11 +125,3 @@ class Killer:
 def _part_of(group: str) -> str:
     """Whose consumers a group holds."""
     return "email-urgent" if group == URGENT_INTAKE else group.partition("-")[0]
-
-
-def never_fatal(killers: Sequence[Killer]) -> list[str]:
-    """Points that no process died at, of the parts that these killers killed."""
-    parts = {killer.part for killer in killers}
-    wanted = [point for part in ("email", "events") if part in parts for point in points(EFFECTS[part])]
-    met: Counter[str] = sum((killer.fatal for killer in killers), Counter())
-    return [point for point in wanted if not met[point]]

@@ -151,7 +151,10 @@ async def process(
             return (await email.health.readiness())[0]
 
         try:
-            await until(ready)
+            try:
+                await until(ready)
+            except AssertionError as error:
+                raise AssertionError(await email.health.readiness()) from error
             yield email, stop
         finally:
             await stop()
