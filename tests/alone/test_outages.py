@@ -18,7 +18,7 @@ from tests.e2e.live import EMAIL, live
 from tests.e2e.outages import BOTH_SIDES, LONG, SHORT, files_survive, mail_survives
 
 SERVICES = (*EMAIL, "files", "events")
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 Outage = Callable[[], Coroutine[Any, Any, None]]

@@ -23,7 +23,7 @@ from tests.integration.kafka.harness import Cluster
 PATIENCE = 8.0
 """Seconds after it has begun to serve after which a process that has not come by its point is killed from outside."""
 
-STARTING = 60.0
+STARTING = 180.0
 """Seconds that a process may take until it serves; it may die before."""
 
 EFFECTS = {"email": EMAIL, "email-urgent": OF_A_LANE, "files": FILES, "events": PROJECTOR}

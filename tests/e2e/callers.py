@@ -20,7 +20,7 @@ from services.kit.auth import Role, mint_token
 from tests.e2e.evidence import Observer, Since, observing
 from tests.e2e.judge import Json
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 SENDER = ("email:create", "email:read")
 UPLOADER = ("files:create", "files:read", "files:delete")
 OPERATOR = (*SENDER, *UPLOADER, "email:operate", "projections:operate")

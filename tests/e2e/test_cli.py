@@ -24,7 +24,7 @@ from tests.unit.events_service.file_events import download, file_log, upload_req
 
 Mailroom = Callable[..., "subprocess.CompletedProcess[str]"]
 
-SECONDS = 60.0
+SECONDS = 180.0
 
 
 @pytest.fixture(scope="module")

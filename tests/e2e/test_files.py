@@ -13,7 +13,7 @@ from deploy.local.demo.files import PDF, SCOPES, FileCase, FilesDoor, cases
 from deploy.local.stack import Stack
 from tests.e2e.callers import Callers, calling, data, until
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ async def test_a_completion_that_takes_s3_long_is_waited_for(stack: Stack) -> No
                         "/api/files/upload-complete", json=body, headers=callers.as_("ann", *UPLOADER), timeout=240
                     )
                 )
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(180):
                     await proxy.asked.wait()
                 done, _ = await asyncio.wait({completing}, timeout=LONG)
                 assert done == set(), completing.result().text

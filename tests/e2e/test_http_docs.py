@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"),
 ]
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = 180_000
 A_CALL = {"email": "/api/suppressions", "events": "/api/projections"}
 """Which GET is tried out."""
 

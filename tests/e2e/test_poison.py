@@ -112,13 +112,13 @@ async def test_a_flood_trips_the_breaker_of_its_lane_alone(stack: Stack) -> None
 
 
 async def until_parked(observer: Observer, since: Since, count: int) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(180):
         while len([what async for what in observer.parked(since)]) < count:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.1)
 
 
 async def settled_but_for_commands(observer: Observer, message_ids: Collection[str]) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(180):
         while await observer.unfinished(message_ids, ignore_commands=True):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.2)
 

@@ -234,7 +234,7 @@ def viewer(aws: AwsEndpoints, deployed: dict[str, str], origin: Origin) -> Itera
     answer = cloudfront.update_distribution(**it, IfMatch=there["ETag"], DistributionConfig=config)
     host = answer["Distribution"]["DomainName"]
     headers = {"Host": host, "X-Forwarded-Proto": "https"}
-    with httpx.Client(base_url=aws.endpoint_url, headers=headers, trust_env=False, timeout=30) as viewer:
+    with httpx.Client(base_url=aws.endpoint_url, headers=headers, trust_env=False, timeout=60) as viewer:
         yield viewer
     cloudfront.update_distribution(**it, IfMatch=answer["ETag"], DistributionConfig=there["DistributionConfig"])
 

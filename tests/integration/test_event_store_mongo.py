@@ -31,7 +31,7 @@ from tests.integration.own_stack import own_stack
 from tests.integration.stream_writer import STREAMS, FilePublisher
 
 LONG = timedelta(seconds=30)
-HANG = 60.0
+HANG = 180.0
 """Seconds that only something that hangs takes."""
 
 

@@ -31,7 +31,7 @@ from deploy.processes import aws_environment
 
 pytestmark = [pytest.mark.usefixtures("no_services"), pytest.mark.asyncio(loop_scope="module")]
 
-HANG = 90.0
+HANG = 180.0
 """Seconds that only something that hangs takes."""
 RAW = b"From: a@mailroom.example\r\nTo: b@example.com\r\nSubject: hello\r\n\r\nbody https://x.example/l\r\n"
 

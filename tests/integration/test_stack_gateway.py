@@ -172,7 +172,7 @@ def test_a_service_that_is_away_is_answered_for(tmp_path: Path) -> None:
     stack = Stack(throwaway_site(tmp_path, os.environ))
     stack.start(["gateway"])
     try:
-        answer = httpx.get(f"{stack.site.url('gateway')}/api/email", timeout=20)
+        answer = httpx.get(f"{stack.site.url('gateway')}/api/email", timeout=60)
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "2"
         assert json.loads(answer.text)["success"] is False

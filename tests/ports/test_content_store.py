@@ -301,7 +301,7 @@ async def test_silence_of_s3_is_not_waited_for(place: Place, monkeypatch: pytest
     await place.store.put_many([new(SMALL), new(LARGE)])
     monkeypatch.setattr("services.email.adapters.objects.READ_SECONDS", 0.2)
     store = MongoContentStore(place.database, Silent(), place.bucket, KeyRing.from_secret(SECRET), place.clock)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         await got_by_itself(store)
 
 

@@ -29,6 +29,9 @@ from services.kit.addresses import RecipientKeys
 from services.kit.aws import AwsAccount, ses_client
 from services.kit.errors import RefusedHere, Unavailable
 
+HANG = 180.0
+"""Seconds that only something that hangs takes."""
+
 FROM = "no-reply@mailroom.example"
 UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "
 TOKENS = UnsubscribeTokens(b"k" * 32)
@@ -49,7 +52,8 @@ class Place:
 
 
 @pytest.fixture
-async def place(aws: AwsEndpoints) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, aws: AwsEndpoints) -> AsyncIterator[Place]:
+    """Its parameter: seconds until a call without an answer is given up."""
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(SimulatorClient(aws.ses_endpoint_url))
         await simulator.reset()
@@ -57,7 +61,7 @@ async def place(aws: AwsEndpoints) -> AsyncIterator[Place]:
         account = AwsAccount(
             aws.region, aws.access_key_id, aws.secret_access_key, aws.endpoint_url, aws.ses_endpoint_url
         )
-        client = await stack.enter_async_context(ses_client(account, call_limit=1.0))
+        client = await stack.enter_async_context(ses_client(account, call_limit=getattr(request, "param", HANG)))
         provider = SesProvider(
             client,
             configuration_set=aws.configuration_set,
@@ -162,6 +166,7 @@ async def test_a_response_that_says_no_is_a_refusal(place: Place, fault: Fault, 
     assert await place.accepted(one) == 0
 
 
+@pytest.mark.parametrize("place", [1.0], indirect=True, ids=["impatient"])
 @pytest.mark.parametrize(
     ("fault", "accepted"),
     [
@@ -180,7 +185,7 @@ async def test_no_clear_answer_is_unknown_and_called_once(place: Place, fault: F
     one = attempt()
     outcome = await place.provider.send(one)
     assert isinstance(outcome, Unknown), outcome
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         while await place.accepted(one) < accepted:  # noqa: ASYNC110 - another process tells
             await asyncio.sleep(0.05)
     await place.simulator.quiet(60)
@@ -197,7 +202,7 @@ async def test_a_reused_connection_that_breaks_is_unknown_too(place: Place) -> N
 
 async def test_a_connection_that_never_stood_is_a_refusal(aws: AwsEndpoints, place: Place) -> None:
     account = AwsAccount(aws.region, "test", "test", ses_endpoint_url="http://127.0.0.1:9")
-    async with ses_client(account, call_limit=1.0) as client:
+    async with ses_client(account, call_limit=HANG) as client:
         outcome = await _provider(client).send(attempt())
     assert isinstance(outcome, Rejected), outcome
     assert (outcome.code, outcome.kind) == ("connectionFailed", "unreachable")
@@ -205,7 +210,7 @@ async def test_a_connection_that_never_stood_is_a_refusal(aws: AwsEndpoints, pla
 
 async def test_a_name_that_does_not_resolve_is_a_refusal() -> None:
     account = AwsAccount("us-east-1", "test", "test", ses_endpoint_url="http://nowhere.invalid:9")
-    async with ses_client(account, call_limit=1.0) as client:
+    async with ses_client(account, call_limit=HANG) as client:
         outcome = await _provider(client).send(attempt())
     assert isinstance(outcome, Rejected), outcome
     assert outcome.kind == "unreachable"

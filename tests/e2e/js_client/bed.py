@@ -23,7 +23,7 @@ PART = 8 * MIB
 """Of the service's uploads in parts."""
 
 SCOPES = ("files:create", "files:read", "files:delete")
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 Json = dict[str, Any]
 

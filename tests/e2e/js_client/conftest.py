@@ -13,7 +13,7 @@ from tests.e2e.js_client.bed import Bed, Bench
 from tests.e2e.js_client.fault_proxy import fault_proxy
 from tests.e2e.js_client.faults import Faults
 
-LATE = 60_000
+LATE = 180_000
 """Milliseconds that only a hang takes."""
 
 expect.set_options(timeout=LATE)

@@ -107,10 +107,16 @@ def test_what_is_always_refused_is_not_tried_for_ever(bench: Bench, faults: Faul
 
 
 def test_a_transfer_that_does_not_move_counts_as_cut(bench: Bench, faults: Faults) -> None:
-    bench.reload("stallMs: 700")
+    bench.page.clock.install()
+    bench.reload("stallMs: 20_000")
     faults.plan("put", "hold", part=1)
-    whole(bench, SMALL)
-    assert faults.count("put", 1) == 2
+    bench.start(SMALL, options=PARTS)
+    bench.until(lambda: faults.count("put", 1) == 1)
+    bench.page.clock.fast_forward(20_000)
+    bench.until(lambda: faults.count("put", 1) == 2)
+    file = bench.end()["file"]
+    assert file["status"] == "completed"
+    assert bench.bed.sha256(file["fileId"]) == sha256_of(SMALL)
 
 
 def test_an_upload_that_somebody_gave_up_says_so(bench: Bench, faults: Faults) -> None:

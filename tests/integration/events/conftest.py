@@ -19,7 +19,7 @@ from services.kit.mongo import connect
 from services.kit.testing.parking import MemoryParkingLot
 
 PARTITIONS = 6
-HANG = 90.0
+HANG = 180.0
 """Seconds that only something that hangs takes."""
 Entry = tuple[bytes | None, bytes | None]
 Write = Callable[[Iterable[Entry]], Coroutine[Any, Any, None]]

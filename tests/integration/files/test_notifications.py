@@ -50,7 +50,7 @@ class Place:
         )
         await ingest.start()
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 left = await self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)
                 if len(self.raw.published) >= count and not any(int(left["Attributes"][name]) for name in names):

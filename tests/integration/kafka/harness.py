@@ -26,7 +26,7 @@ SHORT = Limits(
     wait=0.2, start=20.0, drain=2.0, rebalance=6.0, session=6.0, heartbeat=0.5, poll=30.0, commit=3.0, stuck=10.0
 )
 
-HANG = 90.0
+HANG = 180.0
 """Seconds that only something that hangs takes."""
 
 Origin = tuple[str, int, int]
