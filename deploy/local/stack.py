@@ -131,7 +131,7 @@ class Stack:
             return str(error) or type(error).__name__
         return None
 
-    def wait_ready(self, names: Collection[str] | None = None, seconds: float = 60) -> None:
+    def wait_ready(self, names: Collection[str] | None = None, seconds: float = 120) -> None:
         """Wait until every named part (default: all) works; raises StackError after `seconds`."""
         deadline = time.monotonic() + seconds
         for name in PARTS if names is None else _known(names):
