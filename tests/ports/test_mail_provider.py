@@ -52,8 +52,11 @@ class Place:
 
 
 @pytest.fixture
-async def place(request: pytest.FixtureRequest, aws: AwsEndpoints) -> AsyncIterator[Place]:
+async def place(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, aws: AwsEndpoints
+) -> AsyncIterator[Place]:
     """Its parameter: seconds until a call without an answer is given up."""
+    monkeypatch.setattr("services.kit.aws.CONNECT_SECONDS", HANG)
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(SimulatorClient(aws.ses_endpoint_url))
         await simulator.reset()
