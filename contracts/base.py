@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, model_validator
 from pydantic.alias_generators import to_camel
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,10 +69,22 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+MOST_WRONG = 100
+"""Unknown fields, or values of a map, that are told one by one; more are one error, which costs less than they do."""
+
+
 class CommandData(Model):
     """Data of a command. An unknown field is an error: a caller's typing mistake must not be swallowed."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_many_fields(cls, value: Any) -> Any:
+        known = len(cls.model_fields)
+        if isinstance(value, dict) and len(value) > known + MOST_WRONG:
+            raise ValueError(f"has more than {known + MOST_WRONG} fields, of which at most {known} are known")
+        return value
 
 
 class EventData(Model):

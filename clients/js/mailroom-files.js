@@ -180,14 +180,15 @@ function refusal(status, body, retryAfter) {
   const details = Array.isArray(body?.details) ? body.details : [];
   const told = details.flatMap((each) => (typeof each.message === "string" ? [each.message] : []));
   const said = typeof body?.error === "string" ? body.error : `The service answered ${status}.`;
-  const message = told.length > 0 ? `${said} ${told.map(sentence).join(" ")}` : said;
+  const rest = told.map(sentence).join(" ");
+  const message = told.length === 0 ? said : status === 400 ? rest : `${said} ${rest}`; // a 400 says the first of them in its error
   const seconds = Number(retryAfter ?? NaN);
   const info = { status, details, again: PASSING.has(status), ...(seconds >= 0 ? { retryAfter: seconds } : {}) };
   const reason = details.find((each) => typeof each.reason === "string")?.reason;
   const found = reason ? byReason(reason, message, info) : undefined;
   if (found) return found;
   const fields = new Set(details.map((each) => each.field));
-  const refused = told.length > 0 ? `The file is refused: ${told.map(sentence).join(" ")}` : message;
+  const refused = told.length > 0 ? `The file is refused: ${rest}` : message;
   if (status === 413 || fields.has("maxSizeBytes") || fields.has("size")) return new TooLargeError(refused, info);
   if (fields.has("contentType") || fields.has("fileName")) return new TypeRefusedError(refused, info);
   if (status === 410) return new ExpiredError(message, info);

@@ -7,9 +7,9 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from contracts.base import CommandData, EventData, UtcDateTime
+from contracts.base import MOST_WRONG, CommandData, EventData, UtcDateTime
 
 Category = Literal["auth", "notification", "marketing", "system", "client-portal"]
 Priority = Literal["low", "normal", "high", "urgent"]
@@ -73,6 +73,14 @@ def _free_data(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _mostly_text(value: Any) -> Any:
+    """Many wrong values are one error."""
+    wrong = sum(not isinstance(each, str) for each in value.values()) if isinstance(value, dict) else 0
+    if wrong > MOST_WRONG:
+        raise ValueError(f"must hold nothing but text: {wrong} values are none")
+    return value
+
+
 def _plannable(value: datetime) -> datetime:
     if not 1970 <= value.year <= _LAST_YEAR:
         raise ValueError(f"must lie in the years 1970 to {_LAST_YEAR}")
@@ -88,7 +96,7 @@ FileName = Annotated[SingleLine, Field(min_length=1, max_length=255)]
 FreeData = Annotated[dict[str, Any], AfterValidator(_free_data)]
 """JSON of the caller's own making."""
 
-Tags = Annotated[dict[str, str], AfterValidator(_free_data)]
+Tags = Annotated[dict[str, str], BeforeValidator(_mostly_text), AfterValidator(_free_data)]
 
 PlannedTime = Annotated[UtcDateTime, AfterValidator(_plannable)]
 """A time to which our own periods can be added."""

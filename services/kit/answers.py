@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from services.kit.errors import (
+    MOST_DETAILS,
     ApiError,
     ContentTooLarge,
     Detail,
@@ -49,7 +50,7 @@ class Refusal(BaseModel):
         json_schema_extra={
             "example": {
                 "success": False,
-                "error": "What is wrong, for people.",
+                "error": "to[0]: What to do about it.",
                 "details": [{"field": "to[0]", "message": "What to do about it."}],
             }
         }
@@ -57,11 +58,14 @@ class Refusal(BaseModel):
 
     success: Literal[False] = False
     error: str
+    omitted_details: Annotated[
+        int | None, Field(alias="omittedDetails", description="how many more there were; absent: these are all")
+    ] = None
     details: Annotated[list[dict[str, Any]], Field(default_factory=list)]
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Refusal, "description": "The request is not valid; every wrong field is listed"},
+    400: {"model": Refusal, "description": "The request is not valid; wrong fields are listed, the first in `error`"},
     401: {"model": Refusal, "description": "No token, or one that is not accepted"},
     403: {"model": Refusal, "description": "The token lacks a scope"},
     404: {"model": Refusal, "description": "There is no such thing, or it belongs to somebody else"},
@@ -75,6 +79,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 def refuse(error: ApiError) -> JSONResponse:
     """An ApiError as the answer it stands for."""
     body = {"success": False, "error": error.error, "details": [dict(detail) for detail in error.details]}
+    if error.omitted:
+        body["omittedDetails"] = error.omitted
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
@@ -124,7 +130,8 @@ def _invalid(request: Request, errors: Sequence[Mapping[str, Any]]) -> ApiError:
     only_body = [error for error in errors if tuple(error["loc"]) == ("body",)]
     if only_body and len(only_body) == len(errors) and not _is_json(request) and errors[0]["type"] != "missing":
         return UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
-    return InvalidRequest(details=[_detail(error) for error in errors])
+    told = [_detail(error) for error in errors[:MOST_DETAILS]]
+    return InvalidRequest(details=told, omitted=len(errors) - len(told))
 
 
 def _is_json(request: Request) -> bool:
@@ -135,6 +142,9 @@ def _is_json(request: Request) -> bool:
 _BRANCH = re.compile(
     r"(?:str|int|float|bool|bytes|dict|list|tuple|set)(?:\[.*\])?|(?:function|constrained|tagged)-.*", re.DOTALL
 )
+_LONGEST_FIELD = 200
+
+
 
 
 def _detail(error: Mapping[str, Any]) -> Detail:
@@ -147,6 +157,8 @@ def _detail(error: Mapping[str, Any]) -> Detail:
         if isinstance(part, int):
             field += f"[{part}]"
         elif not _BRANCH.fullmatch(part):  # pydantic also names the branch of a union that it tried
+    if len(field) > _LONGEST_FIELD:  # a name that the caller made up
+        field = f"{field[:_LONGEST_FIELD]}…"
             field += f".{part}" if field else part
     message = str(error["msg"]).removeprefix("Value error, ")
     detail: dict[str, object] = {"field": field or str(where), "message": message}

@@ -35,6 +35,9 @@ Detail = Mapping[str, object]
 """One entry of an answer's `details`: for a bad field `{"field": "to[0]", "message": "…"}`."""
 
 
+MOST_DETAILS = 100
+"""So many are answered; the rest is counted."""
+
 class MailroomError(Exception):
     """Root of all errors that Mailroom raises on purpose."""
 
@@ -128,7 +131,7 @@ class SettingsError(MailroomError):
 
 class ApiError(MailroomError):
     """An answer to an HTTP caller: `{"success": false, "error": error, "details": details}` with `status` and
-    `headers`.
+    `headers`. Of more than `MOST_DETAILS` details the first ones are kept; `omitted` counts the others.
     """
 
     def __init__(
@@ -141,15 +144,19 @@ class ApiError(MailroomError):
         super().__init__(error)
         self.status = status
         self.error = error
-        self.details = list(details)
+        self.details = list(details[:MOST_DETAILS])
+        self.omitted = len(details) - len(self.details)
         self.headers = dict(headers or {})
 
 
 class InvalidRequest(ApiError):
-    """400: the request is wrong; `details` lists every field that is."""
+    """400: the request is wrong; `details` lists every field that is. `error`, unless given, says the first of them,
+    since many callers show nothing else. `omitted` counts wrong fields that are not even among `details`.
+    """
 
-    def __init__(self, error: str = "The request is not valid.", details: Sequence[Detail] = ()) -> None:
-        super().__init__(400, error, details)
+    def __init__(self, error: str | None = None, details: Sequence[Detail] = (), *, omitted: int = 0) -> None:
+        super().__init__(400, _first(details, omitted) if error is None else error, details)
+        self.omitted += omitted
 
 
 class Unauthenticated(ApiError):
@@ -217,3 +224,13 @@ class ServiceUnavailable(ApiError):
 
     def __init__(self, error: str, *, retry_after: int = 5, details: Sequence[Detail] = ()) -> None:
         super().__init__(503, error, details, headers={"Retry-After": str(retry_after)})
+
+
+def _first(details: Sequence[Detail], omitted: int) -> str:
+    """The first of these problems as a sentence, and how many others there are."""
+    if not details:
+        return "The request is not valid."
+    field, message = details[0].get("field"), str(details[0].get("message", "is not valid")).rstrip(".")
+    others = len(details) - 1 + omitted
+    more = f" (and {others:,} more problem{'s' if others > 1 else ''})" if others else ""
+    return f"{field}: {message}{more}." if field else f"{message}{more}."

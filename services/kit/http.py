@@ -86,8 +86,9 @@ def correlation_id(request: Request) -> str:
 
 _EVERY_CALL = (
     'Answers are `{"success": true, "data": …}` or `{"success": false, "error": "…", "details": […]}`, where each '
-    "wrong field has a line of its own in `details`. A call needs a token with the scope that it names (`mailroom "
-    "token` makes one for development). `X-Correlation-Id` is taken over into everything that follows from a call."
+    "wrong field has a line of its own in `details`, a hundred of them at most, and `error` tells the first. A call "
+    "needs a token with the scope that it names (`mailroom token` makes one for development). `X-Correlation-Id` is "
+    "taken over into everything that follows from a call."
 )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from contracts.base import Model
+from contracts.base import CommandData, Model
 from services.kit.auth import Principal, require
 from services.kit.clock import Clock
 from services.kit.errors import Conflict, InvalidRequest, NotFound, PermanentError
@@ -34,10 +34,8 @@ class Retries(Protocol):
         ...
 
 
-class ParkedQuery(Model):
+class ParkedQuery(CommandData):
     """Which parked records."""
-
-    model_config = ConfigDict(extra="forbid")
 
     consumer: Slug = None
     topic: Slug = None
@@ -55,10 +53,8 @@ class ParkedList(Model):
     next_cursor: str | None = None
 
 
-class DiscardReason(Model):
+class DiscardReason(CommandData):
     """Why a record is given up."""
-
-    model_config = ConfigDict(extra="forbid")
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 import orjson
 from fastapi import Response
-from pydantic import AwareDatetime, ConfigDict, Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
+from pydantic import AwareDatetime, Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from contracts.base import Model
+from contracts.base import CommandData, Model
 from contracts.registry import EVENTS
 from services.events.cursors import LONGEST
 from services.events.queries import LARGEST_PAGE, HistoryEntry
@@ -47,10 +47,8 @@ Text = Annotated[str, Field(min_length=1, max_length=128)]
 Search = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class ListQuery(Model):
+class ListQuery(CommandData):
     """What may be asked of every list. Days are UTC."""
-
-    model_config = ConfigDict(extra="forbid")
 
     page: Annotated[int | None, Field(ge=1, le=10_000, description="from 1; not together with cursor")] = None
     limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = 20
@@ -143,10 +141,8 @@ class HistoryItem(Model):
         )
 
 
-class HistoryQuery(Model):
+class HistoryQuery(CommandData):
     """How much of the history."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 1000
     cursor: Cursor = None

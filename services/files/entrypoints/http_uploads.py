@@ -28,7 +28,7 @@ from services.files.domain.categories import Rules
 from services.files.domain.commands import Look, Remove
 from services.files.domain.file import File
 from services.files.domain.names import object_key, safe_name
-from services.files.domain.parts import LEAST, is_of_parts, part_count, part_size, size_of
+from services.files.domain.parts import LEAST, MIB, MOST_PARTS, is_of_parts, part_count, part_size, size_of
 from services.files.entrypoints.upload_request import UploadRequest
 from services.files.entrypoints.upload_tokens import UploadTokens
 from services.files.handlers import Files
@@ -148,7 +148,7 @@ class CompleteRequest(CommandData):
     file_id: FileId
     actual_size: Annotated[int, Field(ge=0)]
     upload_token: str | None = None
-    parts: list[CompletedPart] | None = None
+    parts: Annotated[list[CompletedPart], Field(max_length=MOST_PARTS, fail_fast=True)] | None = None
 
 
 class Aborted(Model):

@@ -30,7 +30,7 @@ _NOTE = Annotated[str, StringConstraints(max_length=1000)]
 _OURS = frozenset(UploadMetadata.model_fields) | {to_camel(name) for name in UploadMetadata.model_fields}
 """Who uploads and from where is found out, not told: what a caller says of it is left out."""
 _NOTE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
+_WHICH_NOTES = f"at most {MOST_NOTES} notes, with names of 1 to 64 letters, digits, dots, hyphens"
 
 _ALIASES = {
     "application/x-zip-compressed": "application/zip",
@@ -54,7 +54,7 @@ def _plain_type(value: Any) -> Any:
 
 def _notes(found: dict[str, str]) -> dict[str, str]:
     if len(found) > MOST_NOTES or not all(_NOTE_NAME.fullmatch(name) for name in found):
-        raise ValueError(f"at most {MOST_NOTES} notes, with names of 1 to 64 letters, digits, dots, hyphens")
+        raise ValueError(_WHICH_NOTES)
     return found
 
 
@@ -66,6 +66,13 @@ class UploadMetadataRequest(Model):
 
     checksum: Checksum | None = None
     tags: FileTags | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_many(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value.keys() - _OURS) > MOST_NOTES:
+            raise ValueError(_WHICH_NOTES)
+        return value
 
     @property
     def notes(self) -> Mapping[str, str]:

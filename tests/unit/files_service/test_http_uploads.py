@@ -480,3 +480,13 @@ async def test_a_files_lifetime_is_that_of_its_category_when_it_was_asked_for() 
     assert (await door.complete(file_id)).json()["data"]["keptUntil"] == f"{ends:%Y-%m-%dT%H:%M:%SZ}"
     lasting = await door.uploaded(category="general")
     assert "keptUntil" not in (await door.complete(lasting)).json()["data"]
+
+
+async def test_a_flood_of_mistakes_is_one(door: Door) -> None:
+    for answer in (
+        await door.complete("0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b", parts=[{"etag": "e"}] * 10_000),
+        await door.complete("0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b", parts=[{"partNumber": 1, "etag": "e"}] * 10_001),
+        await door.ask(metadata={f"k{n}": n for n in range(20_000)}),
+    ):
+        assert answer.status_code == 400
+        assert len(answer.json()["details"]) == 1, answer.text[:1000]

@@ -122,6 +122,25 @@ async def test_every_wrong_field_is_listed(site: Site) -> None:
 
 
 async def test_a_wrong_parameter_says_where_it_stands(site: Site) -> None:
+async def test_the_error_names_the_first_problem(site: Site) -> None:
+    one = await site.post({"name": "a", "size": 0})
+    assert one.json()["error"] == "size: Input should be greater than or equal to 1."
+    two = await site.post({"size": 0, "parts": []})
+    assert two.json()["error"] == "name: Field required (and 1 more problem)."
+    assert "omittedDetails" not in two.json()
+
+
+async def test_of_many_problems_the_first_hundred_are_told(site: Site) -> None:
+    answer = await site.post(content=b'{"name": "a", "size": 1, "parts": [' + b"0," * 499 + b"0]}")
+    assert (len(answer.json()["details"]), answer.json()["omittedDetails"]) == (100, 400)
+    assert answer.json()["error"].endswith("(and 499 more problems).")
+
+
+async def test_a_name_that_the_caller_made_up_is_told_shortened(site: Site) -> None:
+    answer = await site.post({"name": "a", "size": 1, "parts": [{"x" * 1500: "y"}]})
+    assert answer.json()["details"][0]["field"] == "parts[0]." + "x" * 191 + "…"
+
+
     answer = await site.client.get("/api/fail/bug?limit=1000")
     assert answer.status_code == 400
     assert answer.json()["details"][0] | {"message": ""} == {"field": "limit", "in": "query", "message": ""}
