@@ -382,7 +382,9 @@ class Email:
             routers=[*(self._routers() if self.has("http") else ()), *self.extra_routers],
             tracing=Tracing.configured(settings.traces, "email", settings.otlp_endpoint),
             ids=self.ids,
-            max_body=settings.max_attachment_bytes * 4 // 3 + 12_000_000,
+            body_bytes_in_flight=settings.body_bytes_in_flight,
+            body_bytes_per_second=settings.body_bytes_per_second,
+            clock=self.clock,
             cors_origins=settings.cors_origins,
         )
 

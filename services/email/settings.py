@@ -13,7 +13,13 @@ from services.email.domain.message import Policy
 from services.email.domain.request import SenderIdentity
 from services.kit.aws import AwsAccount
 from services.kit.aws_settings import AwsSettings
+from services.kit.bodies import largest_body
 from services.kit.settings import StrongSecret, Words
+
+
+def largest_request(max_attachment_bytes: int) -> int:
+    """Bytes that the body of `POST /api/email` may have: its files in base64, both bodies, and room for all else."""
+    return max_attachment_bytes * 4 // 3 + 12_000_000
 
 
 class EmailSettings(AwsSettings):
@@ -124,6 +130,17 @@ class EmailSettings(AwsSettings):
         if found is None:
             raise ValueError("needed, because AWS_S3_BUCKET is not set either")
         return str(found)
+
+    @field_validator("max_attachment_bytes")
+    @classmethod
+    def _fits_into_the_bodies(cls, value: int, info: ValidationInfo) -> int:
+        in_flight = info.data.get("body_bytes_in_flight")
+        if in_flight is not None and largest_request(value) > largest_body(in_flight):
+            raise ValueError(
+                f"a request of {largest_request(value)} bytes could never be taken: at most four fifths of "
+                "MAILROOM_BODY_BYTES_IN_FLIGHT may be one"
+            )
+        return value
 
     @field_validator("lanes")
     @classmethod

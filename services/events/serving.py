@@ -61,6 +61,9 @@ def application(base: Foundation, *, serves_api: bool = True, wait_seconds: floa
         metrics=base.metrics,
         routers=routers if serves_api else (),
         tracing=Tracing.configured(settings.traces, "events", settings.otlp_endpoint),
+        body_bytes_in_flight=settings.body_bytes_in_flight,
+        body_bytes_per_second=settings.body_bytes_per_second,
+        clock=clock,
         cors_origins=settings.cors_origins,
     )
 

@@ -265,6 +265,9 @@ class FilesService:
             routers=self._routers() if self.has("http") else (),
             tracing=Tracing.configured(settings.traces, "files", settings.otlp_endpoint),
             ids=self.ids,
+            body_bytes_in_flight=settings.body_bytes_in_flight,
+            body_bytes_per_second=settings.body_bytes_per_second,
+            clock=self.clock,
             cors_origins=settings.cors_origins,
         )
 

@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from services.kit.errors import (
     MOST_DETAILS,
     ApiError,
-    ContentTooLarge,
     Detail,
     ExpectedVersionConflict,
     InvalidRequest,
@@ -58,10 +57,10 @@ class Refusal(BaseModel):
 
     success: Literal[False] = False
     error: str
+    details: Annotated[list[dict[str, Any]], Field(default_factory=list)]
     omitted_details: Annotated[
         int | None, Field(alias="omittedDetails", description="how many more there were; absent: these are all")
     ] = None
-    details: Annotated[list[dict[str, Any]], Field(default_factory=list)]
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -69,6 +68,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": Refusal, "description": "No token, or one that is not accepted"},
     403: {"model": Refusal, "description": "The token lacks a scope"},
     404: {"model": Refusal, "description": "There is no such thing, or it belongs to somebody else"},
+    408: {"model": Refusal, "description": "The body came too slowly"},
     413: {"model": Refusal, "description": "The body is too large"},
     415: {"model": Refusal, "description": "The body is not JSON"},
     503: {"model": Refusal, "description": "A dependency is away; repeat after Retry-After seconds"},
@@ -121,8 +121,6 @@ def _from_framework(error: HTTPException) -> ApiError:
         return NotFound("There is nothing at this address.")
     if error.status_code == 405:
         return ApiError(405, "This method is not allowed here.", headers=error.headers)
-    if error.status_code == 413:
-        return ContentTooLarge(str(error.detail))
     return ApiError(error.status_code, str(error.detail), headers=error.headers)
 
 
@@ -142,9 +140,9 @@ def _is_json(request: Request) -> bool:
 _BRANCH = re.compile(
     r"(?:str|int|float|bool|bytes|dict|list|tuple|set)(?:\[.*\])?|(?:function|constrained|tagged)-.*", re.DOTALL
 )
+
+
 _LONGEST_FIELD = 200
-
-
 
 
 def _detail(error: Mapping[str, Any]) -> Detail:
@@ -157,10 +155,10 @@ def _detail(error: Mapping[str, Any]) -> Detail:
         if isinstance(part, int):
             field += f"[{part}]"
         elif not _BRANCH.fullmatch(part):  # pydantic also names the branch of a union that it tried
-    if len(field) > _LONGEST_FIELD:  # a name that the caller made up
-        field = f"{field[:_LONGEST_FIELD]}…"
             field += f".{part}" if field else part
     message = str(error["msg"]).removeprefix("Value error, ")
+    if len(field) > _LONGEST_FIELD:  # a name that the caller made up
+        field = f"{field[:_LONGEST_FIELD]}…"
     detail: dict[str, object] = {"field": field or str(where), "message": message}
     if where != "body":
         detail["in"] = where

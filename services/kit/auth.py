@@ -127,28 +127,54 @@ class Authenticator:
 
 
 def require(*scopes: str) -> Callable[..., Any]:
-    """A FastAPI dependency: the Principal, if they have all of `scopes`; else 401 or 403.
+    """A FastAPI dependency: the Principal, if they have all of `scopes`; else 401 or 403, before the body is read.
 
         @router.post("/api/email")
         async def create(principal: Annotated[Principal, Depends(require("email:create"))]) -> …
 
-    The application must be made by `kit.http.create_app`, which keeps the Authenticator in its state.
+    The application must be made by `kit.http.create_app`, which keeps the Authenticator in its state. Its routes have
+    either this or `anybody`.
     """
 
     async def allowed(
         request: Request,
         _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=scopes)] = None,
     ) -> Principal:
-        authenticator: Authenticator = request.app.state.authenticator
-        principal = await authenticator.principal(request)
-        missing = [scope for scope in scopes if scope not in principal.scopes]
-        if missing:
-            raise Forbidden(
-                f"The token lacks the scope {' and '.join(missing)}.", [{"missingScope": s} for s in missing]
-            )
-        return principal
+        return await admit(request, scopes)
 
+    allowed.demands = scopes  # type: ignore[attr-defined]
     return allowed
+
+
+async def anybody() -> None:
+    """A FastAPI dependency that says: this route is for everybody, with or without a token."""
+
+
+anybody.demands = None  # type: ignore[attr-defined]
+
+
+def demands_of(calls: Iterable[object]) -> list[tuple[str, ...]]:
+    """The scopes of every `require` among a route's dependencies; none for `anybody`. Raises ValueError where there is
+    neither.
+    """
+    found: list[tuple[str, ...] | None] = [call.demands for call in calls if hasattr(call, "demands")]
+    if not found:
+        raise ValueError("say who may call this route: Depends(require(…)), or Depends(anybody)")
+    return [scopes for scopes in found if scopes is not None]
+
+
+async def admit(request: Request, scopes: Collection[str]) -> Principal:
+    """The Principal of `request`, if they have all of `scopes`, from its headers alone. The token is verified once for
+    each request. Raises Unauthenticated and Forbidden.
+    """
+    principal: Principal | None = getattr(request.state, "principal", None)
+    if principal is None:
+        authenticator: Authenticator = request.app.state.authenticator
+        principal = request.state.principal = await authenticator.principal(request)
+    missing = [scope for scope in scopes if scope not in principal.scopes]
+    if missing:
+        raise Forbidden(f"The token lacks the scope {' and '.join(missing)}.", [{"missingScope": s} for s in missing])
+    return principal
 
 
 def mint_token(

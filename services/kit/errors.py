@@ -13,6 +13,7 @@
         ├── Unauthenticated      401
         ├── Forbidden            403
         ├── NotFound             404
+        ├── RequestTimeout       408   again
         ├── Conflict             409
         ├── Gone                 410
         ├── ContentTooLarge      413
@@ -34,9 +35,9 @@ Answer = Literal["again", "elsewhere", "never"]
 Detail = Mapping[str, object]
 """One entry of an answer's `details`: for a bad field `{"field": "to[0]", "message": "…"}`."""
 
-
 MOST_DETAILS = 100
 """So many are answered; the rest is counted."""
+
 
 class MailroomError(Exception):
     """Root of all errors that Mailroom raises on purpose."""
@@ -178,6 +179,15 @@ class NotFound(ApiError):
 
     def __init__(self, error: str = "Not found.") -> None:
         super().__init__(404, error)
+
+
+class RequestTimeout(ApiError):
+    """408: the rest of the body does not come, or too slowly. The connection is closed: nobody waits for that rest."""
+
+    answer = "again"
+
+    def __init__(self, error: str) -> None:
+        super().__init__(408, error, headers={"Connection": "close"})
 
 
 class Conflict(ApiError):

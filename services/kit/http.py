@@ -3,22 +3,26 @@
 Routes are made on a `router()` and handed to `create_app`; they return `Answer(data=…)` and raise `kit.errors`.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, FastAPI, Header, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from services.kit.answers import REFUSALS, Answer, Refusal, answer_errors
-from services.kit.auth import Authenticator
-from services.kit.clock import Ids, SystemIds
+from services.kit.auth import Authenticator, admit, anybody, demands_of
+from services.kit.bodies import Bodies, hold_to_values, largest_body, limit_of
+from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.docs_page import add_docs
-from services.kit.errors import InvalidRequest
+from services.kit.errors import ApiError, InvalidRequest
 from services.kit.health import Health
 from services.kit.metrics import CONTENT_TYPE, Metrics
 from services.kit.request_edge import CORRELATION_ID, REQUEST_ID, RequestEdge
@@ -42,12 +46,13 @@ IdempotencyKey = Annotated[
 
 
 class _JsonRequest(Request):
-    """Reads JSON as RFC 8259 has it: no NaN, no lone surrogates, no endless nesting; and no NUL, which nothing
-    stores.
+    """Reads JSON as RFC 8259 has it: no NaN, no lone surrogates, no endless nesting (orjson stops at 1024); not too
+    many values; and no NUL, which nothing stores.
     """
 
     async def json(self) -> Any:
         body = await self.body()
+        hold_to_values(body)
         if _holds_nul(body):
             raise InvalidRequest(details=[{"field": "body", "message": "holds a NUL character (\\u0000)"}])
         return orjson.loads(body)
@@ -59,22 +64,42 @@ def _holds_nul(body: bytes) -> bool:
 
 
 class _JsonRoute(APIRoute):
+    """Says who may call it, and asks that before it reads a byte of the body: FastAPI would ask after it was parsed."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        demands = demands_of(_calls(self.dependant))
+        limit = limit_of(self.endpoint)
 
         async def handle_strictly(request: Request) -> Response:
-            try:
-                return await handle(_JsonRequest(request.scope, request.receive))
-            except Exception as error:
-                if isinstance(error.__cause__, InvalidRequest):  # FastAPI wraps what reading a body raises
-                    raise error.__cause__ from None
-                raise
+            for scopes in demands:
+                await admit(request, scopes)
+            bodies: Bodies = request.app.state.bodies
+            with bodies.taking(request, limit) as receive:
+                try:
+                    return await handle(_JsonRequest(request.scope, receive))
+                except HTTPException as error:
+                    cause = error.__cause__  # FastAPI wraps what reading a body raises
+                    if isinstance(cause, ApiError | ClientDisconnect):
+                        raise cause from None
+                    raise
 
         return handle_strictly
 
 
+def _calls(dependant: Dependant) -> Iterator[object]:
+    """All that a route depends on."""
+    for each in dependant.dependencies:
+        yield each.call
+        yield from _calls(each)
+
+
 def router(prefix: str = "", *, tag: str | None = None) -> APIRouter:
-    """A router for `create_app`. `tag` groups its routes in the documents."""
+    """A router for `create_app`. `tag` groups its routes in the documents.
+
+    Each route depends on `auth.require(…)` or `auth.anybody`: a ValueError else. Its body has `bodies.SMALL` bytes at
+    most, or what `bodies.body_limit` declares.
+    """
     return APIRouter(prefix=prefix, tags=[tag] if tag else None, route_class=_JsonRoute, redirect_slashes=False)
 
 
@@ -103,7 +128,9 @@ def create_app(
     routers: Sequence[APIRouter],
     tracing: Tracing | None = None,
     ids: Ids | None = None,
-    max_body: int = 1024 * 1024,
+    body_bytes_in_flight: int = 60_000_000,
+    body_bytes_per_second: int = 20_000,
+    clock: Clock | None = None,
     cors_origins: Sequence[str] = (),
     lifespan: Lifespan | None = None,
 ) -> FastAPI:
@@ -113,8 +140,10 @@ def create_app(
         title, version: for the documents.
         service: for metrics.
         authenticator: what `auth.require` asks.
-        routers: made by `router()`; another kind would not read JSON strictly and is refused with a ValueError.
-        max_body: bytes a request may have; more is 413.
+        routers: made by `router()`; another kind would not read JSON strictly and is refused with a ValueError, and so
+            is a route whose `body_limit` could never be taken.
+        body_bytes_in_flight: bytes of the bodies of all requests together; beyond them 503.
+        body_bytes_per_second: how fast a body must come on average; a slower one is 408.
         cors_origins: pages elsewhere that may call with a bearer token; none by default, and never with the cookie.
         lifespan: entered when the server starts.
     """
@@ -130,10 +159,20 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.authenticator = authenticator
+    app.state.bodies = Bodies(
+        service=service,
+        metrics=metrics,
+        clock=clock or SystemClock(),
+        in_flight=body_bytes_in_flight,
+        per_second=body_bytes_per_second,
+    )
     answer_errors(app)
+    most = largest_body(body_bytes_in_flight)
     for each in (*routers, _operations(title, health, metrics)):
         if each.route_class is not _JsonRoute:
             raise ValueError("make the application's routers with kit.http.router()")
+        if any(limit_of(route.endpoint) > most for route in each.routes if isinstance(route, APIRoute)):
+            raise ValueError(f"a route takes bodies above {most} bytes, the most that body_bytes_in_flight allows")
         app.include_router(each)
     _describe_what_there_is(app)
     if cors_origins:
@@ -158,14 +197,13 @@ def create_app(
         metrics=metrics,
         tracing=tracing or Tracing.off(),
         ids=ids or SystemIds(),
-        max_body=max_body,
     )
     return app
 
 
 def _operations(title: str, health: Health, metrics: Metrics) -> APIRouter:
     """What machines and operators ask; without a token, and without anything personal."""
-    operations = APIRouter(route_class=_JsonRoute, include_in_schema=False)
+    operations = APIRouter(route_class=_JsonRoute, include_in_schema=False, dependencies=[Depends(anybody)])
 
     @operations.get("/healthz")
     async def live() -> JSONResponse:
@@ -201,7 +239,7 @@ def _describe_what_there_is(app: FastAPI) -> None:
                         operation["description"] = f"{told}\n\nScope: `{'`, `'.join(scopes)}`".strip()
                     never = {"422"}
                     never |= set() if "security" in operation else {"401", "403"}
-                    never |= set() if "requestBody" in operation else {"413", "415"}
+                    never |= set() if "requestBody" in operation else {"408", "413", "415"}
                     for status in never:
                         operation["responses"].pop(status, None)
             for unused in ("HTTPValidationError", "ValidationError"):

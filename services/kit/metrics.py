@@ -153,6 +153,7 @@ REBUILD_PROGRESS = Gauge(
 HTTP_REQUESTS = Counter("mailroom_http_requests_total", "Answers", ("service", "method", "route", "status"))
 HTTP_SECONDS = Histogram("mailroom_http_seconds", "One request", ("service", "method", "route"))
 HTTP_IN_FLIGHT = Gauge("mailroom_http_in_flight", "Requests being answered", ("service",))
+HTTP_BODY_BYTES = Gauge("mailroom_http_body_bytes", "Bytes of the bodies of requests being answered", ("service",))
 
 # Is each part of the process alive?
 COMPONENT_LIVE = Gauge("mailroom_component_live", "1 while it makes progress or has nothing to do", ("component",))

@@ -1,6 +1,6 @@
 """What happens to every HTTP request before any route sees it, and to every answer after.
 
-Ids in and out, a limit on the body, headers that protect browsers, a line in the access log, metrics, a span, and 500
+Ids in and out, headers that protect browsers, a line in the access log, metrics, a span, and 500
 without internals for what nobody expected. Plain ASGI, so that streams of events pass untouched.
 """
 
@@ -8,14 +8,13 @@ import re
 from dataclasses import dataclass
 from time import perf_counter
 
-from fastapi.exceptions import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.kit.answers import refuse
 from services.kit.clock import Ids
-from services.kit.errors import ApiError, ContentTooLarge, InvalidRequest
+from services.kit.errors import ApiError, InvalidRequest
 from services.kit.logs import bind_ids, get_logger
 from services.kit.metrics import HTTP_IN_FLIGHT, HTTP_REQUESTS, HTTP_SECONDS, Metrics
 from services.kit.tracing import TRACEPARENT, Tracing
@@ -49,7 +48,6 @@ class _Exchange:
     request_id: str
     correlation_id: str
     status: int = 0
-    received: int = 0
 
     @property
     def method(self) -> str:
@@ -73,14 +71,12 @@ class RequestEdge:
         metrics: Metrics,
         tracing: Tracing,
         ids: Ids,
-        max_body: int,
     ) -> None:
         self._app = app
         self._service = service
         self._metrics = metrics
         self._tracing = tracing
         self._ids = ids
-        self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,7 +105,7 @@ class RequestEdge:
             await refuse(problem)(exchange.scope, receive, protected)
             return
         try:
-            await self._app(exchange.scope, self._limited(exchange, receive), protected)
+            await self._app(exchange.scope, receive, protected)
         except ClientDisconnect:
             exchange.status = _CLIENT_GONE
         except Exception:
@@ -123,25 +119,9 @@ class RequestEdge:
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             return InvalidRequest("Content-Length is not a number.")
-        if int(length) > self._max_body:
-            return self._too_large()
         if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
             return InvalidRequest("The address holds a NUL character.")
         return None
-
-    def _too_large(self) -> ContentTooLarge:
-        return ContentTooLarge(f"The body is larger than {self._max_body} bytes.")
-
-    def _limited(self, exchange: _Exchange, receive: Receive) -> Receive:
-        async def limited() -> Message:
-            message = await receive()
-            if message["type"] == "http.request":
-                exchange.received += len(message.get("body", b""))
-                if exchange.received > self._max_body:
-                    raise HTTPException(413, self._too_large().error)  # FastAPI lets only its own through
-            return message
-
-        return limited
 
     def _protected(self, exchange: _Exchange, send: Send) -> Send:
         async def protected(message: Message) -> None:

@@ -103,6 +103,19 @@ class KitSettings(BaseSettings):
         description="addresses and networks of the gateways that say who calls (X-Forwarded-For); nobody else may",
     )
 
+    body_bytes_in_flight: int = Field(
+        60_000_000,
+        alias="MAILROOM_BODY_BYTES_IN_FLIGHT",
+        ge=1_500_000,
+        description="bytes of request bodies that a process has in hand at once; they take four times as much memory",
+    )
+    body_bytes_per_second: int = Field(
+        20_000,
+        alias="MAILROOM_BODY_BYTES_PER_SECOND",
+        ge=1,
+        description="how fast a request's body must come, on average after 20 s; a slower one gets 408",
+    )
+
     file_encryption_key: StrongSecret = Field(
         alias="FILE_ENCRYPTION_KEY", description="a secret of at least 32 characters (openssl rand -hex 32)"
     )

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -295,6 +296,25 @@ async def test_an_upload_in_parts_that_ended_is_still_nobody_elses(callers: Call
     (parts,) = (row for row in MATRIX if row.route.endswith("/parts"))
     refused(await call(callers, parts, callers.as_("bob", *UPLOADER), token), 404)
     refused(await call(callers, parts, callers.as_("ann", *UPLOADER), token), 409)
+
+
+async def test_a_body_grows_the_process_by_no_more_than_its_bytes(callers: Callers) -> None:
+    """Parsed, these 24 MB would be 700 MB of objects; the process has 768 MB in Compose."""
+    child = callers.stack.child("email")
+    assert child is not None
+    flood = b"[" + b"[]," * 8_000_000 + b"[]]"
+    url = callers.stack.site.url("email") + "/api/email"
+    for headers, status, most in (({}, 401, 30), (callers.as_("ann"), 400, 150)):
+        Path(f"/proc/{child.pid}/clear_refs").write_text("5")  # the peak is what it has now
+        before = child.memory_mb()
+        answer = await callers.http.post(url, content=flood, headers={"Content-Type": "application/json", **headers})
+        refused(answer, status)
+        assert _peak_mb(child.pid) - before < most
+
+
+def _peak_mb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) // 1024
 
 
 async def test_a_list_holds_what_its_reader_may_see(callers: Callers) -> None:

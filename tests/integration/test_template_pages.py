@@ -15,13 +15,17 @@ from typing import Any, Literal
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from services.email.adapters.templates import DIRECTORY, Rendered, Site, TemplateCatalogue
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
 from services.email.entrypoints.unsubscribe_page import unsubscribe_router
+from services.kit.auth import Authenticator, SecretVerifier
+from services.kit.clock import SystemClock
 from services.kit.errors import Unavailable
+from services.kit.health import Health
+from services.kit.http import create_app
+from services.kit.metrics import Metrics
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -189,8 +193,15 @@ RECORDER = Recorder()
 
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
-    app = FastAPI()
-    app.include_router(unsubscribe_router(TOKENS, RECORDER, product_name="DepLLC CRM"))
+    app = create_app(
+        title="Mailroom: email",
+        service="email",
+        version="1",
+        authenticator=Authenticator(SecretVerifier("s" * 32)),
+        health=Health(SystemClock()),
+        metrics=Metrics(),
+        routers=[unsubscribe_router(TOKENS, RECORDER, product_name="DepLLC CRM")],
+    )
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutations.doors import DOORS
 from tests.mutations.files import FILES
 from tests.mutations.keeping import KEEPING
 from tests.mutations.mutation import Mutation
@@ -9,5 +10,5 @@ from tests.mutations.reading import READING
 from tests.mutations.sending import SENDING
 
 MUTATIONS: tuple[Mutation, ...] = tuple(
-    sorted((*SENDING, *KEEPING, *READING, *FILES), key=lambda each: (each.invariant, each.name))
+    sorted((*SENDING, *KEEPING, *READING, *FILES, *DOORS), key=lambda each: (each.invariant, each.name))
 )

@@ -24,9 +24,11 @@ from services.email.domain.message import Message, State, fold
 from services.email.entrypoints.send_request import SendRequest, TemplateChecks
 from services.email.entrypoints.uploads import UploadedAttachment
 from services.email.ports import ContentKey, ContentStore, NewContent
+from services.email.settings import largest_request
 from services.kit.actors import may_change
 from services.kit.answers import Refusal
 from services.kit.auth import Principal, require
+from services.kit.bodies import body_limit
 from services.kit.clock import Clock, Ids
 from services.kit.errors import (
     Conflict,
@@ -115,6 +117,7 @@ def email_router(
         templates: ClassVar[TemplateChecks | None] = catalogue
 
     @routes.post("", status_code=202, responses=_CONFLICT, summary="Send an email")
+    @body_limit(largest_request(max_attachment_bytes))
     async def send(
         body: SendEmailRequest,
         request: Request,

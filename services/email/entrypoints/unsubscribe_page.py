@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import parse_qs
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -28,10 +28,12 @@ from services.email.domain.unsubscribe import (
     UnsubscribeSource,
     UnsubscribeTokens,
 )
+from services.kit.auth import anybody
+from services.kit.bodies import body_limit
 from services.kit.http import router as strict_router
 
 LONGEST_FORM = 8_192
-"""Bytes of a POST's body that are read; a one-click form has under 200."""
+"""Bytes of a POST's body; a one-click form has under 200."""
 
 State = Literal["ask", "done", "invalid", "unclear", "unavailable"]
 
@@ -57,6 +59,8 @@ _FORM: dict[str, Any] = {
         }
     }
 }
+_OPEN = [Depends(anybody)]
+"""The token in the address says enough."""
 _PAGES = Path(__file__).with_name("pages")
 
 _log = structlog.get_logger(__name__)
@@ -79,8 +83,14 @@ def unsubscribe_router(
     router = strict_router(tag="unsubscribe")
     page = _page_writer(product_name)
 
-    @router.head("/unsubscribe/{token}", response_class=HTMLResponse, include_in_schema=False)
-    @router.get("/unsubscribe/{token}", response_class=HTMLResponse, responses=_ANSWERS, summary="The page for people")
+    @router.head("/unsubscribe/{token}", response_class=HTMLResponse, include_in_schema=False, dependencies=_OPEN)
+    @router.get(
+        "/unsubscribe/{token}",
+        response_class=HTMLResponse,
+        responses=_ANSWERS,
+        summary="The page for people",
+        dependencies=_OPEN,
+    )
     async def show(token: str) -> HTMLResponse:
         """The page with the button."""
         try:
@@ -94,7 +104,9 @@ def unsubscribe_router(
         responses=_ANSWERS,
         openapi_extra=_FORM,
         summary="Leave the list",
+        dependencies=_OPEN,
     )
+    @body_limit(LONGEST_FORM)
     async def leave(token: str, request: Request) -> HTMLResponse:
         """Record the wish, then say so."""
         try:
@@ -117,12 +129,7 @@ def unsubscribe_router(
 
 async def _source(request: Request) -> UnsubscribeSource | None:
     """Who pressed the button, None where the form says neither."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LONGEST_FORM:
-            return None
-    fields = _form(request.headers.get("content-type", ""), bytes(body))
+    fields = _form(request.headers.get("content-type", ""), await request.body())
     if fields.get("List-Unsubscribe") == "One-Click":
         return "oneClick"
     return "page" if fields.get("confirm") == "unsubscribe" else None

@@ -32,7 +32,8 @@ from services.files.links import NO_SUCH_FILE, Links, address_of
 from services.files.streams import Held
 from services.files.view import shown
 from services.kit.answers import Refusal
-from services.kit.auth import Principal, require
+from services.kit.auth import Principal, anybody, require
+from services.kit.bodies import SMALL, body_limit
 from services.kit.errors import (
     ApiError,
     Conflict,
@@ -116,6 +117,7 @@ def files_router(*, files: Files, links: Links, rules: dict[FileCategory, Rules]
     door = _Door(files, links, rules)
 
     @routes.post("/batch", response_model_exclude_none=True, summary="Delete or tag many files")
+    @body_limit(2 * SMALL)  # 1,000 ids, however they are set out
     async def batch(
         body: BatchRequest, caller: Annotated[Principal, Depends(require("files:delete"))]
     ) -> Answer[BatchResult]:
@@ -136,6 +138,7 @@ def files_router(*, files: Files, links: Links, rules: dict[FileCategory, Rules]
         status_code=302,
         response_class=RedirectResponse,
         responses={**_ENDED, 302: {"description": "To the bytes"}},
+        dependencies=[Depends(anybody)],
         summary="A public file",
     )
     async def public(file_id: FileId, request: Request) -> RedirectResponse:

@@ -38,6 +38,7 @@ from services.files.streams import Held
 from services.files.view import shown
 from services.kit.answers import Refusal
 from services.kit.auth import Principal, require
+from services.kit.bodies import body_limit
 from services.kit.clock import Clock, Ids
 from services.kit.errors import (
     Conflict,
@@ -196,6 +197,7 @@ def uploads_router(
         response_model_exclude_none=True,
         summary="Ask for an upload",
     )
+    @body_limit(MIB // 2)  # 20 notes of 1,000 characters, 50 tags of 128, up to 12 bytes a character (\ud83d\udc8c)
     async def upload_url(
         body: UploadRequest,
         request: Request,
@@ -232,6 +234,7 @@ def uploads_router(
     @routes.post(
         "/upload-complete", responses=_ENDED, response_model_exclude_none=True, summary="Say that the bytes are there"
     )
+    @body_limit(MIB)  # 10,000 parts of 80 bytes
     async def upload_complete(body: CompleteRequest, caller: Annotated[Principal, _MAY_UPLOAD]) -> Answer[FileView]:
         """S3 is asked what came: its size, type, checksum and owner must be what was agreed, and its first bytes what
         its type says. What is wrong is deleted, and the file has failed. Saying it twice is fine; saying nothing, too:

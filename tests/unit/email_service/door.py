@@ -57,7 +57,7 @@ def attached(content: bytes | str = b"x", **more: Any) -> dict[str, Any]:
 class Door:
     """The door of one process; several may share a `Post` and idempotency keys."""
 
-    def __init__(self, *, max_attachment_bytes: int = 10_000_000, max_body: int = 25_000_000) -> None:
+    def __init__(self, *, max_attachment_bytes: int = 10_000_000) -> None:
         self.clock = FakeClock()
         self.post = Post(clock=self.clock)
         self.publisher = LosingPublisher()
@@ -83,7 +83,6 @@ class Door:
                     max_attachment_bytes=max_attachment_bytes,
                 )
             ],
-            max_body=max_body,
         )
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://mailroom", headers=as_("ann"))

@@ -55,6 +55,12 @@ def test_the_bucket_for_contents_has_a_variable_of_its_own_and_the_old_one_stand
         load(EmailSettings, GOOD | {"AWS_S3_BUCKET": ""})
 
 
+def test_the_largest_request_must_fit_into_the_bodies_that_are_taken() -> None:
+    load(EmailSettings, GOOD | {"MAILROOM_MAX_ATTACHMENT_BYTES": "25000000"})
+    with pytest.raises(SettingsError, match=r"MAILROOM_MAX_ATTACHMENT_BYTES is wrong.*MAILROOM_BODY_BYTES_IN_FLIGHT"):
+        load(EmailSettings, GOOD | {"MAILROOM_BODY_BYTES_IN_FLIGHT": "30000000"})
+
+
 def test_what_they_become() -> None:
     settings = load(EmailSettings, GOOD | {"MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES": "5"})
     assert settings.identity.verified == {"crm@example.com", "sales@example.com", "news@example.com"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -480,6 +481,24 @@ async def test_a_files_lifetime_is_that_of_its_category_when_it_was_asked_for() 
     assert (await door.complete(file_id)).json()["data"]["keptUntil"] == f"{ends:%Y-%m-%dT%H:%M:%SZ}"
     lasting = await door.uploaded(category="general")
     assert "keptUntil" not in (await door.complete(lasting)).json()["data"]
+
+
+LONGEST = "💌" * 1000
+LARGEST: dict[str, Any] = {
+    "fileName": "💌" * 250 + ".pdf",
+    "metadata": {"tags": [f"{n:02}" + "💌" * 126 for n in range(50)]} | {f"{n:064}": LONGEST for n in range(20)},
+}
+
+
+async def test_the_largest_requests_that_the_rules_allow_are_taken(door: Door) -> None:
+    assert (await door.ask(**LARGEST)).status_code == 201  # every character of it as 12 bytes
+    parts = [{"partNumber": n, "etag": f'"{n:032x}"'} for n in range(1, 10_001)]
+    assert (await door.complete("0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b", parts=parts)).status_code == 404
+    ids = json.dumps(
+        {"action": "delete", "fileIds": [f"0192f0c1-2b7a-7d3e-9c1a-{n:012x}" for n in range(1000)]}, indent=4
+    )
+    headers = as_("ann") | {"content-type": "application/json"}
+    assert (await door.client.post("/api/files/batch", content=ids, headers=headers)).status_code == 200
 
 
 async def test_a_flood_of_mistakes_is_one(door: Door) -> None:

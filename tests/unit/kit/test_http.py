@@ -8,9 +8,11 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
+from starlette.types import Message
 
 from services.kit.answers import Answer
-from services.kit.auth import Authenticator, Principal, SecretVerifier, mint_token, require
+from services.kit.auth import Authenticator, Principal, SecretVerifier, anybody, mint_token, require
+from services.kit.bodies import body_limit
 from services.kit.errors import Conflict, ExpectedVersionConflict, ServiceUnavailable, TransientError, Unavailable
 from services.kit.health import Health, Report
 from services.kit.http import IdempotencyKey, correlation_id, create_app, router
@@ -31,9 +33,11 @@ class Thing(BaseModel):
 
 
 things = router("/api")
+OPEN = [Depends(anybody)]
 
 
 @things.post("/things/{thing_id}", status_code=202)
+@body_limit(2000)
 async def create(
     thing_id: str,
     thing: Thing,
@@ -55,12 +59,12 @@ FAILURES: dict[str, Exception] = {
 }
 
 
-@things.get("/fail/{how}")
+@things.get("/fail/{how}", dependencies=OPEN)
 async def fail(how: str, limit: Annotated[int, Query(le=100)] = 10) -> Answer[int]:
     raise FAILURES[how]
 
 
-@things.get("/unsubscribe/{token}")
+@things.get("/unsubscribe/{token}", dependencies=OPEN)
 async def unsubscribe(token: str) -> Answer[str]:
     return Answer(data="ok")
 
@@ -78,10 +82,7 @@ class Site:
             authenticator=Authenticator(SecretVerifier(SECRET)),
             health=self.health,
             metrics=self.metrics,
-            routers=[things],
-            ids=FakeIds(),
-            max_body=2000,
-            **options,
+            **{"routers": [things], "ids": FakeIds(), **options},
         )
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://mailroom")
@@ -121,7 +122,6 @@ async def test_every_wrong_field_is_listed(site: Site) -> None:
     assert PERSON not in answer.text
 
 
-async def test_a_wrong_parameter_says_where_it_stands(site: Site) -> None:
 async def test_the_error_names_the_first_problem(site: Site) -> None:
     one = await site.post({"name": "a", "size": 0})
     assert one.json()["error"] == "size: Input should be greater than or equal to 1."
@@ -141,6 +141,7 @@ async def test_a_name_that_the_caller_made_up_is_told_shortened(site: Site) -> N
     assert answer.json()["details"][0]["field"] == "parts[0]." + "x" * 191 + "…"
 
 
+async def test_a_wrong_parameter_says_where_it_stands(site: Site) -> None:
     answer = await site.client.get("/api/fail/bug?limit=1000")
     assert answer.status_code == 400
     assert answer.json()["details"][0] | {"message": ""} == {"field": "limit", "in": "query", "message": ""}
@@ -187,6 +188,70 @@ async def test_a_body_too_large_announced_or_not(site: Site) -> None:
     streamed = await site.post(content=_chunks())
     for answer in (announced, streamed):
         assert (answer.status_code, answer.json()["error"]) == (413, "The body is larger than 2000 bytes.")
+
+
+def _a_byte() -> bytes:
+    raise AssertionError("a byte of the body was read")
+
+
+async def _untouched() -> AsyncIterator[bytes]:
+    yield _a_byte()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer nonsense"}, 401),
+        ({"authorization": f"Bearer {mint_token(SECRET, 'u1', ['things:read'])}"}, 403),
+        (AUTH | {"content-length": "2001"}, 413),
+        (AUTH | {"content-length": "many"}, 400),
+    ],
+)
+async def test_who_may_not_send_a_body_is_told_before_a_byte_of_it_is_read(
+    site: Site, headers: dict[str, str], status: int
+) -> None:
+    answer = await site.client.post("/api/things/t1", content=_untouched(), headers=JSON | headers)
+    assert (answer.status_code, answer.json()["success"]) == (status, False)
+
+
+async def test_a_token_is_verified_once_for_a_request(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified: list[str] = []
+    verify = SecretVerifier.verify
+
+    async def counting(self: SecretVerifier, token: str) -> Principal:
+        verified.append(token)
+        return await verify(self, token)
+
+    monkeypatch.setattr(SecretVerifier, "verify", counting)
+    assert (await site.post({"name": "a", "size": 1})).status_code == 202
+    assert len(verified) == 1
+
+
+async def test_a_caller_who_leaves_in_the_middle_of_a_body_has_sent_nothing_wrong(site: Site) -> None:
+    messages: list[Message] = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(_: Message) -> None:
+        raise AssertionError("nobody is there to answer")
+
+    headers = [(name.encode(), value.encode()) for name, value in (AUTH | JSON).items()]
+    path = "/api/things/t1"
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+    }
+    await site.app(scope, receive, send)
+    assert (
+        site.metrics.value(HTTP_REQUESTS, service="things", method="POST", route="/api/things/{thing_id}", status="499")
+        == 1
+    )
 
 
 async def test_unknown_paths_and_methods(site: Site) -> None:
@@ -338,12 +403,16 @@ async def test_the_document_tells_our_answers(site: Site) -> None:
 
 def test_a_router_that_reads_json_loosely_is_refused() -> None:
     with pytest.raises(ValueError, match=r"kit\.http\.router"):
-        create_app(
-            title="Things",
-            service="things",
-            version="1",
-            authenticator=Authenticator(SecretVerifier(SECRET)),
-            health=Health(FakeClock()),
-            metrics=Metrics(),
-            routers=[APIRouter()],
-        )
+        Site(routers=[APIRouter()])
+
+
+def test_a_route_that_does_not_say_who_may_call_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="who may call this route"):
+
+        @router("/api").post("/forgotten")
+        async def forgotten(thing: Thing) -> None: ...
+
+
+def test_a_route_whose_bodies_could_never_be_taken_is_refused() -> None:
+    with pytest.raises(ValueError, match="above 1600 bytes"):
+        Site(body_bytes_in_flight=2000)
