@@ -36,7 +36,17 @@ async def _seen(request: Request) -> JSONResponse:
     return JSONResponse({"client": request.client.host, **{name: request.headers[name] for name in names}})
 
 
-SEEN = Starlette(routes=[Route("/{path:path}", _seen, methods=["GET", "POST"])])
+async def _weighed(request: Request) -> JSONResponse:
+    """How many bytes came."""
+    return JSONResponse(len(await request.body()))
+
+
+SEEN = Starlette(
+    routes=[
+        Route("/api/email", _weighed, methods=["POST"]),
+        Route("/{path:path}", _seen, methods=["GET", "POST"]),
+    ]
+)
 
 
 @pytest_asyncio.fixture
@@ -68,3 +78,17 @@ async def test_nobody_is_believed_about_where_they_call_from(gateway: str, calle
             assert "203.0.113.66" not in str(seen)
             assert seen["x-forwarded-proto"] == "http"
             assert seen["x-forwarded-host"] != "evil.example"
+
+
+@pytest.mark.long
+async def test_a_body_may_take_longer_than_a_minute_while_it_comes(gateway: str) -> None:
+    """The services bound its rate; the gateway gives up only what has stopped coming."""
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for _ in range(70):
+            yield b"x" * 1000
+            await asyncio.sleep(1)
+
+    async with httpx.AsyncClient(base_url=gateway, timeout=120) as http:
+        answer = await http.post("/api/email", content=slowly(), headers={"content-length": "70000"})
+    assert (answer.status_code, answer.json()) == (200, 70_000)
