@@ -55,7 +55,7 @@ def skip(
         yes=yes,
     )
     parked_id, passed = run(_step_over(reader, where, offset, found))
-    service = _service(reader)
+    service = service_of(reader)
     if json:
         print_json({"parked": parked_id, "service": service, "goesOnAt": found.to, "passed": passed})
         return
@@ -64,7 +64,7 @@ def skip(
     say(f"{reader} {'went' if passed else 'goes'} on at {found.to}{'' if passed else ' as soon as it runs'}")
 
 
-def _service(reader: str) -> Literal["email", "files", "events"]:
+def service_of(reader: str) -> Literal["email", "files", "events"]:
     """Whose reader it is. Raises PermanentError for one that nobody knows."""
     from services.cli import files_service
     from services.cli.email_service import role_of
@@ -102,7 +102,7 @@ async def _step_over(reader: str, where: Partition, offset: int, found: _InTheWa
     from services.cli.events_service import events_service
     from services.kit.parking_mongo import MongoParkingLot
 
-    if _service(reader) == "events":
+    if service_of(reader) == "events":
         async with events_service() as base:
             parked_id = await _park(base.parking, reader, where, offset, found)
             side = _side(base, reader)
@@ -110,7 +110,7 @@ async def _step_over(reader: str, where: Partition, offset: int, found: _InTheWa
                 if at == offset:
                     await side.leases(generation).step_over(where.partition, found.to)
     else:
-        async with database("email") as own:
+        async with database(service_of(reader)) as own:
             parked_id = await _park(MongoParkingLot(own, key_ring()), reader, where, offset, found)
     loop = asyncio.get_running_loop()
     until = loop.time() + FOLLOW_SECONDS
@@ -138,7 +138,7 @@ async def _stands(reader: str, where: Partition) -> set[int]:
     from services.cli.events_service import events_service
     from services.kit.kafka.stepping_over import standing
 
-    if _service(reader) == "events":
+    if service_of(reader) == "events":
         async with events_service() as base:
             return {at for _, at in await _checkpoints(_side(base, reader), where)}
     return {await standing(need(KAFKA)[KAFKA], reader, where)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from services.cli import skip
 from services.cli.app import app
+from services.kit.kafka.records import Partition
 from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, example
 from tests.unit.files_service import s3_examples
 
@@ -223,3 +226,25 @@ def test_asyncapi_has_every_topic_and_every_type() -> None:
     for name in EVENTS:
         assert f'"const": "{name}"' in told
     assert '"const": "email.cancel"' in told
+
+
+@pytest.mark.parametrize(
+    ("reader", "service"), [("email-settler", "email"), ("files-settler", "files"), ("files-commands", "files")]
+)
+async def test_skip_parks_where_the_reader_looks(monkeypatch: pytest.MonkeyPatch, reader: str, service: str) -> None:
+    asked: list[str] = []
+
+    @asynccontextmanager
+    async def database(name: str) -> AsyncIterator[None]:
+        asked.append(name)
+        yield None
+
+    async def nowhere(*_: object) -> set[int]:
+        return set()
+
+    monkeypatch.setattr(skip, "database", database)
+    monkeypatch.setattr(skip, "_stands", nowhere)
+    monkeypatch.setenv("FILE_ENCRYPTION_KEY", SECRET)
+    monkeypatch.setattr("services.kit.parking_mongo.MongoParkingLot.__init__", lambda *_: None)
+    assert await skip._step_over(reader, Partition("t", 0), 3, skip._InTheWay("a lost head", 4, None)) == (None, True)
+    assert asked == [service]
