@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from services.cli import (
+    breaker,
     contracts,
     explain,
     files,
@@ -96,6 +97,7 @@ app.add_typer(templates.app, name="templates")
 app.add_typer(explain.app, name="explain")
 app.add_typer(sends.app, name="sends")
 app.add_typer(parked.app, name="parked")
+app.add_typer(breaker.app, name="breaker")
 app.add_typer(why.app, name="why")
 app.add_typer(files.app, name="files")
 app.add_typer(rebuild.app, name="rebuild")

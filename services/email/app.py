@@ -76,6 +76,7 @@ from services.kit.parking_mongo import MongoParkingLot
 from services.kit.parking_retry import ParkedRetries
 from services.kit.rate import RateBudget
 from services.kit.rate_mongo import MongoRateLimits
+from services.kit.releases_mongo import MongoReleases
 from services.kit.retry import retrying
 from services.kit.server import HttpServer
 from services.kit.tracing import Tracing
@@ -176,6 +177,7 @@ class Email:
         self.store = MongoEventStore(self.database["messages"], clock=self.clock, metrics=self.metrics)
         self.recipient_store = MongoEventStore(self.database["recipients"], clock=self.clock, metrics=self.metrics)
         self.parking = MongoParkingLot(self.database, self.ring)
+        self.releases = MongoReleases(self.database)
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
         self.files = MongoKnownFiles(self.database)
@@ -194,6 +196,7 @@ class Email:
         await self.store.prepare()
         await self.recipient_store.prepare()
         await self.parking.ensure_indexes()
+        await self.releases.ensure_indexes()
         await self.idempotency.prepare()
         key = self.settings.address_key
         self.keys = await recipient_keys(self.database, key.get_secret_value() if key else None, self.ring)
@@ -323,6 +326,7 @@ class Email:
             [topic],
             handler,
             self.parking,
+            releases=self.releases,
             batch=batch,
             clock=self.clock,
             metrics=self.metrics,

@@ -20,7 +20,7 @@ from services.events.projections.known import INLINE_PLACES, KnownEvent, add
 from services.events.projections.projection import Body, Projection
 from services.events.reader import read_event
 from services.events.rows import settle_rows
-from services.events.setting_aside import Aside
+from services.events.setting_aside import Aside, Refused
 from services.kit.errors import TransientError
 from services.kit.kafka.records import Park
 from services.kit.metrics import GUARD_FAILURES, PROJECTED_DOCUMENTS, PROJECTED_EVENTS, UNKNOWN_EVENTS, Metrics
@@ -123,9 +123,8 @@ class Aggregates:
         try:
             for part in _slices(groups):
                 items, bad = self._decode(part)
-                for record, why in bad:
-                    poison += 1
-                    await self._aside.park(record, why)
+                poison += len(bad)
+                await self._aside.park(bad)
                 await self._load(items, fresh=fresh)
                 await self._fold(items)
                 if writing is not None:
@@ -137,20 +136,18 @@ class Aggregates:
             if writing is not None and not writing.done():
                 await asyncio.wait({writing})
         if not poison:
-            self._aside.went_through()
+            await self._aside.went_through()
         self._metrics.inc(PROJECTED_EVENTS, len(records), **self._labels)
         return buckets
 
     async def _park_keyless(self, records: list[LogRecord]) -> int:
-        for record in records:
-            await self._aside.park(record, Park("nullKey", "poison", "the key must be the aggregate's id"))
+        why = Park("nullKey", "poison", "the key must be the aggregate's id")
+        await self._aside.park([(record, why) for record in records])
         return len(records)
 
-    def _decode(
-        self, part: list[tuple[bytes | None, list[LogRecord]]]
-    ) -> tuple[list[_Item], list[tuple[LogRecord, Park]]]:
+    def _decode(self, part: list[tuple[bytes | None, list[LogRecord]]]) -> tuple[list[_Item], list[Refused]]:
         items: list[_Item] = []
-        bad: list[tuple[LogRecord, Park]] = []
+        bad: list[Refused] = []
         strange = 0
         for key, records in part:
             try:
@@ -223,8 +220,7 @@ class Aggregates:
 
     async def _park_all(self, item: _Item, why: Park) -> None:
         item.write = None
-        for record in item.records:
-            await self._aside.park(record, why)
+        await self._aside.park([(record, why) for record in item.records])
 
     def _is_busy(self, events: Iterable[KnownEvent]) -> bool:
         types = self._projection.engagement.types

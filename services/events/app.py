@@ -21,6 +21,7 @@ from services.kit.health import Progress
 from services.kit.lifecycle import Process, Stage
 from services.kit.logs import configure
 from services.kit.mongo import ping
+from services.kit.releases_mongo import MongoReleases
 from services.kit.server import HttpServer
 
 __all__ = ["Foundation", "Part", "foundation", "projector_service", "run"]
@@ -42,6 +43,7 @@ def projector_service(base: Foundation, side: ReadingSide) -> ProjectorService:
         statistics=side.statistics,
         projector=side.projector,
         rebuilds=rebuilds.turn,
+        close_releases=side.close_releases,
     )
     return ProjectorService(parts, base.clock)
 
@@ -71,6 +73,7 @@ async def run(part: Part, settings: EventsSettings) -> int:
     background = in_background(base)
     base.metrics.describe_build("events", VERSION)
     await base.parking.ensure_indexes()
+    await MongoReleases(base.client[settings.database]).ensure_indexes()
     loops: dict[str, Component] = {}
     if part in ("all", "projector"):
         for name, side in background.sides.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from services.events.adapters.kafka_log import KafkaLog
@@ -21,9 +21,11 @@ from services.events.rebuild import Rebuild, RebuildParts, Workers
 from services.events.setting_aside import SettingAside
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
+from services.kit.kafka.records import Partition
 from services.kit.metrics import Metrics
 from services.kit.mongo import Database
 from services.kit.parking import ParkingLot
+from services.kit.releases import NoReleases, Releases, note_passed
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ReadingSide:
     database: Database
     parking: ParkingLot
     metrics: Metrics
+    releases: Releases = field(default_factory=NoReleases)
     parked_per_minute: int = 100
     lease_seconds: float = 10.0
     clock: Clock = field(default_factory=SystemClock)
@@ -71,8 +74,15 @@ class ReadingSide:
         """The engine on a generation."""
         breaker = Breaker(self.parked_per_minute, 60.0, self.clock)
         aside = SettingAside(
-            self.consumer, self.projection.topic, self.parking, breaker, self.clock, self.metrics
-        )  # fmt: skip
+            self.consumer,
+            self.projection.topic,
+            self.parking,
+            breaker,
+            self.clock,
+            self.metrics,
+            releases=self.releases,
+            generation=generation,
+        )
         return Aggregates(
             self.projection,
             self.models(generation),
@@ -81,6 +91,12 @@ class ReadingSide:
             generation=generation,
             cache_events=cache_events,
         )
+
+    async def close_releases(self, checkpoints: Mapping[int, int]) -> None:
+        """Close the operator's orders that the checkpoints, by partition, are past. Raises Unavailable."""
+        orders = await self.releases.in_force(self.consumer)
+        committed = {Partition(self.projection.topic, each): at for each, at in checkpoints.items()}
+        await note_passed(self.releases, orders, committed, self.clock.now())
 
     def coordination(self, generation: int) -> LeaseStore:
         """The lease on coordinating the rebuild of a generation."""

@@ -14,6 +14,7 @@ from services.kit.health import Health
 from services.kit.metrics import Metrics
 from services.kit.mongo import PATIENCE_SECONDS, Client, connect
 from services.kit.parking_mongo import MongoParkingLot
+from services.kit.releases_mongo import MongoReleases
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def foundation(settings: EventsSettings) -> Foundation:
     clock, metrics = SystemClock(), Metrics()
     client = connect(settings.mongo_url.get_secret_value(), name="mailroom-events")
     database = client[settings.database]
-    parking = MongoParkingLot(database, settings.key_ring())
+    parking, releases = MongoParkingLot(database, settings.key_ring()), MongoReleases(database)
     projections = (
         replace(EMAIL_LOG, topic=settings.email_events_topic),
         replace(FILE, topic=settings.files_events_topic),
@@ -45,6 +46,7 @@ def foundation(settings: EventsSettings) -> Foundation:
             bootstrap=settings.kafka_bootstrap,
             database=database,
             parking=parking,
+            releases=releases,
             metrics=metrics,
             parked_per_minute=settings.parked_per_minute,
             clock=clock,
@@ -64,8 +66,10 @@ def in_background(base: Foundation) -> Foundation:
         queue=PATIENCE_SECONDS,
     )
     database = client[settings.database]
-    parking = MongoParkingLot(database, settings.key_ring())
-    sides = {name: replace(side, database=database, parking=parking) for name, side in base.sides.items()}
+    parking, releases = MongoParkingLot(database, settings.key_ring()), MongoReleases(database)
+    sides = {
+        name: replace(side, database=database, parking=parking, releases=releases) for name, side in base.sides.items()
+    }
     return replace(base, client=client, sides=sides, parking=parking)
 
 

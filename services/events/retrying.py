@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from services.events.aggregates import Aggregates
 from services.events.generations import to_project
-from services.events.ports import GenerationStore, LogRecord
+from services.events.ports import GenerationStore
+from services.events.setting_aside import Refused
 from services.kit.kafka.records import DONE, Outcome, Park, Record
 
 
@@ -20,11 +21,12 @@ class Remembering:
     def __init__(self) -> None:
         self.why: Park | None = None
 
-    async def park(self, _record: LogRecord, why: Park) -> None:
+    async def park(self, refused: Sequence[Refused]) -> None:
         """Remember."""
-        self.why = why
+        for _, why in refused:
+            self.why = why
 
-    def went_through(self) -> None:
+    async def went_through(self) -> None:
         """Nothing to remember."""
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NoReturn, Protocol
 
 from services.events.ports import LogRecord
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock
 from services.kit.errors import TransientError
+from services.kit.kafka.batch import what_to_do
 from services.kit.kafka.records import Park, Record
+from services.kit.kafka.releasing import report_of
 from services.kit.logs import get_logger
-from services.kit.metrics import BREAKER_OPEN, RECORDS_PARKED, Metrics
+from services.kit.metrics import BREAKER_OPEN, RECORDS_DISCARDED, RECORDS_PARKED, Metrics
 from services.kit.parking import ParkedRecord, ParkingLot
+from services.kit.releases import NoReleases, Release, Releases, release_for
 
 log = get_logger(__name__)
 
@@ -20,65 +27,153 @@ class Flood(TransientError):
     """Too many bad records in a short time: the cause is rather ours, or a writer's, than theirs."""
 
 
+Refused = tuple[LogRecord, Park]
+"""A record that cannot be applied, and why."""
+
+_At = tuple[int, int]  # partition and offset
+
+
 class Aside(Protocol):
     """Where records go that cannot be applied."""
 
-    async def park(self, record: LogRecord, why: Park) -> None:
-        """Set `record` aside."""
+    async def park(self, refused: Sequence[Refused]) -> None:
+        """Set them aside."""
         ...
 
-    def went_through(self) -> None:
+    async def went_through(self) -> None:
         """A batch had nothing to park."""
         ...
 
 
 class SettingAside:
-    """Parks records of one projection."""
+    """Parks records of one projection, or discards them where an operator has ordered it."""
 
     def __init__(
-        self, consumer: str, topic: str, lot: ParkingLot, breaker: Breaker, clock: Clock, metrics: Metrics
+        self,
+        consumer: str,
+        topic: str,
+        lot: ParkingLot,
+        breaker: Breaker,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        releases: Releases | None = None,
+        generation: int = 0,
     ) -> None:
+        """`generation`: whose records these are, for people who look at several breakers of one consumer."""
         self._consumer = consumer
         self._topic = topic
         self._lot = lot
         self._breaker = breaker
         self._clock = clock
         self._metrics = metrics
+        self._releases: Releases = releases or NoReleases()
+        self._member = f"{socket.gethostname()}:{os.getpid()}:g{generation}"
+        self._since: datetime | None = None
 
-    async def park(self, record: LogRecord, why: Park) -> None:
-        """Set `record` aside; durable when this returns. One that lies there already is not counted again, so that a
-        rebuild comes past the bad records of all time.
+    async def park(self, refused: Sequence[Refused]) -> None:
+        """Set these aside; durable when this returns. What was parked or discarded before is not counted again, so that
+        a rebuild comes past the bad records of all time.
 
         Raises:
-            Flood: the breaker does not admit it.
-            Unavailable: the parking lot cannot be reached.
+            Flood: the breaker does not admit all of them, and no operator's order holds for the others. Those that it
+                admits, or that are released, are set aside before.
+            Unavailable: the parking lot, or where orders are kept, cannot be reached.
         """
-        parked = ParkedRecord.of(self._consumer, as_record(self._topic, record), why, self._clock.now())
-        before = await self._lot.show(parked.id)
-        if before is None and not self._breaker.admit(parked.id):
-            self._metrics.set(BREAKER_OPEN, 1, consumer=self._consumer)
-            raise Flood(
-                f"{self._consumer}: too many bad records in a short time, the last at partition {record.partition} "
-                f"offset {record.offset} ({why.reason}); look at the parked ones, mend the cause, then restart",
-                retry_after=5.0,
-            )
-        await self._lot.park([parked])
-        self._metrics.inc(RECORDS_PARKED, group=self._consumer, topic=self._topic, reason=why.reason)
-        log.warning(
-            "record parked",
-            consumer=self._consumer,
-            partition=record.partition,
-            offset=record.offset,
-            reason=why.reason,
-            detail=why.detail,
+        if not refused:
+            return
+        now = self._clock.now()
+        found = {(each.partition, each.offset): (as_record(self._topic, each), why) for each, why in refused}
+        lying = await self._lying(found)
+        passed = await self._releases.discarded(self._consumer, self._topic, _by_partition(found))
+        new = {at: each for at, each in found.items() if at not in lying and at not in passed}
+        released = await self._released(new)
+        admitted = {at for at in new if at not in released and self._breaker.admit(at)}
+        await self._discard([(found[at][0], release) for at, release in released.items()], now)
+        await self._park(
+            [
+                ParkedRecord.of(self._consumer, record, why, now, released[at].id if at in released else None)
+                for at, (record, why) in found.items()
+                if at in lying or at in admitted or (at in released and released[at].action == "park")
+            ]
         )
+        held = [each for at, each in new.items() if at not in released and at not in admitted]
+        if held:
+            await self._stop(held[-1], now)
+        if released:
+            self._breaker.reset()
+            await self.went_through()
 
-    def went_through(self) -> None:
+    async def went_through(self) -> None:
         """A batch had nothing to park."""
         if self._breaker.state != "closed":
             self._breaker.succeeded()
         if self._breaker.state == "closed":
             self._metrics.set(BREAKER_OPEN, 0, consumer=self._consumer)
+            if self._since is not None:
+                await self._releases.withdraw(self._consumer, self._member)
+                self._since = None
+
+    async def _lying(self, found: Mapping[_At, tuple[Record, Park]]) -> set[_At]:
+        """Those that are in the parking lot, whatever became of them."""
+        ids = {f"{self._consumer}|{self._topic}|{at[0]}|{at[1]}": at for at in found}
+        return {ids[each] for each in await self._lot.known(ids.keys())}
+
+    async def _released(self, new: Mapping[_At, tuple[Record, Park]]) -> dict[_At, Release]:
+        orders = await self._releases.in_force(self._consumer) if new else ()
+        holding = {at: release_for(orders, record, why.kind) for at, (record, why) in new.items()}
+        return {at: release for at, release in holding.items() if release is not None}
+
+    async def _discard(self, released: Sequence[tuple[Record, Release]], now: datetime) -> None:
+        by_order: dict[str, tuple[Release, list[Record]]] = {}
+        for record, release in released:
+            if release.action == "discard":
+                by_order.setdefault(release.id, (release, []))[1].append(record)
+        for release, records in by_order.values():
+            fresh = await self._releases.discard(release, records, now)
+            self._metrics.inc(RECORDS_DISCARDED, fresh, group=self._consumer, topic=self._topic)
+            log.warning(
+                "records discarded by an operator's order",
+                consumer=self._consumer,
+                release=release.id,
+                records=len(records),
+            )
+
+    async def _park(self, parked: Sequence[ParkedRecord]) -> None:
+        if not parked:
+            return
+        await self._lot.park(parked)
+        for each in parked:
+            self._metrics.inc(RECORDS_PARKED, group=self._consumer, topic=self._topic, reason=each.reason)
+            if each.release is None:  # of those that are released there are thousands
+                log.warning(
+                    "record parked",
+                    consumer=self._consumer,
+                    partition=each.partition,
+                    offset=each.offset,
+                    reason=each.reason,
+                    detail=each.detail,
+                )
+
+    async def _stop(self, last: tuple[Record, Park], now: datetime) -> NoReturn:
+        self._metrics.set(BREAKER_OPEN, 1, consumer=self._consumer)
+        self._since = self._since or now
+        await self._releases.report(
+            report_of(self._consumer, self._member, self._breaker.state, (self._topic,), self._since, now, last)
+        )
+        record, why = last
+        raise Flood(
+            f"{self._consumer}: the breaker is open at partition {record.partition} offset {record.offset} "
+            f"({why.reason}): {what_to_do(self._consumer)}",
+            retry_after=5.0,
+        )
+
+
+def _by_partition(found: Iterable[_At]) -> dict[int, set[int]]:
+    offsets: dict[int, set[int]] = {}
+    for partition, offset in found:
+        offsets.setdefault(partition, set()).add(offset)
+    return offsets
 
 
 def as_record(topic: str, record: LogRecord) -> Record:

@@ -62,6 +62,7 @@ from services.kit.metrics import Metrics
 from services.kit.mongo import Database
 from services.kit.parking_mongo import MongoParkingLot
 from services.kit.parking_retry import ParkedRetries
+from services.kit.releases_mongo import MongoReleases
 from services.kit.retry import retrying
 from services.kit.server import HttpServer
 from services.kit.tracing import Tracing
@@ -173,6 +174,7 @@ class FilesService:
     def _build_stores(self) -> None:
         self.store = MongoEventStore(self.database["files"], clock=self.clock, metrics=self.metrics)
         self.parking = MongoParkingLot(self.database, self.ring)
+        self.releases = MongoReleases(self.database)
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
         self.outbox = Outbox(self.stream_publisher, self.clock, Progress(self.clock))
@@ -188,6 +190,7 @@ class FilesService:
         await self.objects.check()
         await self.store.prepare()
         await self.parking.ensure_indexes()
+        await self.releases.ensure_indexes()
         await self.idempotency.prepare()
 
     def _build_consumers(self) -> None:
@@ -211,6 +214,7 @@ class FilesService:
             [topic],
             handler,
             self.parking,
+            releases=self.releases,
             batch=BATCH,
             clock=self.clock,
             metrics=self.metrics,

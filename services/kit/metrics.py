@@ -67,6 +67,7 @@ RECORDS_CONSUMED = Counter("mailroom_records_consumed_total", "Records read from
 RECORDS_HANDLED = Counter("mailroom_records_handled_total", "Records whose effect is acknowledged", ("group", "topic"))
 RECORDS_RETRIED = Counter("mailroom_records_retried_total", "Records to be handled again", ("group", "topic"))
 RECORDS_PARKED = Counter("mailroom_records_parked_total", "Records set aside", ("group", "topic", "reason"))
+RECORDS_DISCARDED = Counter("mailroom_records_discarded_total", "Discarded by an operator's order", ("group", "topic"))
 RECORDS_LOST = Counter("mailroom_records_lost_total", "Deleted by retention before handled", ("group", "topic"))
 PARTITIONS_BLOCKED = Gauge("mailroom_partitions_blocked", "Partitions that cannot be read", ("group",))
 CONSUMER_LAG = Gauge("mailroom_consumer_lag_records", "End offset minus position", ("group", "topic", "partition"))

@@ -50,6 +50,7 @@ class ParkedSummary(Model):
     detail: str
     error_class: str | None = None
     decision: str | None = None
+    release: Annotated[str | None, Field(description="the order by which it was parked in spite of the breaker")] = None
     status: ParkStatus
     at: Annotated[UtcDateTime, Field(description="when it was parked first")]
     tries: int
@@ -85,6 +86,7 @@ def summary_of(parked: ParkedRecord) -> ParkedSummary:
         detail=parked.detail,
         error_class=parked.error_class or None,
         decision=parked.decision,
+        release=parked.release,
         status=parked.status,
         at=parked.at,
         tries=parked.tries,

@@ -7,7 +7,7 @@ MB.
 """
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, Self, get_args
@@ -63,6 +63,7 @@ class ParkedRecord:
         reason, kind, detail: as in `Park`.
         error_class, stack: the exception, "" when the handler itself asked for parking.
         decision: what was decided about it and could not be carried out, if anything.
+        release: the order by which it was parked though the breaker was open; None = without one.
         at: when it was parked first.
         tries, next_try_at, last_error: of the retries so far.
         closed_at, closed_by, closed_reason: when it was retried or discarded, by whom and why.
@@ -84,6 +85,7 @@ class ParkedRecord:
     error_class: str = ""
     stack: str = ""
     decision: str | None = None
+    release: str | None = None
     status: ParkStatus = "parked"
     tries: int = 0
     next_try_at: datetime | None = None
@@ -99,8 +101,9 @@ class ParkedRecord:
         record: Record,
         park: Park,
         at: datetime,
+        release: str | None = None,
     ) -> Self:
-        """`record` as `consumer` parks it the first time, at the time `at`."""
+        """`record` as `consumer` parks it the first time, at the time `at`, by an order if there is one."""
         error = park.error
         return cls(
             consumer=consumer,
@@ -119,6 +122,7 @@ class ParkedRecord:
             error_class="" if error is None else type(error).__name__,
             stack="" if error is None else "".join(traceback.format_exception(error))[-STACK_CHARACTERS:],
             decision=park.decision,
+            release=release,
             next_try_at=at if park.kind in COMES_LATER else None,
         )
 
@@ -171,6 +175,10 @@ class ParkingLot(Protocol):
 
     async def show(self, parked_id: str) -> ParkedRecord | None:
         """All of one record, its raw bytes included; None when there is none."""
+        ...
+
+    async def known(self, parked_ids: Collection[str]) -> set[str]:
+        """Those of these ids that lie here, whatever became of them."""
         ...
 
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:

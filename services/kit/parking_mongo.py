@@ -1,6 +1,7 @@
 """The parking lot in MongoDB: collection `parked` of a service's own database, values and stacks encrypted."""
 
 import base64
+from collections.abc import Collection as AnyOf
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +31,7 @@ _FIELDS = {
     "detail": "detail",
     "error_class": "class",
     "decision": "decision",
+    "release": "release",
     "status": "status",
     "tries": "tries",
     "last_error": "lastError",
@@ -99,6 +101,11 @@ class MongoParkingLot:
         with foreign_errors():
             document = await self._collection.find_one({"_id": parked_id})
         return None if document is None else self._from_document(document)
+
+    async def known(self, parked_ids: AnyOf[str]) -> set[str]:
+        with foreign_errors():
+            found = await self._collection.find({"_id": {"$in": list(parked_ids)}}, {"_id": 1}).to_list()
+        return {document["_id"] for document in found}
 
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:
         change: Document = {

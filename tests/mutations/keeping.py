@@ -18,6 +18,8 @@ _INTAKE = "tests/unit/email_service/test_intake.py::"
 _CONTENT = "tests/unit/email_service/test_sender_content.py::"
 _FILES = "tests/unit/email_service/test_sender_files.py::"
 _BATCH = "tests/unit/kit/test_kafka_batch.py::"
+_RELEASES = "tests/ports/test_releases.py::"
+_RELEASED = "tests/integration/kafka/test_releases.py::"
 _ASSIGNMENT = "tests/unit/kit/test_kafka_assignment.py::"
 _LOOP = "tests/integration/kafka/test_loop.py::"
 _RELAY = "tests/unit/kit/test_relay.py::"
@@ -159,6 +161,37 @@ KEEPING: tuple[Mutation, ...] = (
         "        if version > since.get(aspect, 0):\n",
         "        if True:\n",
         ("tests/unit/email_service/test_known_files.py::test_any_order_and_repetition_gives_the_same_file",),
+    ),
+    Mutation(
+        "3r",
+        "what an operator discards is let go though no record of it stands",
+        BATCH,
+        "                for index in indexes:\n                    outcomes[index] = Retry(failure)\n",
+        "                for index in indexes:\n                    outcomes[index] = DONE\n",
+        (_BATCH + "test_what_could_not_be_recorded_comes_again_and_holds_its_key",),
+    ),
+    Mutation(
+        "3s",
+        "what is discarded again after a crash is recorded again",
+        "services/kit/releases_mongo.py",
+        "            fresh = [each for each in records if each.offset not in known]\n",
+        "            fresh = list(records)\n",
+        (
+            _RELEASES + "test_what_is_discarded_again_in_other_portions_is_not_counted_again",
+            _RELEASED + "test_a_crash_between_the_record_of_a_range_and_the_commit_loses_and_doubles_nothing",
+        ),
+    ),
+    Mutation(
+        "3t",
+        "an order discards what was written after it, or another producer's",
+        "services/kit/releases.py",
+        "        return any(\n            each.first <= record.offset < each.until\n",
+        "        return bool(record) or any(\n            each.first <= record.offset < each.until\n",
+        (
+            _BATCH + "test_what_is_released_is_discarded_beyond_the_breaker_and_recorded",
+            _BATCH + "test_good_records_are_never_released_and_other_sources_neither",
+            _RELEASED + "test_an_order_ends_where_it_says_and_parks_what_is_to_be_kept",
+        ),
     ),
     Mutation(
         "8a",

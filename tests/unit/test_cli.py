@@ -52,6 +52,8 @@ def test_every_command_knows_json_and_says_what_it_is_for() -> None:
         ("lag",),
         ("why", "email_log"),
         ("why", "file"),
+        ("breaker", "list"),
+        ("breaker", "release"),
         ("files", "upload"),
         ("files", "reconcile"),
         ("explain", "ses"),

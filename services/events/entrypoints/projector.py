@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +47,8 @@ class Parts:
     """(generation, whether it is the active one now) → its projector."""
     rebuilds: Callable[[], Awaitable[float]]
     """Works on a rebuild if there is one; how long to rest after it."""
+    close_releases: Callable[[Mapping[int, int]], Awaitable[None]] | None = None
+    """Closes the orders about floods that the active generation's checkpoints, by partition, are past."""
 
 
 class ProjectorService:
@@ -126,6 +128,9 @@ class ProjectorService:
             await parts.store.follow()
             self._followed_at = self._clock.monotonic()
             await self._end_grace(generations)
+            if parts.close_releases is not None and self._active is not None:
+                leases = await parts.leases(self._active).view()
+                await parts.close_releases({lease.partition: lease.next for lease in leases})
         self._trouble = ""
         return LOOK_SECONDS
 

@@ -1,7 +1,8 @@
 """Runs a handler over a batch and gives every record its verdict: handled (or parked), or to be handed out again."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock
@@ -9,8 +10,9 @@ from services.kit.errors import MailroomError, PermanentError, TransientError
 from services.kit.kafka.bounded import bounded
 from services.kit.kafka.records import DONE, BatchHandler, Done, Outcome, Park, Record, Retry
 from services.kit.logs import get_logger
-from services.kit.metrics import RECORDS_PARKED, Metrics
+from services.kit.metrics import RECORDS_DISCARDED, RECORDS_PARKED, Metrics
 from services.kit.parking import UNCOUNTED, ParkedRecord, ParkingLot
+from services.kit.releases import NoReleases, Release, Releases, release_for
 
 log = get_logger(__name__)
 
@@ -39,8 +41,9 @@ class BatchRunner:
     """One consumer's way of handling batches.
 
     A record is parked only by the handler's word, or when it fails alone `alone_attempts` times with an error that
-    is not transient; how many may be is the breaker's to say. Parking is acknowledged before the record counts as
-    handled, and where it fails, the record is to be handed out again.
+    is not transient; how many may be is the breaker's to say, unless an operator has released them. Parking, or the
+    record of what was discarded, is acknowledged before the records count as handled; where it fails, they are to be
+    handed out again.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class BatchRunner:
         clock: Clock,
         metrics: Metrics,
         *,
+        releases: Releases | None = None,
         attempt_seconds: float = 60.0,
         budget_seconds: float = 120.0,
         parking_seconds: float = 15.0,
@@ -69,6 +73,10 @@ class BatchRunner:
         self._parking_seconds = parking_seconds
         self._alone_attempts = alone_attempts
         self._alone_pause = alone_pause
+        self._releases: Releases = releases or NoReleases()
+        self._orders: Sequence[Release] | None = None
+        self.refused: tuple[Record, Park] | None = None
+        """The last record that the breaker did not admit, and why it was to be parked."""
         self.timed_out = False
         """Whether a call of the handler took too long in the last run."""
 
@@ -78,6 +86,7 @@ class BatchRunner:
         nothing but a cancellation that is meant for the caller.
         """
         self.timed_out = False
+        self._orders = None
         deadline = self._clock.monotonic() + self._budget_seconds
         outcomes = await self._attempt(records, abort, deadline)
         if all(outcome is DONE for outcome in outcomes):
@@ -143,11 +152,18 @@ class BatchRunner:
         return outcomes
 
     async def _alone(self, record: Record, error: Exception, abort: asyncio.Event, deadline: float) -> Outcome:
-        """The last word on a record that fails by itself: some more attempts, then parked."""
+        """The last word on a record that fails by itself: some more attempts, then parked. The pauses between them
+        are left out where an order holds: of a flood there are thousands.
+        """
+        try:
+            release = release_for(await self._in_force(), record, "bug")
+        except Exception as away:  # noqa: BLE001 - an operator may have decided about it, and nobody can tell now
+            return Retry(away)
         for _ in range(self._alone_attempts - 1):
             if self._must_stop(abort, deadline):
                 return Retry(error)
-            await self._clock.sleep(self._alone_pause)
+            if release is None:
+                await self._clock.sleep(self._alone_pause)
             outcomes = await self._call([record])
             if not isinstance(outcomes, Exception):
                 return outcomes[0]
@@ -156,17 +172,23 @@ class BatchRunner:
             park = Park(error.reason, "poison", error.detail, error=error)
         else:
             park = Park("handlerFailed", "bug", type(error).__name__, error=error)
-        return park if self._admits(record, park) else Retry(_OPEN)
+        return park if release is not None or self._admits(record, park) else Retry(self._open())
 
     async def _park(self, records: Sequence[Record], outcomes: list[Outcome]) -> bool:
-        """Park what is to be parked; what cannot be becomes a Retry. Whether any of it counts for the breaker."""
+        """Park, or discard, what is to be set aside; what cannot be becomes a Retry. Whether any of it counts for the
+        breaker.
+        """
+        released = await self._released(records, outcomes)
         for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, Park) and not self._admits(records[index], outcome):
-                outcomes[index] = Retry(_OPEN)
+            if isinstance(outcome, Park) and index not in released and not self._admits(records[index], outcome):
+                outcomes[index] = Retry(self._open())
         _hold_keys(records, outcomes)
         now = self._clock.now()
+        await self._discard(records, outcomes, released, now)
         wanted = {
-            index: ParkedRecord.of(self._consumer, records[index], outcome, now)
+            index: ParkedRecord.of(
+                self._consumer, records[index], outcome, now, released[index].id if index in released else None
+            )
             for index, outcome in enumerate(outcomes)
             if isinstance(outcome, Park)
         }
@@ -187,10 +209,75 @@ class BatchRunner:
             for index, parked in wanted.items():
                 outcomes[index] = DONE
                 self._tell(parked)
-        return any(parked.kind not in UNCOUNTED for parked in wanted.values())
+        return any(parked.kind not in UNCOUNTED and parked.release is None for parked in wanted.values())
+
+    async def _released(self, records: Sequence[Record], outcomes: list[Outcome]) -> Mapping[int, Release]:
+        """By index, the order by which a record is to be set aside. Where nobody can tell whether there is one, what
+        the breaker would have to admit becomes a Retry.
+        """
+        counted = {
+            index: each for index, each in enumerate(outcomes) if isinstance(each, Park) and each.kind not in UNCOUNTED
+        }
+        if not counted:
+            return {}
+        try:
+            orders = await self._in_force()
+        except Exception as failure:  # noqa: BLE001 - what cannot be decided stays, whatever the reason
+            log.warning("orders cannot be read", consumer=self._consumer, error=repr(failure))
+            for index in counted:
+                outcomes[index] = Retry(failure)
+            return {}
+        found = {index: release_for(orders, records[index], park.kind) for index, park in counted.items()}
+        return {index: release for index, release in found.items() if release is not None}
+
+    async def _discard(
+        self, records: Sequence[Record], outcomes: list[Outcome], released: Mapping[int, Release], now: datetime
+    ) -> None:
+        """Have what is discarded by an order recorded; what cannot be becomes a Retry."""
+        by_order: dict[str, list[int]] = {}
+        for index, release in released.items():
+            if release.action == "discard" and isinstance(outcomes[index], Park):
+                by_order.setdefault(release.id, []).append(index)
+        for indexes in by_order.values():
+            release = released[indexes[0]]
+            try:
+                fresh = await bounded(
+                    self._releases.discard(release, [records[index] for index in indexes], now), self._parking_seconds
+                )
+            except Exception as failure:  # noqa: BLE001 - what is not recorded is not handled, whatever the reason
+                log.warning(
+                    "discarding failed, the records stay where they are",
+                    consumer=self._consumer,
+                    records=len(indexes),
+                    error=repr(failure),
+                )
+                for index in indexes:
+                    outcomes[index] = Retry(failure)
+            else:
+                for index in indexes:
+                    outcomes[index] = DONE
+                self._metrics.inc(RECORDS_DISCARDED, fresh, group=self._consumer, topic=records[indexes[0]].topic)
+                log.warning(
+                    "records discarded by an operator's order",
+                    consumer=self._consumer,
+                    release=release.id,
+                    records=len(indexes),
+                    recorded_before=len(indexes) - fresh,
+                )
+
+    async def _in_force(self) -> Sequence[Release]:
+        """The orders that are in force, asked for once a run."""
+        if self._orders is None:
+            self._orders = await bounded(self._releases.in_force(self._consumer), self._parking_seconds)
+        return self._orders
+
+    def _open(self) -> BreakerOpen:
+        return BreakerOpen(what_to_do(self._consumer))
 
     def _tell(self, parked: ParkedRecord) -> None:
         self._metrics.inc(RECORDS_PARKED, group=self._consumer, topic=parked.topic, reason=parked.reason)
+        if parked.release is not None:
+            return  # thousands a second; the order says who wanted it, and each record which order it was
         log.warning(
             "record parked",
             consumer=self._consumer,
@@ -201,14 +288,24 @@ class BatchRunner:
         )
 
     def _admits(self, record: Record, park: Park) -> bool:
-        return park.kind in UNCOUNTED or self._breaker.admit(record.origin)
+        if park.kind in UNCOUNTED or self._breaker.admit(record.origin):
+            return True
+        self.refused = (record, park)
+        return False
 
     def _must_stop(self, abort: asyncio.Event, deadline: float) -> bool:
         return abort.is_set() or self._clock.monotonic() >= deadline or self._breaker.state == "open"
 
 
 _HELD = KeyHeld("an earlier record of its key is not handled")
-_OPEN = BreakerOpen("too many records had to be parked: mend the cause, then reset the breaker")
+
+
+def what_to_do(consumer: str) -> str:
+    """What an operator is told about an open breaker."""
+    return (
+        "too many records had to be parked: mend the cause and restart, or see `mailroom breaker list` and let go of "
+        f"them with `mailroom breaker release {consumer} --reason … --park | --discard`"
+    )
 
 
 def _key(record: Record) -> _Key | None:

@@ -7,6 +7,8 @@ handled in order within a partition. Nothing is guaranteed about how often: effe
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,15 +18,17 @@ from services.kit.breaker import Breaker
 from services.kit.clock import Clock, SystemClock
 from services.kit.errors import MailroomError
 from services.kit.kafka.assignment import Assignment
-from services.kit.kafka.batch import BatchRunner
+from services.kit.kafka.batch import BatchRunner, what_to_do
 from services.kit.kafka.bounded import bounded
 from services.kit.kafka.health import LoopHealth, PartitionHealth
 from services.kit.kafka.records import DONE, BatchHandler, Done, Outcome, Park, Partition, Record, Retry
+from services.kit.kafka.releasing import ReleaseWatch
 from services.kit.kafka.session import ConsumerSession, Limits
 from services.kit.kafka.stepping_over import ordered_offset
 from services.kit.logs import get_logger
 from services.kit.metrics import BREAKER_OPEN, CONSUMER_LAG, CONSUMER_RESTARTS, PARTITIONS_BLOCKED, Metrics
 from services.kit.parking import ParkingLot
+from services.kit.releases import NoReleases, Releases
 
 __all__ = [
     "DONE",
@@ -61,6 +65,7 @@ class ConsumerLoop:
         handler: BatchHandler,
         parking: ParkingLot,
         *,
+        releases: Releases | None = None,
         batch: int = 500,
         clock: Clock | None = None,
         metrics: Metrics | None = None,
@@ -77,6 +82,7 @@ class ConsumerLoop:
             topics: must exist.
             handler: see `BatchHandler`.
             parking: where records go that are to be set aside.
+            releases: where operators' orders about floods are kept; None = it takes none.
             batch: records at most in one call of the handler (about).
             breaker: at most 50 parked records a minute unless given.
             limits: time limits; its `batch` gives way to the argument's.
@@ -91,8 +97,19 @@ class ConsumerLoop:
         self.breaker = breaker or Breaker(50, 60.0, self._clock)
         self._limits = _with_batch(limits or Limits(), batch)
         self._connection = {"bootstrap_servers": bootstrap, "client_id": f"mailroom-{group}", **connection}
+        orders = releases or NoReleases()
         self._runner = BatchRunner(
-            group, handler, parking, self.breaker, self._clock, self._metrics, **(runner_options or {})
+            group,
+            handler,
+            parking,
+            self.breaker,
+            self._clock,
+            self._metrics,
+            releases=orders,
+            **(runner_options or {}),
+        )
+        self._watch = ReleaseWatch(
+            orders, group, f"{socket.gethostname()}:{os.getpid()}", tuple(self._topics), self.breaker, self._clock
         )
         self._task: asyncio.Task[None] | None = None
         self._reporter: asyncio.Task[None] | None = None
@@ -167,7 +184,7 @@ class ConsumerLoop:
         if assignment is None or not assignment.placed:
             yield self._trouble or "no partitions are assigned yet"
         if self.breaker.state == "open":
-            yield "the breaker is open: too many records had to be parked"
+            yield f"the breaker is open: {what_to_do(self.group)}"
         if self._session is not None and self._session.committer.trouble:
             yield f"offsets cannot be committed: {self._session.committer.trouble}"
         silent = {} if self._session is None else self._session.silence.silent()
@@ -248,11 +265,19 @@ class ConsumerLoop:
                 lag = float(p.lag or 0)
                 self._metrics.set(CONSUMER_LAG, lag, group=self.group, topic=p.topic, partition=str(p.partition))
             shown = current
+            assignment = None if self._session is None else self._session.assignment
+            states = {} if assignment is None else assignment.states
+            await self._watch.turn(
+                {partition: state.next for partition, state in states.items()},
+                {partition: state.committed for partition, state in states.items()},
+                self._runner.refused,
+            )
             for p in health.partitions:
                 if p.blocked:
                     await self._step_over_if_told(p)
             with suppress(TimeoutError):
                 await bounded(self._stopping.wait(), _REPORT_SECONDS)
+        await self._watch.end()
 
     async def _step_over_if_told(self, blocked: PartitionHealth) -> None:
         with suppress(MailroomError):  # the parking lot is away: it is looked at again in a second

@@ -1,6 +1,6 @@
 """A parking lot in memory; it passes the same suite as the one in MongoDB."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -55,6 +55,10 @@ class MemoryParkingLot:
     async def show(self, parked_id: str) -> ParkedRecord | None:
         self._reach()
         return self._records.get(parked_id)
+
+    async def known(self, parked_ids: Collection[str]) -> set[str]:
+        self._reach()
+        return self._records.keys() & set(parked_ids)
 
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:
         return self._change(

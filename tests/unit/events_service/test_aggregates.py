@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,10 +20,13 @@ from services.events.ports import Stored
 from services.events.projections.projection import EMAIL_LOG, Body
 from services.events.setting_aside import Flood, SettingAside
 from services.kit.breaker import Breaker
+from services.kit.kafka.records import Partition
 from services.kit.metrics import Metrics
 from services.kit.parking import ParkedFilter
+from services.kit.releases import Bound, Release, ReleaseAction
 from services.kit.testing import FakeClock
 from services.kit.testing.parking import MemoryParkingLot
+from services.kit.testing.releases import MemoryReleases
 from tests.unit.events_service.events import (
     ANN,
     BOB,
@@ -41,6 +45,7 @@ from tests.unit.events_service.memory import MemoryReadModels
 
 INLINE = 3
 SEEDS = st.integers(0, 2**32)
+NOW = datetime(2026, 11, 24, 10, 25, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,22 @@ class Record:
 class Engine:
     """An engine with a parking lot; `models` may be shared by several."""
 
-    def __init__(self, models: MemoryReadModels, *, cache: int = 1000, limit: int = 1000) -> None:
+    def __init__(
+        self,
+        models: MemoryReadModels,
+        *,
+        cache: int = 1000,
+        limit: int = 1000,
+        lot: MemoryParkingLot | None = None,
+        releases: MemoryReleases | None = None,
+    ) -> None:
         clock, metrics = FakeClock(), Metrics()
-        self.lot = MemoryParkingLot()
-        aside = SettingAside("events.email_log", "email.events", self.lot, Breaker(limit, 60, clock), clock, metrics)
+        self.lot = lot or MemoryParkingLot()
+        self.releases = releases or MemoryReleases()
+        self.breaker = Breaker(limit, 60, clock)
+        aside = SettingAside(
+            "events.email_log", "email.events", self.lot, self.breaker, clock, metrics, releases=self.releases
+        )
         self.aggregates = Aggregates(
             EMAIL_LOG, models, aside, metrics, generation=1, cache_events=cache, inline=INLINE
         )  # fmt: skip
@@ -239,6 +256,36 @@ async def test_a_flood_of_bad_records_stops_instead_of_emptying_the_topic() -> N
         await engine.aggregates.apply(bad)
     assert len((await engine.lot.list(ParkedFilter())).records) == 3
     await engine.aggregates.apply(bad[:3])  # parked already: a repetition is no flood
+    (told,) = await engine.releases.breakers(NOW)
+    assert (told.consumer, told.state, told.offset) == ("events.email_log", "open", 9)
+
+
+@pytest.mark.parametrize("action", ["park", "discard"])
+async def test_an_operator_lets_go_of_a_flood_and_a_rebuild_comes_past_it(action: ReleaseAction) -> None:
+    engine = Engine(MemoryReadModels(), limit=3)
+    good = _records(requested(), sent())
+    bad = [Record(0, offset, b"m2", b"{") for offset in range(10, 40)]
+    with pytest.raises(Flood, match=r"mailroom breaker release events\.email_log"):
+        await engine.aggregates.apply([*good, *bad])
+    bound = Bound("email.events", 0, 0, 35)
+    order = Release("r1", "events.email_log", action, "a bad writer", "operator:ann", NOW, (bound,))
+    await engine.releases.order(order)
+    await engine.aggregates.apply([*good, *bad[:25]])
+    assert engine.breaker.state == "closed"
+    assert await engine.releases.breakers(NOW) == []
+    with pytest.raises(Flood):  # behind the order's bound
+        await engine.aggregates.apply(bad)
+    released = 35 - 13  # three were admitted before
+    parked = [each.offset for each in engine.lot.all() if each.release == "r1"]
+    ranges = await engine.releases.ranges("r1")
+    assert (len(parked), sum(each.count for each in ranges)) == ((released, 0) if action == "park" else (0, released))
+    await engine.releases.passed("r1", [Partition("email.events", 0)], NOW)
+    rebuild = Engine(models := MemoryReadModels(), limit=0, lot=engine.lot, releases=engine.releases)
+    await rebuild.aggregates.apply([*good, *bad[:25]])
+    body = models.bodies["m1"]
+    assert body is not None
+    assert body["status"] == "sent"
+    assert sum(each.count for each in await engine.releases.ranges("r1")) == sum(each.count for each in ranges)
 
 
 async def test_what_is_known_already_is_not_written_again_but_its_bucket_is_marked() -> None:

@@ -1,7 +1,9 @@
 """Verdicts on a batch: what is handled, what is parked, what comes again."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -10,10 +12,15 @@ from hypothesis import strategies as st
 from services.kit.breaker import Breaker, BreakerState
 from services.kit.errors import ExpectedVersionConflict, PermanentError, TransientError, Unavailable
 from services.kit.kafka.batch import BatchRunner, BreakerOpen, KeyHeld, Verdict
-from services.kit.kafka.records import DONE, BatchHandler, Outcome, Park, ParkKind, Record, Retry
+from services.kit.kafka.records import DONE, BatchHandler, Outcome, Park, ParkKind, Partition, Record, Retry
+from services.kit.kafka.releasing import ReleaseWatch
 from services.kit.metrics import RECORDS_PARKED, Metrics
+from services.kit.releases import Bound, Release, ReleaseAction, digest
 from services.kit.testing.clock import FakeClock
 from services.kit.testing.parking import MemoryParkingLot
+from services.kit.testing.releases import MemoryReleases
+
+NOW = datetime(2026, 11, 24, 10, 25, tzinfo=UTC)
 
 
 class Bench:
@@ -22,6 +29,7 @@ class Bench:
     def __init__(self, handler: BatchHandler, limit: int = 100) -> None:
         self.clock = FakeClock()
         self.lot = MemoryParkingLot()
+        self.releases = MemoryReleases()
         self.breaker = Breaker(limit, 60.0, self.clock)
         self.metrics = Metrics()
         self.abort = asyncio.Event()
@@ -31,7 +39,16 @@ class Bench:
             self.calls.append([record.offset for record in records])
             return await handler(records)
 
-        self.runner = BatchRunner("g", counted, self.lot, self.breaker, self.clock, self.metrics, attempt_seconds=0.2)
+        self.runner = BatchRunner(
+            "g",
+            counted,
+            self.lot,
+            self.breaker,
+            self.clock,
+            self.metrics,
+            releases=self.releases,
+            attempt_seconds=0.2,
+        )
 
     async def run(self, records: Sequence[Record]) -> list[Verdict]:
         return await self.runner.run(records, self.abort)
@@ -298,3 +315,127 @@ def test_whatever_the_handler_does(script: list[tuple[bytes | None, str]], limit
             assert again(verdicts) == []
 
     asyncio.run(check())
+
+
+# --- an operator's orders ---
+
+
+def order(action: ReleaseAction, until: int = 1000, source: str | None = None, number: int = 1) -> Release:
+    return Release(f"r{number}", "g", action, "wrong producer", "operator:ann", NOW, (Bound("t", 0, 0, until),), source)
+
+
+def written(count: int, source: Callable[[int], str]) -> list[Record]:
+    return [Record("t", 0, n, 0, None, json.dumps({"source": source(n)}).encode()) for n in range(count)]
+
+
+REFUSED = Park("unknownType", "poison")
+
+
+async def refuse(batch: Sequence[Record]) -> Sequence[Outcome]:
+    return [REFUSED for _ in batch]
+
+
+async def test_what_is_released_is_discarded_beyond_the_breaker_and_recorded() -> None:
+    bench = Bench(refuse, limit=3)
+    await bench.releases.order(order("discard", until=40))
+    verdicts = await bench.run(records(50))
+    assert [verdict is None for verdict in verdicts] == [True] * 43 + [False] * 7
+    assert sorted(bench.parked()) == [40, 41, 42], "behind the order's bound the breaker decides"
+    (found,) = await bench.releases.ranges("r1")
+    assert (found.runs, found.reason, found.sha256) == (((0, 39),), "wrong producer", digest(records(40)))
+
+
+async def test_what_is_released_is_parked_with_the_order_s_name() -> None:
+    bench = Bench(refuse, limit=3)
+    await bench.releases.order(order("park"))
+    assert await bench.run(records(500)) == [None] * 500
+    assert {each.release for each in bench.lot.all()} == {"r1"}
+    assert bench.state() == "closed"
+    assert bench.metrics.value(RECORDS_PARKED, group="g", topic="t", reason="unknownType") == 500
+
+
+async def test_good_records_are_never_released_and_other_sources_neither() -> None:
+    bench = Bench(by_offset({n: REFUSED for n in range(60) if n % 3}), limit=10)
+    await bench.releases.order(order("discard", source="/wrong"))
+    verdicts = await bench.run(written(60, lambda n: "/wrong" if n % 2 else "/other"))
+    gone = [n for n in range(60) if n % 3 and n % 2]
+    (found,) = await bench.releases.ranges("r1")
+    assert [n for first, last in found.runs for n in range(first, last + 1)] == gone
+    assert len(bench.parked()) == 10, "the other producer's bad records go by the breaker"
+    assert [n for n in range(60) if n % 3 == 0 and verdicts[n] is not None] == []
+
+
+async def test_what_could_not_be_recorded_comes_again_and_holds_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(by_offset({0: REFUSED}))
+    await bench.releases.order(order("discard"))
+
+    async def fails(*_: object) -> int:
+        raise Unavailable("MongoDB", "away")
+
+    monkeypatch.setattr(bench.releases, "discard", fails)
+    verdicts = await bench.run(records(3, key=lambda n: b"k" if n < 2 else b"other"))
+    assert isinstance(verdicts[0] and verdicts[0].error, Unavailable)
+    assert isinstance(verdicts[1] and verdicts[1].error, KeyHeld)
+    assert verdicts[2] is None
+
+
+async def test_while_orders_cannot_be_read_nothing_is_parked_that_may_be_released() -> None:
+    early = Park("early", "uncorrelated")
+    bench = Bench(by_offset({0: REFUSED, 1: early}))
+    bench.releases.away = True
+    verdicts = await bench.run(records(3))
+    assert [verdict is None for verdict in verdicts] == [False, True, True]
+    assert bench.parked() == {1: "early"}
+
+
+async def test_batches_of_other_sizes_after_a_crash_record_each_record_once() -> None:
+    bench = Bench(refuse, limit=0)
+    await bench.releases.order(order("discard"))
+    flood = records(100)
+    await bench.run(flood[:30])
+    await bench.run(flood[:70])
+    await bench.run(flood[20:])
+    assert [each.runs for each in await bench.releases.ranges("r1")] == [((0, 29),), ((30, 69),), ((70, 99),)]
+
+
+async def test_a_flood_of_bugs_is_released_without_pauses() -> None:
+    bench = Bench(by_offset({n: ValueError("a bug") for n in range(40)}), limit=0)
+    await bench.releases.order(order("discard"))
+    began = bench.clock.monotonic()
+    assert await bench.run(records(41)) == [None] * 41
+    assert bench.clock.monotonic() == began
+    (found,) = await bench.releases.ranges("r1")
+    assert found.runs == ((0, 39),)
+
+
+async def test_an_order_lets_records_flow_once_and_is_closed_behind_its_bounds() -> None:
+    bench = Bench(refuse, limit=0)
+    watch = ReleaseWatch(bench.releases, "g", "host:1", ("t",), bench.breaker, bench.clock)
+    here = Partition("t", 0)
+    await watch.turn({here: 0}, {here: -1}, None)
+    assert await bench.releases.breakers(NOW) == []
+    await bench.run(records(10))
+    await watch.turn({here: 0}, {here: -1}, bench.runner.refused)
+    (told,) = await bench.releases.breakers(NOW)
+    assert (told.consumer, told.state, told.offset, told.reason) == ("g", "open", 9, "unknownType")
+    await bench.releases.order(order("discard", until=5))
+    await watch.turn({here: 0}, {here: -1}, None)
+    assert bench.state() == "closed"
+    await bench.run(records(10))
+    await watch.turn({here: 5}, {here: 4}, None)
+    assert bench.state() == "open", "what the order does not name opens it again, and it stays open"
+    assert await bench.releases.in_force("g") != []
+    await watch.turn({here: 5}, {here: 5}, None)
+    assert await bench.releases.in_force("g") == []
+    bench.breaker.reset()
+    await watch.turn({here: 5}, {here: 5}, None)
+    assert await bench.releases.breakers(NOW) == []
+
+
+async def test_a_watch_survives_a_store_that_is_away() -> None:
+    bench = Bench(refuse, limit=0)
+    watch = ReleaseWatch(bench.releases, "g", "host:1", ("t",), bench.breaker, bench.clock)
+    bench.releases.away = True
+    await bench.run(records(1))
+    await watch.turn({}, {}, None)
+    await watch.end()
