@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic.json_schema import models_json_schema
+
 from contracts.envelope import CommandEnvelope, Envelope
 from contracts.registry import COMMANDS, EVENTS
 from contracts.views import EmailLog, File
@@ -22,7 +24,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     """File name → JSON Schema of every envelope, event, command and view."""
     found: dict[str, dict[str, Any]] = {
         "envelope.event.json": Envelope.model_json_schema(mode="serialization"),
-        "envelope.command.json": CommandEnvelope.model_json_schema(mode="validation"),
+        "envelope.command.json": _command_schema(),
         "view.email_log.json": EmailLog.model_json_schema(mode="serialization"),
         "view.file.json": File.model_json_schema(mode="serialization"),
     }
@@ -31,6 +33,27 @@ def schemas() -> dict[str, dict[str, Any]]:
     for name, command in COMMANDS.items():
         found[f"{name}.v{command.version}.json"] = command.model.model_json_schema(mode="validation")
     return {file: {"$schema": DIALECT, **schema} for file, schema in found.items()}
+
+
+def _command_schema() -> dict[str, Any]:
+    """The envelope with the data that belongs to each type: by itself it allows none, since its data is the base of all
+    commands, which has no fields and refuses unknown ones.
+    """
+    schema = CommandEnvelope.model_json_schema(mode="validation")
+    data, definitions = models_json_schema([(each.model, "validation") for each in COMMANDS.values()])
+    schema["$defs"] = definitions["$defs"]
+    schema["properties"]["type"] = {"enum": sorted(COMMANDS), "title": "Type", "type": "string"}
+    schema["properties"]["data"] = {"title": "Data", "type": "object"}
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"type": {"const": name}}},
+            "then": {
+                "properties": {"data": data[command.model, "validation"], "dataversion": {"const": command.version}}
+            },
+        }
+        for name, command in sorted(COMMANDS.items())
+    ]
+    return schema
 
 
 def main(arguments: list[str]) -> int:

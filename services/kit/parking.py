@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from contracts.topics import LANES
 from services.kit.breaker import Breaker
+from services.kit.kafka.binding import is_binary
 from services.kit.kafka.records import Park, ParkKind, Record
 
 __all__ = [
@@ -221,12 +222,14 @@ def presentable_value(parked: ParkedRecord) -> bytes | None:
     """The raw value for a person's eyes, None where it must not be shown.
 
     A command may carry a password-reset link or a login code (category `auth`), so a record of a command
-    topic is shown only when it can be read and says that it is of another category.
+    topic is shown only when it can be read and says that it is of another category. In binary mode the value is the
+    command's data, and there is no envelope around it.
     """
     if parked.topic not in _MAY_BE_SECRET or parked.raw is None:
         return parked.raw
     try:
-        category = from_json(parked.raw)["data"]["category"]
+        wire = from_json(parked.raw)
+        category = wire["category"] if is_binary(parked.record) else wire["data"]["category"]
     except (ValueError, KeyError, TypeError, IndexError):
         return None
     return None if not isinstance(category, str) or category.strip().lower() == "auth" else parked.raw

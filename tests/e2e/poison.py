@@ -46,7 +46,7 @@ class Poison:
 
 
 def of_commands(lane: str, load: Traffic) -> list[Poison]:
-    """For one lane. The two that are only strange, and no worse, are owed by `load` from now on."""
+    """For one lane. Those that are only strange, and no worse, are owed by `load` from now on."""
     topic = LANES[lane].name
 
     def mail(**more: Any) -> dict[str, Any]:
@@ -61,8 +61,23 @@ def of_commands(lane: str, load: Traffic) -> list[Poison]:
         load.requested[data["messageId"]] = frozenset(data["to"])
         return Poison(kind, topic, data["messageId"].encode(), command(data["messageId"], data), headers)
 
-    keyless, strange, newer = mail(), mail(), mail()
+    def in_binary_mode(data: dict[str, Any], **attributes: str) -> tuple[bytes, Headers]:
+        found = {"specversion": "1.0", "id": uuid7(), "source": "/crm/sdk", "type": "email.send", **attributes}
+        found["subject"] = data["messageId"]
+        headers = tuple((f"ce_{name}", value.encode()) for name, value in found.items())
+        return json.dumps(data).encode(), (*headers, ("content-type", b"application/json"))
+
+    keyless, strange, newer, binary, odd = mail(), mail(), mail(), mail(), mail()
+    load.requested[binary["messageId"]] = frozenset(binary["to"])
     return [
+        Poison("binary mode", topic, binary["messageId"].encode(), *in_binary_mode(binary)),
+        Poison(
+            "unknown type in binary mode",
+            topic,
+            odd["messageId"].encode(),
+            *in_binary_mode(odd, type="email.explode"),
+            (("email", "unknownType"),),
+        ),
         bad("not JSON", "notJson", b"{not JSON"),
         bad("null value", "nullValue", None),
         bad("not an object", "notAnObject", b"[1, 2]"),

@@ -183,3 +183,18 @@ def test_what_may_hold_a_login_code_is_not_shown(topic: str, value: bytes, shown
     record = Record(topic, 0, 0, 0, None, value)
     one = ParkedRecord.of("intake", record, Park("notJson", "poison"), NOW)
     assert presentable_value(one) == (value if shown else None)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b'{"category": "marketing"}', True),
+        (b'{"category": "auth"}', False),
+        (b'{"category": "auth", "data": {"category": "marketing"}}', False),
+        (b'{"data": {"category": "marketing"}}', False),
+    ],
+)
+def test_in_binary_mode_the_value_is_the_data(value: bytes, shown: bool) -> None:
+    record = Record("email.commands.high", 0, 0, 0, None, value, (("ce_type", b"email.send"),))
+    one = ParkedRecord.of("intake", record, Park("invalid", "poison"), NOW)
+    assert presentable_value(one) == (value if shown else None)

@@ -1,13 +1,18 @@
-"""Between envelopes and Kafka records: CloudEvents in structured mode, key = subject.
+"""Between envelopes and Kafka records: CloudEvents, key = subject. We write structured mode, and take commands in
+binary mode too, which several SDKs write unless told otherwise.
 
-Source: CloudEvents Kafka protocol binding 1.0.2, §3.3 (structured content mode and its content-type header).
+Source: CloudEvents Kafka protocol binding 1.0.2, §3.3 (structured content mode and its content-type header); §3.2 is in
+`binding`.
 """
+
+from typing import Any
 
 from contracts.envelope import Attributes, CommandEnvelope, Envelope
 from contracts.errors import ContractError
 from contracts.registry import EVENTS, command_from_wire, event_from_wire, read_json
 from contracts.topics import Topic
 from services.kit.errors import PermanentError
+from services.kit.kafka.binding import binary_attributes, check_format, is_binary
 from services.kit.kafka.publisher import Outgoing
 from services.kit.kafka.records import Record
 
@@ -45,13 +50,23 @@ def decode(record: Record) -> Envelope:
 
 
 def decode_command(record: Record) -> CommandEnvelope:
-    """The command of a record. Raises PermanentError as `decode` does, and `unknownType`."""
+    """The command of a record, in structured or in binary mode. Raises PermanentError as `decode` does, and
+    `unknownType`, `unsupportedFormat`.
+    """
+    check_format(record)
     try:
-        envelope = command_from_wire(read_json(record.value))
+        envelope = command_from_wire(_command_wire(record))
     except ContractError as error:
         raise _permanent(error) from None
     _check_key(record, envelope.subject)
     return envelope
+
+
+def _command_wire(record: Record) -> dict[str, Any]:
+    """Attributes and data as they would stand in structured mode."""
+    if not is_binary(record):
+        return read_json(record.value)
+    return {**binary_attributes(record), "data": read_json(record.value)}
 
 
 def _permanent(error: ContractError) -> PermanentError:

@@ -11,6 +11,7 @@ from contracts.email.events import EmailCancelled
 from contracts.envelope import CommandEnvelope, Envelope
 from contracts.topics import COMMANDS_URGENT
 from services.kit.errors import PermanentError
+from services.kit.kafka.binding import source_of
 from services.kit.kafka.codec import decode, decode_command, encode
 from services.kit.kafka.publisher import Outgoing
 from services.kit.kafka.records import Record
@@ -112,6 +113,122 @@ def test_an_unknown_command_is_an_error() -> None:
     with pytest.raises(PermanentError) as raised:
         decode_command(record(wire(type="email.forward")))
     assert raised.value.reason == "unknownType"
+
+
+# --- binary mode ---
+
+DATA = json.dumps({"messageId": MESSAGE, "reason": "a % sign"}).encode()
+ATTRIBUTES: dict[str, bytes | None] = {
+    "ce_specversion": b"1.0",
+    "ce_id": b"c1",
+    "ce_source": b"/crm/billing",
+    "ce_type": b"email.cancel",
+    "ce_subject": MESSAGE.encode(),
+}
+
+
+def binary(value: bytes | None = DATA, key: str = MESSAGE, **changes: bytes | None) -> Record:
+    """A command in binary mode; a header that is given as b"" is left out."""
+    named = {name.replace("content_type", "content-type"): each for name, each in changes.items()}
+    headers = {**ATTRIBUTES, **named}
+    present = tuple((name, each) for name, each in headers.items() if each != b"")
+    return Record("email.commands.urgent", 0, 0, 0, key.encode(), value, present)
+
+
+def test_a_command_in_binary_mode_is_the_one_in_structured_mode() -> None:
+    attributes: dict[str, Any] = {
+        "time": "2026-11-24T10:25:00Z",
+        "actor": "user:jürgen",
+        "dataversion": 1,
+        "trace": "x",
+    }
+    command = {"specversion": "1.0", "id": "c1", "source": "/crm/billing", "type": "email.cancel", "subject": MESSAGE}
+    structured = record(json.dumps({**command, **attributes, "data": json.loads(DATA)}).encode())
+    as_headers = {f"ce_{name}": str(each).encode() for name, each in attributes.items()}
+    found = decode_command(binary(DATA, MESSAGE, content_type=b"application/json", **as_headers))
+    assert found == decode_command(structured)
+    assert found.actor == "user:jürgen"
+    assert found.model_extra == {"trace": "x"}
+
+
+def test_attributes_in_headers_are_not_percent_decoded() -> None:
+    found = decode_command(binary(ce_source=b"/crm/a%20b", ce_id="Füße%2F".encode()))
+    assert (found.source, found.id) == ("/crm/a%20b", "Füße%2F")
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"", b"application/json", b"Application/JSON; charset=UTF-8", b'application/json;charset="utf-8"']
+)
+def test_data_in_binary_mode_is_json(content_type: bytes) -> None:
+    assert decode_command(binary(content_type=content_type)).datacontenttype == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("found", "reason", "told"),
+    [
+        (binary(content_type=b"application/avro"), "invalid", "application/json"),
+        (binary(content_type=b"application/json; charset=latin-1"), "invalid", "UTF-8"),
+        (binary(ce_source=None), "invalid", "ce_source is null"),
+        (binary(ce_source=b"\xff"), "invalid", "ce_source is not UTF-8"),
+        (binary(ce_source=b""), "invalid", "source"),
+        (binary(ce_subject=b""), "invalid", "subject"),
+        (binary(ce_specversion=b"0.3"), "invalid", "specversion"),
+        (binary(ce_type=b"email.explode"), "unknownType", "email.explode"),
+        (binary(ce_dataversion=b"7"), "unknownVersion", "7"),
+        (binary(ce_dataversion=b"one"), "unknownVersion", "integer"),
+        (binary(None), "nullValue", "no value"),
+        (binary(b"{"), "notJson", ""),
+        (binary(b"[]"), "notAnObject", ""),
+        (binary(key="another"), "wrongKey", ""),
+        (binary(ce_data=b"{}", value=b'{"messageId": 1}'), "invalid", "messageId"),
+    ],
+)
+def test_what_is_no_command_in_binary_mode_says_why(found: Record, reason: str, told: str) -> None:
+    with pytest.raises(PermanentError) as raised:
+        decode_command(found)
+    assert raised.value.reason == reason
+    assert told in raised.value.detail
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [b"", b"application/cloudevents+json", b"Application/CloudEvents+JSON; charset=UTF-8", b"text/plain"],
+)
+def test_the_envelope_in_the_value_is_structured_mode(content_type: bytes) -> None:
+    value = {"id": "c1", "source": "crm", "type": "email.cancel", "subject": MESSAGE, "data": {"messageId": MESSAGE}}
+    headers = (("content-type", content_type),) if content_type else ()
+    found = Record("email.commands.urgent", 0, 0, 0, MESSAGE.encode(), json.dumps(value).encode(), headers)
+    assert decode_command(found).id == "c1"
+
+
+def test_the_content_type_decides_where_both_are_there() -> None:
+    """§3.3.3: in structured mode the attributes may be headers too; the value is what counts."""
+    value = {"id": "value", "source": "crm", "type": "email.cancel", "subject": MESSAGE, "data": {"messageId": MESSAGE}}
+    found = binary(json.dumps(value).encode(), content_type=b"application/cloudevents+json")
+    assert decode_command(found).id == "value"
+
+
+def test_another_event_format_says_so() -> None:
+    with pytest.raises(PermanentError) as raised:
+        decode_command(binary(content_type=b"application/cloudevents+avro"))
+    assert raised.value.reason == "unsupportedFormat"
+
+
+@pytest.mark.parametrize(
+    ("found", "source"),
+    [
+        (binary(), "/crm/billing"),
+        (binary(b"{"), "/crm/billing"),
+        (binary(ce_source=b"\xff"), "\ufffd"),
+        (record(b'{"source": "/crm"}'), "/crm"),
+        (record(b'{"source": 7}'), None),
+        (record(b"[]"), None),
+        (record(b"{"), None),
+        (record(None), None),
+    ],
+)
+def test_the_source_is_found_in_what_is_no_command(found: Record, source: str | None) -> None:
+    assert source_of(found) == source
 
 
 def test_the_reason_does_not_repeat_what_was_sent() -> None:

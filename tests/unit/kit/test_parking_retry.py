@@ -6,8 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from contracts.envelope import CommandEnvelope
 from services.kit.errors import PermanentError, TransientError
+from services.kit.kafka.codec import decode_command
 from services.kit.kafka.records import DONE, Outcome, Park, ParkKind, Record, Retry
+from services.kit.parked_view import detail_of
 from services.kit.parking import ParkedRecord
 from services.kit.parking_retry import FIRST_RETRY, LAST_RETRY, ParkedRetries
 from services.kit.testing.clock import FakeClock
@@ -53,6 +56,30 @@ async def test_an_operator_retries_one_record_in_place() -> None:
     assert bench.seen == [[Record("email.notifications", 1, 7, 5, b"k", b"v", (("h", None),))]]
     one = await bench.shown(parked_id)
     assert (one.status, one.closed_by, one.tries) == ("retried", "anna", 1)
+
+
+async def test_a_command_in_binary_mode_is_shown_and_retried_with_its_headers() -> None:
+    bench = Bench()
+    taken: list[CommandEnvelope] = []
+
+    async def handle(batch: Sequence[Record]) -> Sequence[Outcome]:
+        taken.extend(decode_command(record) for record in batch)
+        return [DONE] * len(batch)
+
+    message_id = "0198c0de-0000-7000-8000-000000000001"
+    attributes = {"specversion": "1.0", "id": "c1", "source": "/crm", "type": "email.cancel", "subject": message_id}
+    headers = tuple((f"ce_{name}", value.encode()) for name, value in attributes.items())
+    value = f'{{"messageId": "{message_id}"}}'.encode()
+    record = Record("email.commands.urgent", 0, 7, 5, message_id.encode(), value, headers)
+    parked = ParkedRecord.of("intake", record, Park("handlerFailed", "bug"), bench.clock.now())
+    await bench.lot.park([parked])
+    shown = detail_of(await bench.shown(parked.id))
+    assert {each.name: each.value and each.value.text for each in shown.headers} == {
+        f"ce_{name}": value for name, value in attributes.items()
+    }
+    retries = ParkedRetries(bench.lot, {"intake": handle}, bench.clock)
+    assert await retries.retry(parked.id) == DONE
+    assert [each.id for each in taken] == ["c1"]
 
 
 @pytest.mark.parametrize(
