@@ -277,6 +277,7 @@ class Email:
                 NoCheckpoints(),
                 sender=self.sender,
                 right_of_way=self.right_of_way,
+                roles=self.settings.command_roles,
             )
             for lane in self.settings.lanes:
                 self._consume(f"email-intake-{lane}", LANES[lane].name, intake, INTAKE_BATCH)

@@ -14,6 +14,7 @@ from services.email.domain.request import SenderIdentity
 from services.kit.aws import AwsAccount
 from services.kit.aws_settings import AwsSettings
 from services.kit.bodies import largest_body
+from services.kit.command_roles import MEANING, CommandRoles
 from services.kit.settings import StrongSecret, Words
 
 
@@ -35,6 +36,8 @@ class EmailSettings(AwsSettings):
         alias="MAILROOM_EMAIL_LANES",
         description="the lanes this process takes in and sends, separated by commas; some process must take each",
     )
+
+    command_roles: CommandRoles = Field(default_factory=dict, alias="MAILROOM_COMMAND_ROLES", description=MEANING)
 
     ses_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_SESV2", description="one for SES alone")
     shared_bucket: str | None = Field(

@@ -195,7 +195,7 @@ class FilesService:
 
     def _build_consumers(self) -> None:
         if self.has("commands"):
-            intake = CommandIntake(self.files, self.settings.categories)
+            intake = CommandIntake(self.files, self.settings.categories, self.settings.command_roles)
             self._consume("files-commands", FILES_COMMANDS.name, intake)
         if self.has("translator"):
             form = S3Notifications(self.settings.bucket)

@@ -12,6 +12,7 @@ from contracts.files.values import FileCategory
 from services.files.domain.categories import Rules, with_changes
 from services.files.domain.file import Policy
 from services.kit.aws_settings import AwsSettings
+from services.kit.command_roles import MEANING, CommandRoles
 from services.kit.settings import Words
 
 INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain")
@@ -40,6 +41,7 @@ class FilesSettings(AwsSettings):
         le=3600,
         description="seconds until a notification comes again whose receiver was killed; longer than a publish takes",
     )
+    command_roles: CommandRoles = Field(default_factory=dict, alias="MAILROOM_COMMAND_ROLES", description=MEANING)
     categories: dict[FileCategory, Rules] = Field(
         default_factory=lambda: with_changes({}),
         alias="MAILROOM_FILE_CATEGORIES",

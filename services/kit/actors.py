@@ -1,6 +1,7 @@
 """Who asked, as an envelope's `actor` says it: `user:<id>`, `admin:<id>` or `service:<name>`.
 
-The HTTP doors always set it. A command without one was put on Kafka by a service, since nobody else reaches it.
+The HTTP doors always set it. A command without one was put on Kafka by a service, since nobody else reaches it. What
+may be claimed on a topic can be narrowed: see `command_roles`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ def actor(role: Role, identity: str) -> str:
     return f"{role}:{identity}"
 
 
+def claimed_role(who: str | None) -> str:
+    """The role that an `actor` says; that of a service where there is none."""
+    return "service" if who is None else who.partition(":")[0]
+
+
 def is_trusted(who: str | None) -> bool:
     """Whether `who` may do something to what belongs to others: an admin or a service."""
-    return who is None or who.partition(":")[0] in ("admin", "service")
+    return claimed_role(who) in ("admin", "service")
 
 
 def may_change(who: str | None, owner: str) -> bool:

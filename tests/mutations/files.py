@@ -303,6 +303,18 @@ FILES: tuple[Mutation, ...] = (
         (_DOOR + "test_commands_on_kafka",),
     ),
     Mutation(
+        "12p",
+        "a command claims a role that its topic does not let it claim",
+        "services/kit/command_roles.py",
+        "    if roles is None or claimed_role(actor) in roles:\n",
+        "    if roles is None or actor is not None:\n",
+        (
+            _DOOR + "test_roles_that_may_not_be_claimed_on_kafka_are_parked",
+            "tests/unit/email_service/test_intake.py::"
+            "test_what_a_topic_does_not_let_claim_is_parked_and_says_what_it_does",
+        ),
+    ),
+    Mutation(
         "12n",
         "what the rules forbid is refused only after its bytes have come",
         UPLOADS,

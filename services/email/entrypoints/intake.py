@@ -25,7 +25,9 @@ from services.email.domain.request import SenderIdentity, check_sender, content_
 from services.email.ports import Checkpoints, ContentKey, ContentStore, NewContent, Renderer
 from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step
+from services.kit.actors import Role
 from services.kit.clock import Clock
+from services.kit.command_roles import check_claim
 from services.kit.errors import MailroomError, PermanentError, TransientError
 from services.kit.event_store.port import Lease, is_race
 from services.kit.kafka.codec import decode_command
@@ -97,17 +99,20 @@ class Intake:
         *,
         sender: FreshMail | None = None,
         right_of_way: RightOfWay | None = None,
+        roles: Mapping[str, tuple[Role, ...]] | None = None,
     ) -> None:
+        """`roles`: which may be claimed by topic; one that is not there takes every claim."""
         self._streams, self._contents, self._renderer = streams, contents, renderer
         self._identity, self._clock, self._checkpoints, self._sender = identity, clock, checkpoints, sender
         self._right_of_way = right_of_way or RightOfWay(clock)
+        self._roles = roles or {}
 
     async def __call__(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """One outcome a record, in order. Commands about one message take effect in the order of their records."""
         jobs: list[_Job] = []
         outcomes: dict[tuple[str, int, int], Outcome] = {}
         for record in records:
-            read = _read(record)
+            read = _read(record, self._roles)
             if isinstance(read, Park):
                 outcomes[record.origin] = read
             else:
@@ -276,10 +281,11 @@ class Intake:
         return requested(command, self._identity, job.ref, _hash(job), received)
 
 
-def _read(record: Record) -> CommandEnvelope | Park:
+def _read(record: Record, roles: Mapping[str, tuple[Role, ...]]) -> CommandEnvelope | Park:
     """The command of a record, or why it can never be one of this lane's."""
     try:
         envelope = decode_command(record)
+        check_claim(roles, record.topic, envelope.actor)
     except PermanentError as error:
         return Park(error.reason, kind="poison", detail=error.detail)
     data = envelope.data

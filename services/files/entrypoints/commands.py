@@ -12,7 +12,8 @@ from services.files.domain.commands import Remove, Restore, Update
 from services.files.domain.file import File
 from services.files.domain.names import safe_name
 from services.files.handlers import Files
-from services.kit.actors import may_change
+from services.kit.actors import Role, may_change
+from services.kit.command_roles import check_claim
 from services.kit.errors import MailroomError, PermanentError, RefusedHere
 from services.kit.kafka.codec import decode_command
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
@@ -21,8 +22,14 @@ from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 class CommandIntake:
     """Batch handler of the group that reads `files.commands`: one after the other, in their order."""
 
-    def __init__(self, files: Files, rules: Mapping[FileCategory, Rules]) -> None:
-        self._files, self._rules = files, rules
+    def __init__(
+        self,
+        files: Files,
+        rules: Mapping[FileCategory, Rules],
+        roles: Mapping[str, tuple[Role, ...]] | None = None,
+    ) -> None:
+        """`roles`: which may be claimed by topic; one that is not there takes every claim."""
+        self._files, self._rules, self._roles = files, rules, roles or {}
 
     async def __call__(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """One outcome a record. What the rules refuse is parked with its reason; its neighbours go on."""
@@ -31,6 +38,7 @@ class CommandIntake:
     async def _handle(self, record: Record) -> Outcome:
         try:
             envelope = decode_command(record)
+            check_claim(self._roles, record.topic, envelope.actor)
             await self._do(envelope)
         except (PermanentError, RefusedHere) as error:
             return Park(error.reason, kind="poison", detail=error.detail)

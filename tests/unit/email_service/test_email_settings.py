@@ -43,6 +43,31 @@ def test_lanes_that_do_not_exist_are_refused(bad: str) -> None:
         load(EmailSettings, GOOD | {"MAILROOM_EMAIL_LANES": bad})
 
 
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ("user", "not JSON"),
+        ("[]", "must be an object"),
+        (
+            '{"email.commands.fast": ["user"]}',
+            r"email.commands.fast is no topic of commands; there are .*files.commands",
+        ),
+        ('{"files.commands": []}', "files.commands needs one or more of user, admin, service"),
+        ('{"files.commands": ["root"], "nowhere": ["user"]}', "files.commands needs one .*; nowhere is no topic"),
+        ('{"files.commands": "user"}', "files.commands needs one or more"),
+    ],
+)
+def test_roles_by_topic_that_do_not_exist_are_refused(bad: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=f"MAILROOM_COMMAND_ROLES is wrong: .*{told}"):
+        load(EmailSettings, GOOD | {"MAILROOM_COMMAND_ROLES": bad})
+
+
+def test_roles_may_be_narrowed_by_topic() -> None:
+    assert load(EmailSettings, GOOD).command_roles == {}
+    found = load(EmailSettings, GOOD | {"MAILROOM_COMMAND_ROLES": '{"email.commands.low": ["user", "service"]}'})
+    assert found.command_roles == {"email.commands.low": ("user", "service")}
+
+
 def test_lanes_come_in_the_order_of_their_urgency() -> None:
     assert load(EmailSettings, GOOD).lanes == ("urgent", "high", "normal", "low")
     assert load(EmailSettings, GOOD | {"MAILROOM_EMAIL_LANES": "low, urgent"}).lanes == ("urgent", "low")

@@ -17,6 +17,7 @@ from services.email.domain.content import MessageContent, SealedBody
 from services.email.domain.request import SenderIdentity, request_hash
 from services.email.entrypoints.intake import FreshMail, Intake
 from services.email.ports import Checkpoints, ContentKey, NewContent, NoCheckpoints
+from services.kit.actors import Role
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 from tests.unit.email_service.fakes import Crash, CrashAt, PlainRenderer, Post, until
 
@@ -27,8 +28,15 @@ IDS = [f"0192f0c1-2b7a-7d3e-9c1a-{n:012d}" for n in range(100)]
 class Door:
     """An intake on stores in memory, and records for it."""
 
-    def __init__(self, *, checkpoints: Checkpoints | None = None, post: Post | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        checkpoints: Checkpoints | None = None,
+        post: Post | None = None,
+        roles: dict[str, tuple[Role, ...]] | None = None,
+    ) -> None:
         self.post = post or Post()
+        self.roles = roles
         self.handler = self.process(checkpoints or NoCheckpoints())
         self.offset = 0
 
@@ -41,6 +49,7 @@ class Door:
             self.post.clock,
             checkpoints,
             sender=sender,
+            roles=self.roles,
         )
 
     def record(
@@ -223,6 +232,25 @@ async def test_bad_commands_are_parked_and_their_neighbours_go_on() -> None:
     ]  # fmt: skip
     assert {outcome.kind for outcome in outcomes if isinstance(outcome, Park)} == {"poison"}
     assert outcomes[-1] == DONE
+
+
+async def test_what_a_topic_does_not_let_claim_is_parked_and_says_what_it_does() -> None:
+    door = Door(roles={LANES["normal"].name: ("user",), LANES["urgent"].name: ("service", "user")})
+    outcomes = await door.handle(
+        door.send(IDS[0], actor="user:ann"),
+        door.send(IDS[1], actor="admin:x"),
+        door.send(IDS[2]),
+        door.send(IDS[3], actor="robot:x"),
+        door.send(IDS[4], lane="urgent"),
+        door.cancel(IDS[5], actor="admin:x"),
+        door.send(IDS[6], lane="low", actor="admin:x"),
+    )
+    no = "roleNotAllowed"
+    assert reasons(outcomes) == ["", no, no, no, "", no, ""]
+    assert isinstance(outcomes[2], Park)
+    assert outcomes[2].detail == (
+        "it claims no actor, which counts as service; on email.commands.normal these may be claimed: user"
+    )
 
 
 async def test_commands_of_one_message_take_effect_in_their_order() -> None:

@@ -206,6 +206,14 @@ async def test_commands_on_kafka(door: Door) -> None:
     assert isinstance((await intake([command("delete", file_id)]))[0], Retry)
 
 
+async def test_roles_that_may_not_be_claimed_on_kafka_are_parked(door: Door) -> None:
+    file_id = await door.uploaded()
+    intake = CommandIntake(door.files, DEFAULTS, {"files.commands": ("user",), "email.commands.low": ("service",)})
+    refused = await intake([command("delete", file_id, actor="admin:x"), command("delete", file_id)])
+    assert [each.reason for each in refused if isinstance(each, Park)] == ["roleNotAllowed"] * 2
+    assert await intake([command("delete", file_id, actor="user:ann")]) == [DONE]
+
+
 async def test_the_sweeper_ends_what_never_came_and_closes_the_rest(door: Door) -> None:
     never = (await door.ask()).json()["data"]["fileId"]
     done = await door.uploaded()
