@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import gather
 from collections.abc import Collection as AnyOf
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import PyMongoError
@@ -21,6 +22,15 @@ FRESH_SECONDS: Final = 30.0
 _KEPT_SECONDS: Final = 3600
 _ROUNDS: Final = 8
 
+_Place = tuple[str, str, int]  # consumer, topic, partition
+
+
+class _Tail(NamedTuple):
+    """The number of a place's latest range, and the highest offset in any of them."""
+
+    number: int
+    last: int
+
 
 class MongoReleases:
     """`services.kit.releases.Releases`, and what operators do beside: give orders and look at them."""
@@ -30,6 +40,8 @@ class MongoReleases:
         self._ranges: Collection = database["discarded"]
         self._breakers: Collection = database["breakers"]
         self._parked: Collection = database[PARKED]
+        self._tails: dict[_Place, _Tail] = {}
+        """The latest range of each place that this process added itself: what lies behind it needs no look."""
 
     async def ensure_indexes(self) -> None:
         """Create what the queries need; does nothing when it stands."""
@@ -63,7 +75,7 @@ class MongoReleases:
         by_partition: dict[Partition, list[Record]] = {}
         for record in records:
             by_partition.setdefault(Partition(record.topic, record.partition), []).append(record)
-        return sum([await self._discard(release, each, at) for each in by_partition.values()])
+        return sum(await gather(*(self._discard(release, each, at) for each in by_partition.values())))
 
     async def discarded(self, consumer: str, topic: str, offsets: Mapping[int, AnyOf[int]]) -> set[tuple[int, int]]:
         found: set[tuple[int, int]] = set()
@@ -145,25 +157,35 @@ class MongoReleases:
         discard at the same time one is refused by the index, and looks again.
         """
         where = Partition(records[0].topic, records[0].partition)
+        place = (release.consumer, *where)
         for _ in range(_ROUNDS):
-            place = {"consumer": release.consumer, "topic": where.topic, "partition": where.partition}
-            with foreign_errors():
-                latest = await self._ranges.find_one(place, {"number": 1}, sort=[("number", DESCENDING)])
-            known = await self._recorded(where, release.consumer, [record.offset for record in records])
+            tail = self._tails.pop(place, None)
+            known: set[int] = set()
+            if tail is None or tail.last >= min(record.offset for record in records):
+                tail = await self._tail(place)
+                known = await self._recorded(where, release.consumer, [record.offset for record in records])
             fresh = [each for each in records if each.offset not in known]
             if not fresh:
                 return 0
             fresh.sort(key=lambda each: each.offset)
-            number = 1 if latest is None else latest["number"] + 1
             try:
                 with foreign_errors():
-                    await self._ranges.insert_one(_range_document(DiscardedRange.of(release, number, fresh, at)))
+                    added = DiscardedRange.of(release, tail.number + 1, fresh, at)
+                    await self._ranges.insert_one(_range_document(added))
             except PyMongoError as error:
                 if not is_duplicate(error):
                     raise
             else:
+                self._tails[place] = _Tail(added.number, max(tail.last, added.runs[-1][1]))
                 return len(fresh)
         raise TransientError("others keep discarding records of this partition", retry_after=0.5)
+
+    async def _tail(self, place: _Place) -> _Tail:
+        query = dict(zip(("consumer", "topic", "partition"), place, strict=True))
+        with foreign_errors():
+            latest = await self._ranges.find_one(query, {"number": 1}, sort=[("number", DESCENDING)])
+            furthest = await self._ranges.find_one(query, {"last": 1}, sort=[("last", DESCENDING)])
+        return _Tail(latest["number"] if latest else 0, furthest["last"] if furthest else -1)
 
     async def _recorded(self, where: Partition, consumer: str, offsets: AnyOf[int]) -> set[int]:
         query: Document = {

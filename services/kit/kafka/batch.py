@@ -19,6 +19,9 @@ log = get_logger(__name__)
 HANGING_PAUSE = 5
 """A record on which the handler hangs when it is alone waits so many times as long as it took from the others."""
 
+ORDERS_SECONDS = 1.0
+"""How long orders are known before they are asked for again."""
+
 Verdict = Retry | None
 """None = handled: the effect, or the record in the parking lot, is acknowledged."""
 
@@ -75,6 +78,7 @@ class BatchRunner:
         self._alone_pause = alone_pause
         self._releases: Releases = releases or NoReleases()
         self._orders: Sequence[Release] | None = None
+        self._orders_until = 0.0
         self.refused: tuple[Record, Park] | None = None
         """The last record that the breaker did not admit, and why it was to be parked."""
         self.timed_out = False
@@ -86,7 +90,8 @@ class BatchRunner:
         nothing but a cancellation that is meant for the caller.
         """
         self.timed_out = False
-        self._orders = None
+        if self._clock.monotonic() >= self._orders_until:
+            self._orders = None
         deadline = self._clock.monotonic() + self._budget_seconds
         outcomes = await self._attempt(records, abort, deadline)
         if all(outcome is DONE for outcome in outcomes):
@@ -266,9 +271,12 @@ class BatchRunner:
                 )
 
     async def _in_force(self) -> Sequence[Release]:
-        """The orders that are in force, asked for once a run."""
+        """The orders that are in force: asked for once a run, and while there are any once a second. One that is known
+        for that long after it was closed does no harm: it holds for what was there before it.
+        """
         if self._orders is None:
             self._orders = await bounded(self._releases.in_force(self._consumer), self._parking_seconds)
+            self._orders_until = self._clock.monotonic() + (ORDERS_SECONDS if self._orders else 0.0)
         return self._orders
 
     def _open(self) -> BreakerOpen:

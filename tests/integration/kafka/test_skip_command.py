@@ -24,8 +24,8 @@ from tests.integration.kafka.test_poison import blocked
 SECRET = "k" * 32
 
 
-async def mailroom(*words: str, **environment: str) -> tuple[int, str, str]:
-    """The command's exit status, standard output and standard error."""
+async def mailroom(*words: str, seconds: float = 60, **environment: str) -> tuple[int, str, str]:
+    """The command's exit status, standard output and standard error. It may take `seconds`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -36,7 +36,7 @@ async def mailroom(*words: str, **environment: str) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), seconds)
     return process.returncode or 0, out.decode(), err.decode()
 
 
