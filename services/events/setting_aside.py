@@ -89,12 +89,13 @@ class SettingAside:
         new = {at: each for at, each in found.items() if at not in lying and at not in passed}
         released = await self._released(new)
         admitted = {at for at in new if at not in released and self._breaker.admit(at)}
-        await self._discard([(found[at][0], release) for at, release in released.items()], now)
+        discarded = {at: release for at, release in released.items() if release.discards(found[at][1].kind)}
+        await self._discard([(found[at][0], release) for at, release in discarded.items()], now)
         await self._park(
             [
                 ParkedRecord.of(self._consumer, record, why, now, released[at].id if at in released else None)
                 for at, (record, why) in found.items()
-                if at in lying or at in admitted or (at in released and released[at].action == "park")
+                if at in lying or at in admitted or (at in released and at not in discarded)
             ]
         )
         held = [each for at, each in new.items() if at not in released and at not in admitted]
@@ -127,8 +128,7 @@ class SettingAside:
     async def _discard(self, released: Sequence[tuple[Record, Release]], now: datetime) -> None:
         by_order: dict[str, tuple[Release, list[Record]]] = {}
         for record, release in released:
-            if release.action == "discard":
-                by_order.setdefault(release.id, (release, []))[1].append(record)
+            by_order.setdefault(release.id, (release, []))[1].append(record)
         for release, records in by_order.values():
             fresh = await self._releases.discard(release, records, now)
             self._metrics.inc(RECORDS_DISCARDED, fresh, group=self._consumer, topic=self._topic)

@@ -5,8 +5,9 @@ they release it. The order names a range of each partition. Within it, what the 
 aside without asking the breaker; what the handler takes is handled as ever. So an order can never cost a good record.
 
 `park` puts each refused record into the parking lot. `discard` keeps of them only which offsets they were, how many, a
-hash of their bytes and the reason. That stands before an offset is committed, and a record that is discarded a second
-time, after a crash or by another process, is not counted again.
+hash of their bytes and the reason; but what our code failed on (`bug`) is parked all the same, since it may be good.
+The record of a range stands before an offset is committed, and what is discarded a second time, after a crash or by
+another process, is not counted again.
 """
 
 from __future__ import annotations
@@ -72,6 +73,12 @@ class Release:
     source: str | None = None
     passed: frozenset[Partition] = frozenset()
     closed_at: datetime | None = None
+
+    def discards(self, kind: ParkKind) -> bool:
+        """Whether a record that is refused with `kind` is discarded. What our own code failed on may be good, and is
+        parked by an order of either action.
+        """
+        return self.action == "discard" and kind != "bug"
 
     def holds(self, record: Record) -> bool:
         """Whether the order is about this record, if its handler refuses it."""

@@ -194,6 +194,14 @@ KEEPING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        "3u",
+        "an order discards what only a bug of ours keeps from being handled",
+        "services/kit/releases.py",
+        '        return self.action == "discard" and kind != "bug"\n',
+        '        return self.action == "discard"\n',
+        (_BATCH + "test_a_flood_of_bugs_is_released_without_pauses_and_never_discarded",),
+    ),
+    Mutation(
         "8a",
         "the neighbours of a bad record are parked with it",
         BATCH,

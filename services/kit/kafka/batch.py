@@ -241,7 +241,8 @@ class BatchRunner:
         """Have what is discarded by an order recorded; what cannot be becomes a Retry."""
         by_order: dict[str, list[int]] = {}
         for index, release in released.items():
-            if release.action == "discard" and isinstance(outcomes[index], Park):
+            outcome = outcomes[index]
+            if isinstance(outcome, Park) and release.discards(outcome.kind):
                 by_order.setdefault(release.id, []).append(index)
         for indexes in by_order.values():
             release = released[indexes[0]]

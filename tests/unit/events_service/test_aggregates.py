@@ -20,7 +20,7 @@ from services.events.ports import Stored
 from services.events.projections.projection import EMAIL_LOG, Body
 from services.events.setting_aside import Flood, SettingAside
 from services.kit.breaker import Breaker
-from services.kit.kafka.records import Partition
+from services.kit.kafka.records import Park, Partition
 from services.kit.metrics import Metrics
 from services.kit.parking import ParkedFilter
 from services.kit.releases import Bound, Release, ReleaseAction
@@ -286,6 +286,22 @@ async def test_an_operator_lets_go_of_a_flood_and_a_rebuild_comes_past_it(action
     assert body is not None
     assert body["status"] == "sent"
     assert sum(each.count for each in await engine.releases.ranges("r1")) == sum(each.count for each in ranges)
+
+
+async def test_what_a_fold_failed_on_is_parked_by_an_order_to_discard() -> None:
+    engine = Engine(MemoryReadModels(), limit=0)
+    bound = Bound("email.events", 0, 0, 9)
+    order = Release("r1", "events.email_log", "discard", "a bad writer", "operator:ann", NOW, (bound,))
+    await engine.releases.order(order)
+    aside = engine.aggregates._aside
+    await aside.park(
+        [
+            (Record(0, 1, b"m1", b"{"), Park("notJson", "poison")),
+            (Record(0, 2, b"m1", b"{}"), Park("foldFailed", "bug")),
+        ]
+    )
+    (found,) = await engine.releases.ranges("r1")
+    assert (found.runs, [each.offset for each in engine.lot.all()]) == (((1, 1),), [2])
 
 
 async def test_what_is_known_already_is_not_written_again_but_its_bucket_is_marked() -> None:
