@@ -15,7 +15,7 @@ from contracts.registry import event_from_wire, read_json
 from services.events.cursors import Place, Step, decode, decode_step, encode, encode_step
 from services.events.projections.known import KnownEvent, is_retracted, retractions
 from services.kit.clock import Clock
-from services.kit.errors import InvalidRequest, PermanentError
+from services.kit.errors import InvalidRequest, TooMuch
 
 LARGEST_PAGE: Final = 100
 DEEPEST: Final = 10_000
@@ -23,6 +23,7 @@ DEEPEST: Final = 10_000
 
 SUM_SECONDS: Final = 10.0
 """What summing up one filter may take."""
+
 WAIT_SECONDS: Final = 1.0
 """How long a document that is not there yet is waited for, so that a caller can read what it just wrote."""
 
@@ -36,13 +37,6 @@ _Shown_co = TypeVar("_Shown_co", covariant=True)
 _Total_co = TypeVar("_Total_co", covariant=True)
 
 
-class TooMuch(PermanentError):
-    """A filter covers more than may be read for one answer."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("tooMuch", detail)
-
-
 class Documents(Protocol[_Where_contra, _Shown_co, _Total_co]):
     """A read model as it is asked: its active generation. Nothing is there before the first one.
 
@@ -51,7 +45,7 @@ class Documents(Protocol[_Where_contra, _Shown_co, _Total_co]):
 
     async def page(self, where: _Where_contra, after: Place | None, skip: int, count: int) -> Sequence[_Shown_co]:
         """`count` documents behind a place, or from the latest on, in the order (createdAt, id), without the first
-        `skip`.
+        `skip`. Raises TooMuch when they cannot be found in `READ_SECONDS`.
         """
         ...
 
@@ -121,14 +115,15 @@ class Queries(Generic[Where, Shown, Total]):
         """The page `number` (from 1), or the one that `cursor` begins, and the sums of all that match.
 
         Raises:
-            InvalidRequest: a cursor that is not ours, a page too deep, or a filter that cannot be summed up in time.
+            InvalidRequest: a cursor that is not ours, a page too deep, or a filter whose page cannot be found, or whose
+                sums cannot be made, in time.
         """
         after = None if cursor is None else decode(cursor)
         skip = 0 if number is None else (number - 1) * limit
         if skip + limit > DEEPEST:
             raise _wrong("page", f"pages reach {DEEPEST} entries: go on with nextCursor, or narrow the filter")
-        found = await self._documents.page(where, after, skip, limit + 1)
         try:
+            found = await self._documents.page(where, after, skip, limit + 1)
             sums = await self._documents.sums(where)
         except TooMuch as error:
             raise _wrong("startDate", f"{error.detail}: narrow the filter by startDate and endDate") from None

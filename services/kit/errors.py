@@ -7,6 +7,7 @@
     ├── ExpectedVersionConflict        again      somebody else wrote first: load, decide and append anew
     ├── RefusedHere                    elsewhere  this account or owner cannot; another one may
     ├── PermanentError                 never      the same input will fail for ever: park it
+    │   └── TooMuch                    never      a query that reads too much to be answered in time: narrow it
     ├── SettingsError                  never      the process cannot start with these settings
     └── ApiError                       never      answered to an HTTP caller as it stands
         ├── InvalidRequest       400
@@ -118,6 +119,13 @@ class PermanentError(MailroomError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class TooMuch(PermanentError):
+    """A query covers more than may be read for one answer: whoever asked it has to narrow it."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("tooMuch", detail)
 
 
 class SettingsError(MailroomError):

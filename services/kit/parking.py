@@ -171,7 +171,9 @@ class ParkingLot(Protocol):
         ...
 
     async def list(self, where: ParkedFilter, *, limit: int = 50, cursor: str | None = None) -> ParkedPage:
-        """A page of those that match. A cursor that is not ours raises PermanentError `badCursor`."""
+        """A page of those that match. Raises PermanentError `badCursor` for a cursor that is not ours, TooMuch for a
+        filter that is not answered in time.
+        """
         ...
 
     async def show(self, parked_id: str) -> ParkedRecord | None:

@@ -14,6 +14,7 @@ from services.kit.cancellation import cancellation_kept
 from services.kit.crypto import Cipher
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.mongo import Collection, Database, Document, classify_bulk, foreign_errors
+from services.kit.mongo_time import READ_SECONDS, in_time, milliseconds
 from services.kit.parking import ParkedFilter, ParkedPage, ParkedRecord, ParkKind
 
 COLLECTION = "parked"
@@ -86,11 +87,12 @@ class MongoParkingLot:
         if cursor is not None:
             at, last_id = decode_cursor(cursor)
             query["$or"] = [{"at": {"$lt": at}}, {"at": at, "_id": {"$lt": last_id}}]
-        with foreign_errors():
+        with in_time("the parked records", READ_SECONDS):
             found = (
                 await self._collection.find(query, {"raw": 0, "stack": 0})
                 .sort([("at", DESCENDING), ("_id", DESCENDING)])
                 .limit(limit + 1)
+                .max_time_ms(milliseconds(READ_SECONDS))
                 .to_list(limit + 1)
             )
         records = tuple(self._from_document(document) for document in found[:limit])
@@ -99,7 +101,7 @@ class MongoParkingLot:
 
     async def show(self, parked_id: str) -> ParkedRecord | None:
         with foreign_errors():
-            document = await self._collection.find_one({"_id": parked_id})
+            document = await self._collection.find_one({"_id": parked_id}, max_time_ms=milliseconds(READ_SECONDS))
         return None if document is None else self._from_document(document)
 
     async def known(self, parked_ids: AnyOf[str]) -> set[str]:

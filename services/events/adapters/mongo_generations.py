@@ -19,6 +19,7 @@ from services.events.ports import Generation, Pointer, Progress, Stage, Trouble
 from services.events.projections.projection import Projection
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.mongo import Collection, Database, Document, foreign_errors
+from services.kit.mongo_time import READ_SECONDS, milliseconds
 
 _EXISTS: Final = 48  # NamespaceExists
 
@@ -35,14 +36,15 @@ class MongoGenerations:
 
     async def pointer(self) -> Pointer:
         with foreign_errors():
-            found = await self._pointers.find_one({"_id": self._name})
+            found = await self._pointers.find_one({"_id": self._name}, max_time_ms=milliseconds(READ_SECONDS))
         if found is None:
             return Pointer(None, None, 0)
         return Pointer(found["active"], found["previous"], found["generation"])
 
     async def list(self) -> list[Generation]:
         with foreign_errors():
-            found = await self._generations.find({"projection": self._name}).sort("number", 1).to_list(None)
+            sought = self._generations.find({"projection": self._name}, max_time_ms=milliseconds(READ_SECONDS))
+            found = await sought.sort("number", 1).to_list(None)
         return [_generation(each) for each in found]
 
     async def get(self, number: int) -> Generation | None:

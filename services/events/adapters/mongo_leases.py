@@ -14,6 +14,7 @@ from pymongo import ReturnDocument, UpdateOne
 
 from services.events.ports import Lease, LeaseView
 from services.kit.mongo import Database, Document, foreign_errors
+from services.kit.mongo_time import READ_SECONDS, milliseconds
 
 LEASES: Final = "leases"
 WORKERS: Final = "workers"
@@ -118,7 +119,7 @@ class MongoLeases:
             {"$sort": {"partition": 1}},
         ]
         with foreign_errors():
-            found = await (await self._leases.aggregate(pipeline)).to_list(None)
+            found = await (await self._leases.aggregate(pipeline, maxTimeMS=milliseconds(READ_SECONDS))).to_list(None)
         return [
             LeaseView(each["partition"], each["owner"], each["epoch"], each["next"], each["begin"], each["held"])
             for each in found

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, TypeVar
-
-from pymongo.errors import PyMongoError
 
 from contracts.base import Model
 from services.events.adapters.mongo_generations import MongoGenerations
@@ -18,8 +17,9 @@ from services.events.analytics import MEASURES, Row
 from services.events.cursors import Place
 from services.events.projections.known import KnownEvent
 from services.events.projections.projection import Projection
-from services.events.queries import SUM_SECONDS, TooMuch
+from services.events.queries import SUM_SECONDS
 from services.kit.mongo import Collection, Database, Document, foreign_errors
+from services.kit.mongo_time import READ_SECONDS, in_time, milliseconds
 
 Query = dict[str, Any]
 Where = TypeVar("Where")
@@ -27,7 +27,6 @@ Shown = TypeVar("Shown", bound=Model)
 Total = TypeVar("Total")
 
 _LATEST_FIRST: Final = [("createdAt", -1), ("_id", -1)]
-_TOO_LONG: Final = 50  # MaxTimeMSExpired
 
 
 class Cohort(NamedTuple):
@@ -66,7 +65,7 @@ class MongoDocuments(ABC, Generic[Where, Shown, Total]):
         collection = await self._active()
         if collection is None:
             return []
-        with foreign_errors():
+        with in_time("the page", READ_SECONDS):
             found = await sorted_documents(collection, self._query(where), self._shown, after, skip, count)
         return [self._document.model_validate(document) for document in found]
 
@@ -90,7 +89,7 @@ class MongoDocuments(ABC, Generic[Where, Shown, Total]):
         if owner is not None:
             query["userId"] = owner
         with foreign_errors():
-            document = await collection.find_one(query, self._shown)
+            document = await collection.find_one(query, self._shown, max_time_ms=milliseconds(READ_SECONDS))
         return None if document is None else self._document.model_validate(document)
 
     async def known(self, aggregate: str) -> list[KnownEvent]:
@@ -106,16 +105,10 @@ class MongoDocuments(ABC, Generic[Where, Shown, Total]):
 
 async def _summed(collection: Collection, projection: str, query: Query) -> list[Row]:
     measures = MEASURES[projection]
-    try:
-        with foreign_errors():
-            pipeline = [{"$match": query}, measures.stage()]
-            found = await collection.aggregate(pipeline, maxTimeMS=int(SUM_SECONDS * 1000))
-            return [measures.row(row) for row in await found.to_list(1)]
-    except Exception as error:
-        cause = error if isinstance(error, PyMongoError) else error.__cause__
-        if getattr(cause, "code", None) == _TOO_LONG:
-            raise TooMuch(f"not summed up within {SUM_SECONDS:g} s") from None
-        raise
+    with in_time("what is needed for the sums", SUM_SECONDS):
+        pipeline = [{"$match": query}, measures.stage()]
+        found = await collection.aggregate(pipeline, maxTimeMS=milliseconds(SUM_SECONDS))
+        return [measures.row(row) for row in await found.to_list(1)]
 
 
 async def sorted_documents(
@@ -124,17 +117,20 @@ async def sorted_documents(
     """`count` documents from the place on, in the order (createdAt, _id), latest first.
 
     The indexes end with createdAt. So one walk along an index finds how far back the page goes, and only what lies in
-    that span (the page and those of its last millisecond) is sorted by id too.
+    that span (the page and those of its last millisecond) is sorted by id too. The two share `READ_SECONDS`.
     """
+    begun = time.monotonic()
     conditions: list[Query] = [query]
     if after is not None:
         conditions.append({"createdAt": {"$lte": after.created_at}})
         conditions.append({"$or": [{"createdAt": {"$lt": after.created_at}}, {"_id": {"$lt": after.id}}]})
     walk = collection.find({"$and": conditions}, {"_id": 0, "createdAt": 1}).sort("createdAt", -1)
-    ends = await walk.skip(skip + count - 1).limit(1).to_list(1)
+    ends = await walk.skip(skip + count - 1).limit(1).max_time_ms(milliseconds(READ_SECONDS)).to_list(1)
     if ends:
         conditions.append({"createdAt": {"$gte": ends[0]["createdAt"]}})
-    return await collection.find({"$and": conditions}, shown).sort(_LATEST_FIRST).skip(skip).limit(count).to_list(count)
+    left = milliseconds(READ_SECONDS - (time.monotonic() - begun))
+    page = collection.find({"$and": conditions}, shown).sort(_LATEST_FIRST).max_time_ms(left)
+    return await page.skip(skip).limit(count).to_list(count)
 
 
 def created_between(since: datetime | None, before: datetime | None) -> Query:

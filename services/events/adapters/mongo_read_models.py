@@ -22,6 +22,7 @@ from services.events.projections.projection import Projection
 from services.kit.cancellation import cancellation_kept
 from services.kit.errors import Unavailable
 from services.kit.mongo import DUPLICATE_KEY, Collection, Database, classify_bulk, foreign_errors
+from services.kit.mongo_time import READ_SECONDS, milliseconds
 
 Operation = InsertOne[Document] | ReplaceOne[Document]
 
@@ -119,14 +120,16 @@ class MongoReadModels:
 
     async def known(self, aggregate: str) -> list[KnownEvent]:
         """Every event known of an aggregate, rows included, unordered; [] when there is none."""
-
+        wanted = {"_rev": 1, "_events": 1, "_overflow": 1}
+        within = milliseconds(READ_SECONDS)
         with foreign_errors():
-            document = await self._documents.find_one({"_id": aggregate}, {"_rev": 1, "_events": 1, "_overflow": 1})
+            document = await self._documents.find_one({"_id": aggregate}, wanted, max_time_ms=within)
             if document is None:
                 return []
             stored = from_document(document)
+            rows = self._facts.find({"_id": _of(aggregate), "aggregate": aggregate}, max_time_ms=within)
             if stored.has_rows:
-                async for row in self._facts.find({"_id": _of(aggregate), "aggregate": aggregate}):
+                async for row in rows:
                     stored.known.setdefault(row["event"], from_row(row).event)
         return list(stored.known.values())
 

@@ -14,6 +14,7 @@ from typing import Final
 from services.events.adapters.mongo_read_models import STATISTICS, collection_name
 from services.events.analytics import MEASURES, Row
 from services.kit.mongo import Database, Document, foreign_errors
+from services.kit.mongo_time import READ_SECONDS, milliseconds
 
 _DIRTY: Final = {"$expr": {"$gt": ["$dirty", {"$ifNull": ["$clean", 0]}]}}
 
@@ -70,7 +71,7 @@ class MongoStatistics:
             keys["$lt"] = before.date().isoformat()
         query: Document = {"_id": keys} if keys else {}
         with foreign_errors():
-            found = await self._buckets.find(query).to_list(None)
+            found = await self._buckets.find(query).max_time_ms(milliseconds(READ_SECONDS)).to_list(None)
         wanted = [each for each in found if category is None or each["_id"].endswith(f"/{category}")]
         if not wanted or any(each.get("clean", 0) < each["dirty"] for each in wanted):
             return None

@@ -10,7 +10,7 @@ from pydantic import Field
 from contracts.base import CommandData, Model
 from services.kit.auth import Principal, require
 from services.kit.clock import Clock
-from services.kit.errors import Conflict, InvalidRequest, NotFound, PermanentError
+from services.kit.errors import Conflict, InvalidRequest, NotFound, PermanentError, TooMuch
 from services.kit.http import Answer, Refusal, router
 from services.kit.kafka.records import Outcome, ParkKind
 from services.kit.parked_view import ParkedDetail, ParkedSummary, detail_of, summary_of
@@ -74,6 +74,9 @@ def parked_router(lot: ParkingLot, retries: Retries, clock: Clock) -> APIRouter:
         )
         try:
             page = await lot.list(where, limit=asked.limit, cursor=asked.cursor)
+        except TooMuch as error:
+            why = f"{error.detail}: ask for status parked, or leave the filter out and page through all"
+            raise InvalidRequest(details=[{"field": "status", "message": why, "in": "query"}]) from None
         except PermanentError as error:
             raise InvalidRequest(details=[{"field": "cursor", "message": error.detail, "in": "query"}]) from None
         listed = ParkedList(records=[summary_of(record) for record in page.records], next_cursor=page.cursor)

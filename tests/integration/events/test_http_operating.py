@@ -162,6 +162,40 @@ async def test_a_rollback_goes_to_the_generation_before(client: httpx.AsyncClien
     assert (state["active"], state["previous"]) == (1, 2)
 
 
+# --- time limits ---------------------------------------------------------------------------------------------------
+
+
+async def test_mongodb_stops_whatever_a_read_asks_of_it(
+    app: FastAPI, client: httpx.AsyncClient, base: Foundation, side: ReadingSide
+) -> None:
+    """Every GET route with all its filters, looked at from the server: each command that reads has its time limit."""
+    values = {
+        "message_id": await Mails(side.database).add(),
+        "file_id": await Files(base.sides["file"].database).add(),
+        "parked_id": quote(await parked(side, 7, b"{}"), safe=""),
+        "name": "email_log",
+    }
+    told = {"startDate": "2026-01-01T10:00:00Z", "q": "receipt"}
+    reader = as_("olga", *SCOPES, role="admin")
+    await side.database.command("profile", 2)
+    asked = 0
+    for path, operations in app.openapi()["paths"].items():
+        if "get" not in operations:
+            continue
+        known = {each["name"] for each in operations["get"].get("parameters", ())}
+        for query in ({}, {name: value for name, value in told.items() if name in known}):
+            answer = await client.get(path.format(**values), params=query, headers=reader)
+            assert answer.status_code == 200, answer.text
+            asked += 1
+    await side.database.command("profile", 0)
+    reads = await side.database["system.profile"].find({"op": {"$in": ["query", "command"]}}).to_list()
+    commands = [
+        each["command"] for each in reads if {"find", "aggregate", "count", "distinct"} & each["command"].keys()
+    ]
+    assert len(commands) > asked
+    assert [each for each in commands if "maxTimeMS" not in each] == []
+
+
 # --- parked records ------------------------------------------------------------------------------------------------
 
 

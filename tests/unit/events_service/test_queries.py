@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from contracts.email import events as mail
 from services.events.cursors import LONGEST, Place, Step, decode, decode_step, encode, encode_step
 from services.events.projections.known import KnownEvent
+from services.events.queries import Queries
 from services.events.timeline import COMPARED, STORIES, TimelineStep, timeline
-from services.kit.errors import InvalidRequest
+from services.kit.errors import InvalidRequest, TooMuch
+from services.kit.testing import FakeClock
 from tests.unit.events_service.events import (
     ANN,
     BOB,
@@ -29,6 +31,7 @@ from tests.unit.events_service.events import (
     unknown,
 )
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 millis = st.integers(min_value=0, max_value=253_370_764_800_000)  # until the year 9999
 ids = st.text(min_size=1, max_size=128)
 
@@ -70,6 +73,42 @@ def test_a_cursor_of_another_form_is_refused(value: bytes) -> None:
 def test_an_endless_cursor_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         decode("A" * (LONGEST + 1))
+
+
+# --- lists that are too long to read -------------------------------------------------------------------------------
+
+
+class Endless:
+    """Documents that are not read in time: neither the page nor the sums, or the sums alone."""
+
+    def __init__(self, *, pages: bool) -> None:
+        self.pages = pages
+
+    async def page(self, where: str, after: Place | None, skip: int, count: int) -> list[str]:
+        if not self.pages:
+            raise TooMuch("the page cannot be read within 5 s")
+        return []
+
+    async def sums(self, where: str) -> int:
+        raise TooMuch("what is needed for the sums cannot be read within 10 s")
+
+    async def find(self, aggregate: str, owner: str | None) -> str | None:
+        return None
+
+    async def known(self, aggregate: str) -> list[KnownEvent]:
+        return []
+
+
+@pytest.mark.parametrize(("pages", "what"), [(False, "the page"), (True, "the sums")])
+async def test_a_list_that_takes_too_long_asks_for_a_narrower_filter(pages: bool, what: str) -> None:
+    queries = Queries[str, str, int](
+        Endless(pages=pages), FakeClock(), topic="t", place=lambda shown: Place(NOW, shown)
+    )
+    with pytest.raises(InvalidRequest) as refused:
+        await queries.page("q", limit=20, number=1)
+    (detail,) = refused.value.details
+    assert what in str(detail["message"])
+    assert "narrow the filter by startDate and endDate" in str(detail["message"])
 
 
 # --- timeline ------------------------------------------------------------------------------------------------------
