@@ -61,6 +61,8 @@ def token(
 def _mint(secret: str, sub: str, scopes: list[str], role: Role, seconds: int) -> str:
     from services.kit.auth import mint_token
 
+    name, _, value = os.environ.get("MAILROOM_JWT_CLAIM", "").partition("=")
+    audience = os.environ.get("MAILROOM_JWT_AUDIENCE")
     return mint_token(
         secret,
         sub,
@@ -68,7 +70,7 @@ def _mint(secret: str, sub: str, scopes: list[str], role: Role, seconds: int) ->
         role,
         timedelta(seconds=seconds),
         issuer=os.environ.get("MAILROOM_JWT_ISSUER") or None,
-        audience=os.environ.get("MAILROOM_JWT_AUDIENCE") or None,
+        claims=({"aud": audience} if audience else {}) | ({name.strip(): value.strip()} if value else {}),
     )
 
 

@@ -6,9 +6,10 @@ spaces; RFC 8693 §4.2). A cookie is sent by the browser whoever made the page, 
 something needs an `Origin` on the list.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Protocol, cast, get_args
 
 import jwt
@@ -28,6 +29,7 @@ LEEWAY_SECONDS = 10
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUIRED = ["exp", "sub", "role", "scope"]
+_NONE: Mapping[str, str] = MappingProxyType({})
 _bearer = HTTPBearer(
     auto_error=False,
     bearerFormat="JWT",
@@ -70,22 +72,30 @@ class Verifier(Protocol):
 class SecretVerifier:
     """HS256 with a shared secret, for development and single installations."""
 
-    def __init__(self, secret: str, *, issuer: str | None = None, audience: str | None = None) -> None:
+    def __init__(self, secret: str, *, issuer: str | None = None, claims: Mapping[str, str] = _NONE) -> None:
+        """`issuer` and `claims`: demanded of every token where they are given."""
         self._secret = secret
         self._issuer = issuer
-        self._audience = audience
+        self._claims = claims
 
     async def verify(self, token: str) -> Principal:
-        return _principal(token, self._secret, "HS256", self._issuer, self._audience)
+        return _principal(token, self._secret, "HS256", self._issuer, self._claims)
 
 
 class KeySetVerifier:
-    """RS256 with the keys that an issuer publishes."""
+    """RS256 with the keys that an issuer publishes.
 
-    def __init__(self, keys: KeySet, *, issuer: str | None = None, audience: str | None = None) -> None:
+    An issuer signs tokens for many applications with the same keys. So every token must name the issuer and hold each
+    of `claims`, which tell those that are for us: `aud`, `client_id`, `azp` or another.
+    """
+
+    def __init__(self, keys: KeySet, *, issuer: str, claims: Mapping[str, str]) -> None:
+        """Raises ValueError without an issuer or a claim: any token of that issuer would pass."""
+        if not issuer or not claims:
+            raise ValueError("RS256 needs an issuer and a claim that tells tokens for us from others")
         self._keys = keys
         self._issuer = issuer
-        self._audience = audience
+        self._claims = claims
 
     async def verify(self, token: str) -> Principal:
         try:
@@ -95,7 +105,7 @@ class KeySetVerifier:
         key = await self._keys.key(key_id) if isinstance(key_id, str) else None
         if key is None:
             raise Unauthenticated("The token is signed with a key that its issuer does not publish.")
-        return _principal(token, key, "RS256", self._issuer, self._audience)
+        return _principal(token, key, "RS256", self._issuer, self._claims)
 
 
 class Authenticator:
@@ -186,23 +196,28 @@ def mint_token(
     *,
     now: datetime | None = None,
     issuer: str | None = None,
-    audience: str | None = None,
+    claims: Mapping[str, str] = _NONE,
 ) -> str:
-    """An HS256 token that `SecretVerifier` with the same secret takes, for development. `now` is the clock's."""
+    """An HS256 token that `SecretVerifier` with the same secret takes, for development. `now` is the clock's, `claims`
+    are further ones.
+    """
     issued = now or datetime.now(UTC)
-    claims: dict[str, Any] = {
+    own: dict[str, Any] = {
         "sub": sub,
         "role": role,
         "scope": " ".join(scopes),
         "iat": int(issued.timestamp()),
         "exp": int((issued + ttl).timestamp()),
     }
-    named = {"iss": issuer, "aud": audience}
-    return jwt.encode(claims | {k: v for k, v in named.items() if v}, secret, algorithm="HS256")
+    return jwt.encode(dict(claims) | ({"iss": issuer} if issuer else {}) | own, secret, algorithm="HS256")
 
 
 def _principal(
-    token: str, key: str | jwt.PyJWK, algorithm: Literal["HS256", "RS256"], issuer: str | None, audience: str | None
+    token: str,
+    key: str | jwt.PyJWK,
+    algorithm: Literal["HS256", "RS256"],
+    issuer: str | None,
+    demanded: Mapping[str, str],
 ) -> Principal:
     try:
         claims = jwt.decode(
@@ -210,20 +225,21 @@ def _principal(
             key,
             algorithms=[algorithm],
             issuer=issuer,
-            audience=audience,
             leeway=LEEWAY_SECONDS,
-            options={"require": _REQUIRED, "verify_aud": audience is not None},
+            options={"require": [*_REQUIRED, *demanded], "verify_aud": False},
         )
     except jwt.ExpiredSignatureError:
         raise Unauthenticated("The token has expired: get a new one.") from None
     except jwt.MissingRequiredClaimError as error:
         raise Unauthenticated(f"The token lacks the claim {error.claim}.") from None
-    except jwt.InvalidAudienceError:
-        raise Unauthenticated("The token is meant for somebody else (aud).") from None
     except jwt.InvalidIssuerError:
         raise Unauthenticated("The token is of an issuer that is not accepted (iss).") from None
     except (jwt.PyJWTError, ValueError, TypeError):
         raise Unauthenticated("The token is not valid.") from None
+    for name, value in demanded.items():
+        found = claims[name]
+        if found != value and not (isinstance(found, list) and value in found):  # aud may be a list: RFC 7519 §4.1.3
+            raise Unauthenticated(f"The token is meant for somebody else ({name}).")
     return _from_claims(claims)
 
 

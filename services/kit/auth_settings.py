@@ -13,9 +13,10 @@ def authenticator(settings: KitSettings, clock: Clock) -> Authenticator:
 
 
 def _verifier(settings: KitSettings, clock: Clock) -> Verifier:
-    issuer, audience = settings.jwt_issuer, settings.jwt_audience
+    issuer, claims = settings.jwt_issuer, settings.token_claims()
     if settings.jwt_algorithm == "HS256":
         assert settings.jwt_secret is not None  # noqa: S101 - the settings saw to it
-        return SecretVerifier(settings.jwt_secret.get_secret_value(), issuer=issuer, audience=audience)
+        return SecretVerifier(settings.jwt_secret.get_secret_value(), issuer=issuer, claims=claims)
     assert settings.jwks_url is not None  # noqa: S101 - likewise
-    return KeySetVerifier(KeySet(settings.jwks_url, clock=clock), issuer=issuer, audience=audience)
+    assert issuer is not None  # noqa: S101 - likewise
+    return KeySetVerifier(KeySet(settings.jwks_url, clock=clock), issuer=issuer, claims=claims)

@@ -27,6 +27,7 @@ from services.kit.errors import SettingsError
 from services.kit.logs import Format, Level, get_logger
 
 PREFIX = "MAILROOM_"
+_CLAIMS_OF_CALLERS = frozenset({"exp", "iat", "iss", "jti", "nbf", "role", "scope", "sub"})
 
 
 def _split(value: object) -> object:
@@ -136,8 +137,21 @@ class KitSettings(BaseSettings):
         alias="MAILROOM_JWKS_URL",
         description="the issuer's key set, for instance https://id.example.com/jwks.json",
     )
-    jwt_issuer: str | None = Field(None, alias="MAILROOM_JWT_ISSUER", description="the only `iss` to accept")
-    jwt_audience: str | None = Field(None, alias="MAILROOM_JWT_AUDIENCE", description="the only `aud` to accept")
+    jwt_issuer: str | None = Field(
+        None, alias="MAILROOM_JWT_ISSUER", description="the only `iss` to accept; RS256 needs it"
+    )
+    jwt_audience: str | None = Field(
+        None,
+        alias="MAILROOM_JWT_AUDIENCE",
+        description="the only `aud` to accept; RS256 needs this, or MAILROOM_JWT_CLAIM",
+    )
+    jwt_claim: str | None = Field(
+        None,
+        alias="MAILROOM_JWT_CLAIM",
+        description=(
+            "another claim that every token must hold, as name=value, for instance client_id=mailroom or azp=mailroom"
+        ),
+    )
     session_cookie: str | None = Field(
         None, alias="MAILROOM_SESSION_COOKIE", description="name of the cookie that may carry the token"
     )
@@ -183,6 +197,30 @@ class KitSettings(BaseSettings):
             raise ValueError("must be https: whoever answers it decides who may log in")
         return value
 
+    @field_validator("jwt_issuer")
+    @classmethod
+    def _issuer_for_rs256(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("jwt_algorithm") == "RS256":
+            raise ValueError("needed, because MAILROOM_JWT_ALGORITHM is RS256")
+        return value
+
+    @field_validator("jwt_claim")
+    @classmethod
+    def _claim_for_rs256(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """An issuer signs tokens for others with the same keys: without a claim that names us, all of them would do."""
+        if value is None:
+            if info.data.get("jwt_algorithm") == "RS256" and info.data.get("jwt_audience") is None:
+                raise ValueError(
+                    "needed, because MAILROOM_JWT_ALGORITHM is RS256 and MAILROOM_JWT_AUDIENCE is not set either"
+                )
+            return None
+        name, equals, wanted = (part.strip() for part in value.partition("="))
+        if not (equals and name and wanted):
+            raise ValueError("not a claim and its value")
+        if name in _CLAIMS_OF_CALLERS:
+            raise ValueError(f"the claim {name} does not tell whom a token is for")
+        return f"{name}={wanted}"
+
     @field_validator("otlp_endpoint")
     @classmethod
     def _endpoint_for_otlp(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -194,6 +232,11 @@ class KitSettings(BaseSettings):
         """The keys derived from FILE_ENCRYPTION_KEY and its former values."""
         old = [secret.get_secret_value() for secret in self.old_encryption_keys]
         return KeyRing.from_secret(self.file_encryption_key.get_secret_value(), old)
+
+    def token_claims(self) -> dict[str, str]:
+        """What every token must hold beside the issuer's name: claims by name."""
+        name, _, value = (self.jwt_claim or "").partition("=")
+        return ({"aud": self.jwt_audience} if self.jwt_audience else {}) | ({name: value} if name else {})
 
     def secret_values(self) -> list[str]:
         """The values of all secrets among the settings, for the log to leave out."""

@@ -110,6 +110,13 @@ def test_a_token_says_what_was_asked_for() -> None:
     assert (told["expiresIn"], told["role"]) == (3600, "user")
 
 
+def test_a_token_holds_what_the_services_demand_of_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ISSUER", "crm"), ("AUDIENCE", "mailroom"), ("CLAIM", "azp=pages")):
+        monkeypatch.setenv(f"MAILROOM_JWT_{name}", value)
+    claims = jwt.decode(mailroom("token").stdout.strip(), SECRET, algorithms=["HS256"], audience="mailroom")
+    assert (claims["iss"], claims["azp"]) == ("crm", "pages")
+
+
 @pytest.mark.parametrize(
     "words", [("--ttl", "31d"), ("--ttl", "0s"), ("--ttl", "soon"), ("--scope", "email:reed"), ("--role", "king")]
 )

@@ -1,8 +1,10 @@
 """Who gets in, as whom, and what each refusal says."""
 
+import asyncio
 import base64
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import jwt
@@ -20,7 +22,7 @@ from services.kit.auth import (
 )
 from services.kit.clock import SystemClock
 from services.kit.errors import Forbidden, Unauthenticated, Unavailable
-from services.kit.jwks import KeySet
+from services.kit.jwks import LARGEST, KeySet
 from services.kit.testing import FakeClock
 
 SECRET = "s" * 64
@@ -80,15 +82,19 @@ async def test_refused_tokens(token: str, told: str) -> None:
         await SecretVerifier(SECRET).verify(token)
 
 
-async def test_issuer_and_audience_count_where_they_are_set() -> None:
-    picky = SecretVerifier(SECRET, issuer="crm", audience="mailroom")
-    good = mint_token(SECRET, "u1", [], issuer="crm", audience="mailroom")
+async def test_issuer_and_claims_count_where_they_are_set() -> None:
+    picky = SecretVerifier(SECRET, issuer="crm", claims={"aud": "mailroom"})
+    good = mint_token(SECRET, "u1", [], issuer="crm", claims={"aud": "mailroom"})
     assert (await picky.verify(good)).user_id == "u1"
     with pytest.raises(Unauthenticated):
-        await picky.verify(mint_token(SECRET, "u1", [], issuer="crm", audience="another"))
+        await picky.verify(mint_token(SECRET, "u1", [], issuer="crm", claims={"aud": "another"}))
     with pytest.raises(Unauthenticated):
-        await picky.verify(mint_token(SECRET, "u1", [], issuer="another", audience="mailroom"))
+        await picky.verify(mint_token(SECRET, "u1", [], issuer="another", claims={"aud": "mailroom"}))
     assert (await SecretVerifier(SECRET).verify(good)).user_id == "u1"
+
+
+OURS = {"iss": "https://id.example", "client_id": "mailroom"}
+RS256_CLAIMS = CLAIMS | OURS
 
 
 class Issuer:
@@ -111,6 +117,13 @@ class Issuer:
     def keys(self, clock: FakeClock) -> KeySet:
         return KeySet("https://id.example/jwks", clock=clock, transport=httpx.MockTransport(self.answer))
 
+    def verifier(self, clock: FakeClock) -> KeySetVerifier:
+        return verifier_of(self.keys(clock))
+
+
+def verifier_of(keys: KeySet) -> KeySetVerifier:
+    return KeySetVerifier(keys, issuer=OURS["iss"], claims={"client_id": OURS["client_id"]})
+
 
 def _jwk(name: str, key: rsa.RSAPrivateKey) -> dict[str, str]:
     numbers = key.public_key().public_numbers()
@@ -127,31 +140,31 @@ def _text(secret: str) -> str:
 
 async def test_published_keys_are_fetched_once_and_again_after_rotation() -> None:
     clock, issuer = FakeClock(), Issuer()
-    verifier = KeySetVerifier(issuer.keys(clock))
+    verifier = issuer.verifier(clock)
     for _ in range(3):
-        assert (await verifier.verify(signed(CLAIMS, KEYS[0], "RS256", kid="k0"))).user_id == "u1"
+        assert (await verifier.verify(signed(RS256_CLAIMS, KEYS[0], "RS256", kid="k0"))).user_id == "u1"
     assert issuer.asked == 1
     issuer.published = {"k1": KEYS[1]}
     clock.move(31)
-    assert (await verifier.verify(signed(CLAIMS, KEYS[1], "RS256", kid="k1"))).user_id == "u1"
+    assert (await verifier.verify(signed(RS256_CLAIMS, KEYS[1], "RS256", kid="k1"))).user_id == "u1"
     assert issuer.asked == 2
     with pytest.raises(Unauthenticated, match="does not publish"):
-        await verifier.verify(signed(CLAIMS, KEYS[0], "RS256", kid="k0"))
+        await verifier.verify(signed(RS256_CLAIMS, KEYS[0], "RS256", kid="k0"))
 
 
 async def test_invented_key_ids_do_not_make_us_ask_the_issuer_every_time() -> None:
     clock, issuer = FakeClock(), Issuer()
-    verifier = KeySetVerifier(issuer.keys(clock))
+    verifier = issuer.verifier(clock)
     for n in range(20):
         with pytest.raises(Unauthenticated, match="does not publish"):
-            await verifier.verify(signed(CLAIMS, KEYS[1], "RS256", kid=f"invented-{n}"))
+            await verifier.verify(signed(RS256_CLAIMS, KEYS[1], "RS256", kid=f"invented-{n}"))
     assert issuer.asked == 1
 
 
 async def test_keys_we_have_stay_good_while_the_issuer_is_away() -> None:
     clock, issuer = FakeClock(), Issuer()
-    verifier = KeySetVerifier(issuer.keys(clock))
-    token = signed(CLAIMS, KEYS[0], "RS256", kid="k0")
+    verifier = issuer.verifier(clock)
+    token = signed(RS256_CLAIMS, KEYS[0], "RS256", kid="k0")
     await verifier.verify(token)
     issuer.away = True
     clock.move(3600)
@@ -161,8 +174,8 @@ async def test_keys_we_have_stay_good_while_the_issuer_is_away() -> None:
 async def test_an_issuer_never_reached_is_unavailable_and_tried_again() -> None:
     clock, issuer = FakeClock(), Issuer()
     issuer.away = True
-    verifier = KeySetVerifier(issuer.keys(clock))
-    token = signed(CLAIMS, KEYS[0], "RS256", kid="k0")
+    verifier = issuer.verifier(clock)
+    token = signed(RS256_CLAIMS, KEYS[0], "RS256", kid="k0")
     with pytest.raises(Unavailable):
         await verifier.verify(token)
     issuer.away = False
@@ -174,16 +187,145 @@ async def test_an_issuer_never_reached_is_unavailable_and_tried_again() -> None:
     "token",
     [
         "garbage",
-        signed(CLAIMS, KEYS[0], "RS256"),
-        signed(CLAIMS, KEYS[1], "RS256", kid="k0"),
-        signed(CLAIMS, SECRET, "HS256", kid="k0"),
-        signed(CLAIMS, "weak secret of at least 32 bytes", "HS256", kid="weak"),
-        signed(CLAIMS, KEYS[0], "RS512", kid="k0"),
+        signed(RS256_CLAIMS, KEYS[0], "RS256"),
+        signed(RS256_CLAIMS, KEYS[1], "RS256", kid="k0"),
+        signed(RS256_CLAIMS, SECRET, "HS256", kid="k0"),
+        signed(RS256_CLAIMS, "weak secret of at least 32 bytes", "HS256", kid="weak"),
+        signed(RS256_CLAIMS, KEYS[0], "RS512", kid="k0"),
     ],
 )
 async def test_tokens_that_the_published_keys_do_not_prove(token: str) -> None:
     with pytest.raises(Unauthenticated):
-        await KeySetVerifier(Issuer().keys(FakeClock())).verify(token)
+        await Issuer().verifier(FakeClock()).verify(token)
+
+
+async def test_a_token_that_the_issuer_made_for_another_application_is_refused() -> None:
+    verifier = Issuer().verifier(FakeClock())
+    for claims, told in (
+        (CLAIMS | {"client_id": OURS["client_id"]}, "lacks the claim iss"),
+        (CLAIMS | {"iss": OURS["iss"]}, "lacks the claim client_id"),
+        (RS256_CLAIMS | {"client_id": "the shop"}, r"meant for somebody else \(client_id\)"),
+        (RS256_CLAIMS | {"client_id": None}, "client_id"),
+        (RS256_CLAIMS | {"iss": "https://another.example"}, "not accepted"),
+    ):
+        with pytest.raises(Unauthenticated, match=told):
+            await verifier.verify(signed(claims, KEYS[0], "RS256", kid="k0"))
+
+
+async def test_a_token_for_several_audiences_is_for_each_of_them() -> None:
+    verifier = KeySetVerifier(Issuer().keys(FakeClock()), issuer=OURS["iss"], claims={"aud": "mailroom"})
+    for audience in ("mailroom", ["the shop", "mailroom"]):
+        token = signed(RS256_CLAIMS | {"aud": audience}, KEYS[0], "RS256", kid="k0")
+        assert (await verifier.verify(token)).user_id == "u1"
+    with pytest.raises(Unauthenticated, match="somebody else"):
+        await verifier.verify(signed(RS256_CLAIMS | {"aud": ["the shop"]}, KEYS[0], "RS256", kid="k0"))
+
+
+@pytest.mark.parametrize(("issuer", "claims"), [("", {"aud": "mailroom"}), ("https://id.example", {})])
+def test_no_verifier_takes_whatever_an_issuer_signs(issuer: str, claims: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="needs an issuer and a claim"):
+        KeySetVerifier(Issuer().keys(FakeClock()), issuer=issuer, claims=claims)
+
+
+HANG = 60.0
+"""Seconds that only something that hangs takes."""
+
+
+class HangingIssuer(Issuer):
+    """Answers until it is told to hang: from then on, in the way named, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs: Literal["no", "before the answer", "in the body", "endlessly"] = "no"
+        self.begun, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def wait(self, request: httpx.Request) -> httpx.Response:
+        if self.hangs == "no":
+            return self.answer(request)
+        self.begun.set()
+        if self.hangs == "before the answer":
+            await self.let_go.wait()
+            return self.answer(request)
+        return httpx.Response(200, content=self._drips())
+
+    async def _drips(self) -> AsyncIterator[bytes]:
+        while not self.let_go.is_set():
+            yield b" " * (LARGEST if self.hangs == "endlessly" else 1)
+            await asyncio.sleep(0)
+
+    def keys(self, clock: FakeClock, limit: float = HANG) -> KeySet:
+        transport = httpx.MockTransport(self.wait)
+        return KeySet("https://id.example/jwks", clock=clock, limit=limit, transport=transport)
+
+
+async def test_an_issuer_that_hangs_stalls_nobody_whose_key_is_known() -> None:
+    clock, issuer = FakeClock(), HangingIssuer()
+    verifier = verifier_of(issuer.keys(clock))
+    token = signed(RS256_CLAIMS, KEYS[0], "RS256", kid="k0")
+    await verifier.verify(token)
+    issuer.hangs = "before the answer"
+    clock.move(601)
+    async with asyncio.timeout(HANG / 2):
+        for _ in range(20):
+            assert (await verifier.verify(token)).user_id == "u1"
+        await issuer.begun.wait()
+        issuer.published = {"k1": KEYS[1]}
+        issuer.let_go.set()
+        assert (await verifier.verify(signed(RS256_CLAIMS, KEYS[1], "RS256", kid="k1"))).user_id == "u1"
+    assert issuer.asked == 2, "one refresh in the background, however many callers there are"
+
+
+async def test_old_keys_are_refreshed_behind_the_callers_back() -> None:
+    clock, issuer = FakeClock(), Issuer()
+    keys = issuer.keys(clock)
+    assert await keys.key("k0") is not None
+    issuer.published = {"k1": KEYS[1]}
+    clock.move(601)
+    assert await keys.key("k0") is not None, "served at once, as it was"
+    assert await keys.key("k1") is not None
+    assert await keys.key("k0") is None
+    assert issuer.asked == 2
+
+
+@pytest.mark.parametrize("how", ["before the answer", "in the body", "endlessly"])
+async def test_a_fetch_ends_whatever_the_issuer_does(how: Any) -> None:
+    issuer = HangingIssuer()
+    issuer.hangs = how
+    keys = issuer.keys(FakeClock(), limit=0.05)
+    async with asyncio.timeout(HANG):
+        with pytest.raises(Unavailable):
+            await keys.key("k0")
+
+
+async def test_unknown_key_ids_wait_for_the_same_fetch_and_the_next_ones_for_none() -> None:
+    clock, issuer = FakeClock(), HangingIssuer()
+    keys = issuer.keys(clock)
+    assert await keys.key("k0") is not None
+    issuer.hangs = "before the answer"
+    clock.move(31)
+    waiting = [asyncio.create_task(keys.key(f"invented-{n}")) for n in range(10)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    async with asyncio.timeout(HANG):
+        await issuer.begun.wait()
+        issuer.let_go.set()
+        assert await asyncio.gather(*waiting[1:]) == [None] * 9, "who went away took the fetch from nobody"
+        issuer.let_go.clear()
+        assert await keys.key("invented-10") is None
+    assert issuer.asked == 2
+
+
+async def test_whether_a_key_exists_is_not_known_while_the_issuer_cannot_be_asked() -> None:
+    clock, issuer = FakeClock(), Issuer()
+    keys = issuer.keys(clock)
+    assert await keys.key("k0") is not None
+    issuer.away = True
+    clock.move(31)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await keys.key("k1")
+    assert issuer.asked == 2
+    assert await keys.key("k0") is not None
 
 
 VERIFIER: Verifier = SecretVerifier(SECRET)

@@ -17,6 +17,9 @@ GOOD = {
 }
 
 
+RS256 = {"MAILROOM_JWT_ALGORITHM": "RS256", "MAILROOM_JWKS_URL": "https://id.example.com/jwks.json"}
+
+
 class Fuller(KitSettings):
     senders: Words = Field((), alias="MAILROOM_SENDER_ADDRESSES")
     webhook_secret: SecretStr = Field(alias="WEBHOOK_SECRET", description="what webhooks are signed with")
@@ -62,6 +65,10 @@ def test_every_problem_is_told_at_once_and_no_value() -> None:
     [
         ({"MAILROOM_JWT_ALGORITHM": "RS256"}, "MAILROOM_JWKS_URL is needed"),
         ({"MAILROOM_JWT_ALGORITHM": "RS256", "MAILROOM_JWKS_URL": "http://id.example.com/k"}, "must be https"),
+        (RS256, "MAILROOM_JWT_ISSUER is needed"),
+        (RS256, "MAILROOM_JWT_CLAIM is needed, because .* MAILROOM_JWT_AUDIENCE is not set either"),
+        (RS256 | {"MAILROOM_JWT_CLAIM": "mailroom"}, "MAILROOM_JWT_CLAIM is wrong: not a claim and its value"),
+        (RS256 | {"MAILROOM_JWT_CLAIM": "scope=email:read"}, "the claim scope does not tell whom a token is for"),
         ({"MAILROOM_JWT_ALGORITHM": "none"}, "MAILROOM_JWT_ALGORITHM is wrong"),
         ({"MAILROOM_JWT_SECRET": "short"}, "MAILROOM_JWT_SECRET is wrong: too short"),
         ({"MAILROOM_PUBLIC_URL": "https://a.example/path"}, "not an origin"),
@@ -72,6 +79,19 @@ def test_every_problem_is_told_at_once_and_no_value() -> None:
 def test_rules(changes: dict[str, str], problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
         load(KitSettings, GOOD | changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "claims"),
+    [
+        ({"MAILROOM_JWT_AUDIENCE": "mailroom"}, {"aud": "mailroom"}),
+        ({"MAILROOM_JWT_CLAIM": "client_id = 7abc=="}, {"client_id": "7abc=="}),
+        ({"MAILROOM_JWT_AUDIENCE": "m", "MAILROOM_JWT_CLAIM": "azp=crm"}, {"aud": "m", "azp": "crm"}),
+    ],
+)
+def test_rs256_starts_with_an_issuer_and_one_claim_that_names_us(given: dict[str, str], claims: dict[str, str]) -> None:
+    settings = load(KitSettings, GOOD | RS256 | {"MAILROOM_JWT_ISSUER": "https://id.example.com"} | given)
+    assert settings.token_claims() == claims
 
 
 def test_lists_and_secrets() -> None:
