@@ -51,7 +51,7 @@ from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams
 from services.kit import aws, mongo
 from services.kit.addresses import recipient_keys
-from services.kit.auth_settings import authenticator
+from services.kit.auth_settings import authenticator, request_limits
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
 from services.kit.errors import PermanentError, Unavailable
@@ -382,6 +382,7 @@ class Email:
             service="email",
             version=VERSION,
             authenticator=authenticator(settings, self.clock),
+            limits=request_limits(settings, self.clock, writes="send"),
             health=self.health,
             metrics=self.metrics,
             routers=[*(self._routers() if self.has("http") else ()), *self.extra_routers],

@@ -15,7 +15,8 @@ from services.kit.aws import AwsAccount
 from services.kit.aws_settings import AwsSettings
 from services.kit.bodies import largest_body
 from services.kit.command_roles import MEANING, CommandRoles
-from services.kit.settings import StrongSecret, Words
+from services.kit.request_limits import Limit
+from services.kit.settings import RequestLimit, StrongSecret, Words
 
 
 def largest_request(max_attachment_bytes: int) -> int:
@@ -106,6 +107,17 @@ class EmailSettings(AwsSettings):
         description="what SES takes of a message with its attachments in base64, as AWS agreed for the account",
     )
 
+    limit_send: RequestLimit = Field(
+        Limit(6000, 60),
+        alias="MAILROOM_LIMIT_SEND",
+        description="requests in seconds by which a user may send and cancel, in each process; off for no limit",
+    )
+    limit_unsubscribe: RequestLimit = Field(
+        Limit(12_000, 60),
+        alias="MAILROOM_LIMIT_UNSUBSCRIBE",
+        description="likewise, from one address to /unsubscribe: mail programs call from few addresses for many people",
+    )
+
     product_name: str = Field("DepLLC CRM", alias="MAILROOM_PRODUCT_NAME", description="what people know the sender as")
     crm_url: str | None = Field(
         None, alias="MAILROOM_CRM_URL", description="where people sign in (default: the public URL)"
@@ -158,6 +170,9 @@ class EmailSettings(AwsSettings):
         for each in value:
             SenderIdentity.of(each, None, ())
         return value
+
+    def limits(self) -> dict[str, Limit | None]:
+        return super().limits() | {"send": self.limit_send, "unsubscribe": self.limit_unsubscribe}
 
     @property
     def bucket(self) -> str:

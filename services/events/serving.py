@@ -20,7 +20,7 @@ from services.events.projections.projection import EMAIL_LOG, FILE
 from services.events.queries import WAIT_SECONDS
 from services.events.retrying import ParkedHandler, Remembering
 from services.events.settings import EventsSettings
-from services.kit.auth_settings import authenticator
+from services.kit.auth_settings import authenticator, request_limits
 from services.kit.clock import Clock
 from services.kit.http import create_app
 from services.kit.parking import ParkingLot
@@ -57,6 +57,7 @@ def application(base: Foundation, *, serves_api: bool = True, wait_seconds: floa
         service="events",
         version=VERSION,
         authenticator=authenticator(settings, clock),
+        limits=request_limits(settings, clock),
         health=base.health,
         metrics=base.metrics,
         routers=routers if serves_api else (),

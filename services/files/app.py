@@ -39,7 +39,7 @@ from services.files.ports import NoCheckpoints
 from services.files.settings import FilesSettings
 from services.files.streams import LANE, FileStreams
 from services.kit import aws, mongo
-from services.kit.auth_settings import authenticator
+from services.kit.auth_settings import authenticator, request_limits
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
 from services.kit.errors import Unavailable
@@ -264,6 +264,7 @@ class FilesService:
             service="files",
             version=VERSION,
             authenticator=authenticator(settings, self.clock),
+            limits=request_limits(settings, self.clock, writes="upload"),
             health=self.health,
             metrics=self.metrics,
             routers=self._routers() if self.has("http") else (),

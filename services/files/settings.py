@@ -13,7 +13,8 @@ from services.files.domain.categories import Rules, with_changes
 from services.files.domain.file import Policy
 from services.kit.aws_settings import AwsSettings
 from services.kit.command_roles import MEANING, CommandRoles
-from services.kit.settings import Words
+from services.kit.request_limits import Limit
+from services.kit.settings import RequestLimit, Words
 
 INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain")
 
@@ -79,6 +80,12 @@ class FilesSettings(AwsSettings):
         None, alias="MAILROOM_CLOUDFRONT_PRIVATE_KEY", description="that key's private half, RSA, in PEM"
     )
 
+    limit_upload: RequestLimit = Field(
+        Limit(6000, 60),
+        alias="MAILROOM_LIMIT_UPLOAD",
+        description="requests in seconds by which a user may upload, change and delete, in each process; or off",
+    )
+
     @field_validator("categories", mode="before")
     @classmethod
     def _are_rules(cls, value: Any) -> Any:
@@ -100,6 +107,9 @@ class FilesSettings(AwsSettings):
                 "CLOUDFRONT_DOMAIN needs MAILROOM_CLOUDFRONT_KEY_PAIR_ID and MAILROOM_CLOUDFRONT_PRIVATE_KEY"
             )
         return self
+
+    def limits(self) -> dict[str, Limit | None]:
+        return super().limits() | {"upload": self.limit_upload}
 
     @property
     def policy(self) -> Policy:

@@ -6,9 +6,10 @@ spaces; RFC 8693 §4.2). A cookie is sent by the browser whoever made the page, 
 something needs an `Origin` on the list.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Protocol, cast, get_args
 
@@ -18,6 +19,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from services.kit.errors import Forbidden, Unauthenticated
 from services.kit.jwks import KeySet
+from services.kit.request_limits import UNAUTHENTICATED, RequestLimits
 
 Role = Literal["user", "admin", "service"]
 
@@ -137,13 +139,14 @@ class Authenticator:
 
 
 def require(*scopes: str) -> Callable[..., Any]:
-    """A FastAPI dependency: the Principal, if they have all of `scopes`; else 401 or 403, before the body is read.
+    """A FastAPI dependency: the Principal, if they have all of `scopes`; else 401 or 403, or 429 beyond their limit.
+    All of it before the body is read.
 
         @router.post("/api/email")
         async def create(principal: Annotated[Principal, Depends(require("email:create"))]) -> …
 
-    The application must be made by `kit.http.create_app`, which keeps the Authenticator in its state. Its routes have
-    either this or `anybody`.
+    The application must be made by `kit.http.create_app`, which keeps the Authenticator and the RequestLimits in its
+    state. Its routes have either this, `anybody` or `request_limits.limited`.
     """
 
     async def allowed(
@@ -152,7 +155,7 @@ def require(*scopes: str) -> Callable[..., Any]:
     ) -> Principal:
         return await admit(request, scopes)
 
-    allowed.demands = scopes  # type: ignore[attr-defined]
+    allowed.asks = partial(admit, scopes=scopes)  # type: ignore[attr-defined]
     return allowed
 
 
@@ -160,30 +163,49 @@ async def anybody() -> None:
     """A FastAPI dependency that says: this route is for everybody, with or without a token."""
 
 
-anybody.demands = None  # type: ignore[attr-defined]
+async def _nothing(_request: Request) -> None:
+    """What `anybody` asks."""
 
 
-def demands_of(calls: Iterable[object]) -> list[tuple[str, ...]]:
-    """The scopes of every `require` among a route's dependencies; none for `anybody`. Raises ValueError where there is
-    neither.
+anybody.asks = _nothing  # type: ignore[attr-defined]
+
+
+def asked_first(calls: Iterable[object]) -> list[Callable[[Request], Awaitable[object]]]:
+    """What is asked of a request's headers before its body is read, by a route's dependencies: who calls, whether they
+    may, and how often. Raises ValueError where none of them asks anything.
     """
-    found: list[tuple[str, ...] | None] = [call.demands for call in calls if hasattr(call, "demands")]
+    found = [call.asks for call in calls if hasattr(call, "asks")]
     if not found:
-        raise ValueError("say who may call this route: Depends(require(…)), or Depends(anybody)")
-    return [scopes for scopes in found if scopes is not None]
+        raise ValueError("say who may call this route: Depends(require(…)), Depends(limited(…)) or Depends(anybody)")
+    return found
 
 
 async def admit(request: Request, scopes: Collection[str]) -> Principal:
-    """The Principal of `request`, if they have all of `scopes`, from its headers alone. The token is verified once for
-    each request. Raises Unauthenticated and Forbidden.
+    """The Principal of `request`, if they have all of `scopes`, from its headers alone. The token is verified, and the
+    request counted, once. Raises Unauthenticated, Forbidden and TooManyRequests.
     """
     principal: Principal | None = getattr(request.state, "principal", None)
     if principal is None:
-        authenticator: Authenticator = request.app.state.authenticator
-        principal = request.state.principal = await authenticator.principal(request)
+        principal = request.state.principal = await _within_limits(request, scopes)
     missing = [scope for scope in scopes if scope not in principal.scopes]
     if missing:
         raise Forbidden(f"The token lacks the scope {' and '.join(missing)}.", [{"missingScope": s} for s in missing])
+    return principal
+
+
+async def _within_limits(request: Request, scopes: Collection[str]) -> Principal:
+    """Whoever sends `request`, to a route that needs `scopes`, held to their limit; or, where that is nobody known, the
+    address held to its own: beyond it the answer is 429 in place of 401.
+    """
+    authenticator: Authenticator = request.app.state.authenticator
+    limits: RequestLimits = request.app.state.limits
+    try:
+        principal = await authenticator.principal(request)
+    except (Unauthenticated, Forbidden):
+        limits.hold_address(request, UNAUTHENTICATED)
+        raise
+    limits.hold_caller(principal, scopes)
+    return principal
     return principal
 
 

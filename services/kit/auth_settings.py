@@ -1,8 +1,9 @@
-"""The Authenticator that the settings ask for."""
+"""The Authenticator and the limits of callers that the settings ask for."""
 
 from services.kit.auth import Authenticator, KeySetVerifier, SecretVerifier, Verifier
 from services.kit.clock import Clock
 from services.kit.jwks import KeySet
+from services.kit.request_limits import RequestLimits
 from services.kit.settings import KitSettings
 
 
@@ -20,3 +21,8 @@ def _verifier(settings: KitSettings, clock: Clock) -> Verifier:
     assert settings.jwks_url is not None  # noqa: S101 - likewise
     assert issuer is not None  # noqa: S101 - likewise
     return KeySetVerifier(KeySet(settings.jwks_url, clock=clock), issuer=issuer, claims=claims)
+
+
+def request_limits(settings: KitSettings, clock: Clock, writes: str = "write") -> RequestLimits:
+    """What callers are held to. `writes`: the class of routes that neither read nor operate."""
+    return RequestLimits(settings.limits(), clock, writes=writes, service_factor=settings.limit_service_factor)

@@ -227,10 +227,10 @@ class UnsupportedMediaType(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """429: slow down; `retry_after` in seconds."""
+    """429: slow down; `retry_after` in seconds. `headers`: further ones."""
 
-    def __init__(self, error: str, *, retry_after: int) -> None:
-        super().__init__(429, error, headers={"Retry-After": str(retry_after)})
+    def __init__(self, error: str, *, retry_after: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(429, error, headers={"Retry-After": str(retry_after)} | dict(headers or {}))
 
 
 class ServiceUnavailable(ApiError):

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from services.kit.answers import REFUSALS, Answer, Refusal, answer_errors
-from services.kit.auth import Authenticator, admit, anybody, demands_of
+from services.kit.auth import Authenticator, anybody, asked_first
 from services.kit.bodies import Bodies, hold_to_values, largest_body, limit_of
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.docs_page import add_docs
@@ -26,6 +26,7 @@ from services.kit.errors import ApiError, InvalidRequest
 from services.kit.health import Health
 from services.kit.metrics import CONTENT_TYPE, Metrics
 from services.kit.request_edge import CORRELATION_ID, REQUEST_ID, RequestEdge
+from services.kit.request_limits import RequestLimits
 from services.kit.tracing import Tracing
 
 __all__ = ["Answer", "IdempotencyKey", "Refusal", "correlation_id", "create_app", "router"]
@@ -68,12 +69,12 @@ class _JsonRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        demands = demands_of(_calls(self.dependant))
+        questions = asked_first(_calls(self.dependant))
         limit = limit_of(self.endpoint)
 
         async def handle_strictly(request: Request) -> Response:
-            for scopes in demands:
-                await admit(request, scopes)
+            for ask in questions:
+                await ask(request)
             bodies: Bodies = request.app.state.bodies
             with bodies.taking(request, limit) as receive:
                 try:
@@ -97,8 +98,8 @@ def _calls(dependant: Dependant) -> Iterator[object]:
 def router(prefix: str = "", *, tag: str | None = None) -> APIRouter:
     """A router for `create_app`. `tag` groups its routes in the documents.
 
-    Each route depends on `auth.require(…)` or `auth.anybody`: a ValueError else. Its body has `bodies.SMALL` bytes at
-    most, or what `bodies.body_limit` declares.
+    Each route depends on `auth.require(…)`, `request_limits.limited(…)` or `auth.anybody`: a ValueError else. Its body
+    has `bodies.SMALL` bytes at most, or what `bodies.body_limit` declares.
     """
     return APIRouter(prefix=prefix, tags=[tag] if tag else None, route_class=_JsonRoute, redirect_slashes=False)
 
@@ -109,6 +110,9 @@ def correlation_id(request: Request) -> str:
     return found
 
 
+_TOO_MANY: dict[int | str, dict[str, Any]] = {
+    429: {"model": Refusal, "description": "Too many requests of this kind; repeat after Retry-After seconds"}
+}
 _EVERY_CALL = (
     'Answers are `{"success": true, "data": …}` or `{"success": false, "error": "…", "details": […]}`, where each '
     "wrong field has a line of its own in `details`, a hundred of them at most, and `error` tells the first. A call "
@@ -126,6 +130,7 @@ def create_app(
     health: Health,
     metrics: Metrics,
     routers: Sequence[APIRouter],
+    limits: RequestLimits | None = None,
     tracing: Tracing | None = None,
     ids: Ids | None = None,
     body_bytes_in_flight: int = 60_000_000,
@@ -145,13 +150,14 @@ def create_app(
         body_bytes_in_flight: bytes of the bodies of all requests together; beyond them 503.
         body_bytes_per_second: how fast a body must come on average; a slower one is 408.
         cors_origins: pages elsewhere that may call with a bearer token; none by default, and never with the cookie.
+        limits: what callers are held to; unless given, nothing.
         lifespan: entered when the server starts.
     """
     app = FastAPI(
         title=title,
         description=_EVERY_CALL,
         version=version,
-        responses=REFUSALS,
+        responses={**REFUSALS, **_TOO_MANY},
         redoc_url=None,
         docs_url=None,
         redirect_slashes=False,
@@ -166,6 +172,7 @@ def create_app(
         in_flight=body_bytes_in_flight,
         per_second=body_bytes_per_second,
     )
+    app.state.limits = limits or RequestLimits.off(SystemClock())
     answer_errors(app)
     most = largest_body(body_bytes_in_flight)
     for each in (*routers, _operations(title, health, metrics)):
@@ -188,7 +195,7 @@ def create_app(
                 CORRELATION_ID,
                 REQUEST_ID,
             ],
-            expose_headers=[REQUEST_ID, CORRELATION_ID, "ETag", "Retry-After"],
+            expose_headers=[REQUEST_ID, CORRELATION_ID, "ETag", "Retry-After", "RateLimit", "RateLimit-Policy"],
             max_age=600,
         )
     app.add_middleware(

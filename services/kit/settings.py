@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from services.kit.crypto import SHORTEST_SECRET, KeyRing
 from services.kit.errors import SettingsError
 from services.kit.logs import Format, Level, get_logger
+from services.kit.request_limits import OPERATE, READ, UNAUTHENTICATED, Limit
 
 PREFIX = "MAILROOM_"
 _CLAIMS_OF_CALLERS = frozenset({"exp", "iat", "iss", "jti", "nbf", "role", "scope", "sub"})
@@ -47,6 +48,10 @@ def _strong(value: SecretStr) -> SecretStr:
     return value
 
 
+def _limit(value: object) -> object:
+    return Limit.parse(value) if isinstance(value, str) else value
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """A list separated by commas."""
 
@@ -65,6 +70,9 @@ Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDec
 """IP addresses and networks, separated by commas. No names, and no `*`: each says whom it means."""
 
 Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)]
+
+RequestLimit = Annotated[Limit | None, NoDecode, BeforeValidator(_limit)]
+"""Requests in seconds, `6000/60`; None for `off`."""
 
 StrongSecret = Annotated[SecretStr, AfterValidator(_strong)]
 """A secret of at least 32 bytes."""
@@ -162,6 +170,32 @@ class KitSettings(BaseSettings):
         (), alias="MAILROOM_CORS_ORIGINS", description="origins whose pages may call the API from elsewhere"
     )
 
+    limit_read: RequestLimit = Field(
+        Limit(6000, 60),
+        alias="MAILROOM_LIMIT_READ",
+        description="requests in seconds that a user may read by (GET), in each process; off for no limit",
+    )
+    limit_operate: RequestLimit = Field(
+        Limit(6000, 60), alias="MAILROOM_LIMIT_OPERATE", description="likewise, for the routes of operators"
+    )
+    limit_public: RequestLimit = Field(
+        Limit(6000, 60),
+        alias="MAILROOM_LIMIT_PUBLIC",
+        description="likewise, from one address (IPv6: one /64) to routes that need no token",
+    )
+    limit_unauthenticated: RequestLimit = Field(
+        Limit(6000, 60),
+        alias="MAILROOM_LIMIT_UNAUTHENTICATED",
+        description="likewise, from one address without a token that is accepted",
+    )
+    limit_service_factor: float = Field(
+        10,
+        alias="MAILROOM_LIMIT_SERVICE_FACTOR",
+        gt=0,
+        le=10_000,
+        description="how many times as much as a user may a token of role service, which calls for many of them",
+    )
+
     log_level: Level = Field("info", alias="MAILROOM_LOG_LEVEL", description="debug, info, warning or error")
     log_format: Format = Field("json", alias="MAILROOM_LOG_FORMAT", description="json or console")
     traces: Literal["off", "console", "otlp"] = Field(
@@ -237,6 +271,15 @@ class KitSettings(BaseSettings):
         """What every token must hold beside the issuer's name: claims by name."""
         name, _, value = (self.jwt_claim or "").partition("=")
         return ({"aud": self.jwt_audience} if self.jwt_audience else {}) | ({name: value} if name else {})
+
+    def limits(self) -> dict[str, Limit | None]:
+        """What requests are held to, by class of routes. A service adds its own."""
+        return {
+            READ: self.limit_read,
+            OPERATE: self.limit_operate,
+            "public": self.limit_public,
+            UNAUTHENTICATED: self.limit_unauthenticated,
+        }
 
     def secret_values(self) -> list[str]:
         """The values of all secrets among the settings, for the log to leave out."""

@@ -28,9 +28,9 @@ from services.email.domain.unsubscribe import (
     UnsubscribeSource,
     UnsubscribeTokens,
 )
-from services.kit.auth import anybody
 from services.kit.bodies import body_limit
 from services.kit.http import router as strict_router
+from services.kit.request_limits import limited
 
 LONGEST_FORM = 8_192
 """Bytes of a POST's body; a one-click form has under 200."""
@@ -59,8 +59,6 @@ _FORM: dict[str, Any] = {
         }
     }
 }
-_OPEN = [Depends(anybody)]
-"""The token in the address says enough."""
 _PAGES = Path(__file__).with_name("pages")
 
 _log = structlog.get_logger(__name__)
@@ -81,15 +79,16 @@ def unsubscribe_router(
 ) -> APIRouter:
     """The routes above. `product_name`: what people know the sender as. `time_limit` bounds `unsubscribe`, seconds."""
     router = strict_router(tag="unsubscribe")
+    held = [Depends(limited("unsubscribe"))]
     page = _page_writer(product_name)
 
-    @router.head("/unsubscribe/{token}", response_class=HTMLResponse, include_in_schema=False, dependencies=_OPEN)
+    @router.head("/unsubscribe/{token}", response_class=HTMLResponse, dependencies=held, include_in_schema=False)
     @router.get(
         "/unsubscribe/{token}",
         response_class=HTMLResponse,
+        dependencies=held,
         responses=_ANSWERS,
         summary="The page for people",
-        dependencies=_OPEN,
     )
     async def show(token: str) -> HTMLResponse:
         """The page with the button."""
@@ -101,10 +100,10 @@ def unsubscribe_router(
     @router.post(
         "/unsubscribe/{token}",
         response_class=HTMLResponse,
+        dependencies=held,
         responses=_ANSWERS,
         openapi_extra=_FORM,
         summary="Leave the list",
-        dependencies=_OPEN,
     )
     @body_limit(LONGEST_FORM)
     async def leave(token: str, request: Request) -> HTMLResponse:

@@ -32,7 +32,7 @@ from services.files.links import NO_SUCH_FILE, Links, address_of
 from services.files.streams import Held
 from services.files.view import shown
 from services.kit.answers import Refusal
-from services.kit.auth import Principal, anybody, require
+from services.kit.auth import Principal, require
 from services.kit.bodies import SMALL, body_limit
 from services.kit.errors import (
     ApiError,
@@ -47,6 +47,7 @@ from services.kit.errors import (
 )
 from services.kit.http import Answer, router
 from services.kit.logs import get_logger
+from services.kit.request_limits import limited
 
 log = get_logger(__name__)
 
@@ -137,8 +138,8 @@ def files_router(*, files: Files, links: Links, rules: dict[FileCategory, Rules]
         "/{file_id}/public",
         status_code=302,
         response_class=RedirectResponse,
+        dependencies=[Depends(limited("public"))],
         responses={**_ENDED, 302: {"description": "To the bytes"}},
-        dependencies=[Depends(anybody)],
         summary="A public file",
     )
     async def public(file_id: FileId, request: Request) -> RedirectResponse:

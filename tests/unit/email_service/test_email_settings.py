@@ -8,6 +8,7 @@ import pytest
 
 from services.email.settings import EmailSettings
 from services.kit.errors import SettingsError
+from services.kit.request_limits import Limit
 from services.kit.settings import load
 
 GOOD = {
@@ -35,6 +36,16 @@ def test_everything_that_is_missing_or_wrong_is_told_at_once() -> None:
     for name in (*bad, "MAILROOM_EMAIL_PORT"):
         assert name in told
     assert len(caught.value.problems) == 4
+
+
+def test_limits_of_requests_are_on_and_each_can_be_set_or_switched_off() -> None:
+    limits = load(EmailSettings, GOOD).limits()
+    assert set(limits) == {"read", "operate", "public", "unauthenticated", "send", "unsubscribe"}
+    assert None not in limits.values()
+    changed = load(EmailSettings, GOOD | {"MAILROOM_LIMIT_SEND": "100/1", "MAILROOM_LIMIT_UNSUBSCRIBE": "off"}).limits()
+    assert (changed["send"], changed["unsubscribe"]) == (Limit(100, 1), None)
+    with pytest.raises(SettingsError, match="MAILROOM_LIMIT_SEND is wrong: not a limit: requests/seconds such as"):
+        load(EmailSettings, GOOD | {"MAILROOM_LIMIT_SEND": "100"})
 
 
 @pytest.mark.parametrize("bad", ["urgent,fast", ","])

@@ -26,6 +26,7 @@ from services.kit.errors import Unavailable
 from services.kit.health import Health
 from services.kit.http import create_app
 from services.kit.metrics import Metrics
+from services.kit.request_limits import Limit, RequestLimits
 from services.kit.testing import FakeClock
 
 KEY = KeyRing.from_secret("a-secret-of-thirty-two-characters!!").derive("unsubscribe")
@@ -161,6 +162,28 @@ async def test_looking_changes_nothing(client: httpx.AsyncClient, recorder: Reco
     assert '<form method="post">' in page.text
     assert (await client.head(f"/unsubscribe/{TOKEN}")).status_code == 200
     assert recorder.recorded == []
+
+
+async def test_an_address_that_floods_the_page_is_held_and_the_others_are_not(recorder: Recorder) -> None:
+    clock = FakeClock()
+    app = create_app(
+        title="Mailroom: email",
+        service="email",
+        version="1",
+        authenticator=Authenticator(SecretVerifier("s" * 40)),
+        health=Health(clock),
+        metrics=Metrics(),
+        routers=[unsubscribe_router(TOKENS, recorder, product_name="Dep")],
+        limits=RequestLimits({"unsubscribe": Limit(2, 60), "public": Limit(1, 60)}, clock),
+    )
+    found = []
+    for host in ("198.51.100.1", "198.51.100.1", "198.51.100.1", "198.51.100.2"):
+        transport = httpx.ASGITransport(app=app, client=(host, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="https://mail.example.com") as client:
+            found.append(await client.post(f"/unsubscribe/{TOKEN}", data={"List-Unsubscribe": "One-Click"}))
+    assert [answer.status_code for answer in found] == [200, 200, 429, 200]
+    assert found[2].headers["ratelimit-policy"] == '"unsubscribe";q=2;w=60'
+    assert len(recorder.recorded) == 3
 
 
 async def test_one_click_in_both_encodings_is_recorded_before_the_answer(

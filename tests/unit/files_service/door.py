@@ -26,6 +26,7 @@ from services.kit.health import Health
 from services.kit.http import create_app
 from services.kit.idempotency import MemoryIdempotencyKeys
 from services.kit.metrics import Metrics
+from services.kit.request_limits import Limit, RequestLimits
 from services.kit.testing import FakeClock, FakeIds
 from services.kit.testing.publisher import MemoryPublisher
 from tests.unit.files_service.fakes import Kills, MemoryObjects, PlainSigner
@@ -47,6 +48,7 @@ class Door:
 
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     distribution: Distribution | None = None
+    limits: dict[str, Limit | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock, self.ids = FakeClock(), FakeIds()
@@ -84,6 +86,7 @@ class Door:
             authenticator=Authenticator(SecretVerifier(SECRET)),
             health=Health(self.clock),
             metrics=self.metrics,
+            limits=RequestLimits(self.limits, self.clock, writes="upload"),
             routers=[categories_router(rules), uploads, files_router(files=self.files, links=links, rules=rules)],
         )
         self.app = app

@@ -20,6 +20,7 @@ from services.files.entrypoints.sweeper import BATCH, Sweeper
 from services.kit.errors import Unavailable
 from services.kit.health import Progress
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
+from services.kit.request_limits import Limit
 from tests.unit.files_service.door import PDF, Door, as_
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0" * 100
@@ -86,6 +87,15 @@ async def test_what_may_not_go_out_says_why() -> None:
     assert (await door.client.get(path)).status_code == 410
     assert (await door.client.get(f"/api/files/{uuid4()}/download")).status_code == 404
     assert (await door.client.get("/api/files/none/download")).status_code == 400
+
+
+async def test_links_to_public_files_are_held_by_address_and_changes_by_user() -> None:
+    door = Door(limits={"public": Limit(2, 60), "upload": Limit(4, 60)})
+    file_id = await door.uploaded(category="general", isPublic=True)
+    links = [(await door.client.get(f"/api/files/{file_id}/public")).status_code for _ in range(3)]
+    assert links == [302, 302, 429]
+    changes = [(await door.client.patch(f"/api/files/{file_id}", json={"tags": ["a"]})).status_code for _ in range(3)]
+    assert changes == [200, 200, 429], "asking for the upload and saying that it is done were the first two"
 
 
 async def test_a_public_file_is_for_everybody_and_no_other_one_is(door: Door) -> None:
