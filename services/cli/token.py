@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 SCOPES: Final = (
     "email:create",
+    "email:create:auth",
+    "email:create:notification",
+    "email:create:marketing",
+    "email:create:system",
+    "email:create:client-portal",
+    "email:create:urgent",
     "email:read",
     "email:operate",
     "files:create",

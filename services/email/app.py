@@ -411,6 +411,7 @@ class Email:
                 templates=self.templates,
                 clock=self.clock,
                 ids=self.ids,
+                scoped=self.settings.scoped,
                 max_attachment_bytes=self.settings.max_attachment_bytes,
             ),
             suppressions_router(

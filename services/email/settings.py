@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from contracts.email.values import Category
 from contracts.topics import LANES
 from services.email.domain.message import Policy
 from services.email.domain.request import SenderIdentity
@@ -17,6 +18,9 @@ from services.kit.bodies import largest_body
 from services.kit.command_roles import MEANING, CommandRoles
 from services.kit.request_limits import Limit
 from services.kit.settings import RequestLimit, StrongSecret, Words
+
+SCOPED: Final = (*get_args(Category), "urgent")
+"""What may need a scope of its own."""
 
 
 def largest_request(max_attachment_bytes: int) -> int:
@@ -107,6 +111,14 @@ class EmailSettings(AwsSettings):
         description="what SES takes of a message with its attachments in base64, as AWS agreed for the account",
     )
 
+    scoped: Words = Field(
+        (),
+        alias="MAILROOM_EMAIL_SCOPES",
+        description=(
+            "categories, and urgent, that need a scope of their own beside email:create, for instance auth,urgent: "
+            "email:create:auth and email:create:urgent"
+        ),
+    )
     limit_send: RequestLimit = Field(
         Limit(6000, 60),
         alias="MAILROOM_LIMIT_SEND",
@@ -163,6 +175,13 @@ class EmailSettings(AwsSettings):
         if not value or not set(value) <= set(LANES):
             raise ValueError(f"one or more of {', '.join(LANES)}")
         return tuple(lane for lane in LANES if lane in value)
+
+    @field_validator("scoped")
+    @classmethod
+    def _are_scoped(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(value) <= set(SCOPED):
+            raise ValueError(f"of {', '.join(SCOPED)}")
+        return value
 
     @field_validator("sender_addresses")
     @classmethod

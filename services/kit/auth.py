@@ -58,6 +58,16 @@ class Principal:
         """How they are written into events: `user:<id>`, `admin:<id>` or `service:<id>`."""
         return f"{self.role}:{self.user_id}"
 
+    def need(self, scopes: Collection[str]) -> None:
+        """Raise Forbidden, with all that is missing, unless they have each of `scopes`: for what a request's body asks,
+        beyond the route's `require`.
+        """
+        missing = [scope for scope in scopes if scope not in self.scopes]
+        if missing:
+            raise Forbidden(
+                f"The token lacks the scope {' and '.join(missing)}.", [{"missingScope": s} for s in missing]
+            )
+
     def may_see(self, owner: str | None) -> bool:
         """Whether something that belongs to `owner` exists for them. If not, answer 404 and not 403."""
         return self.is_admin or (owner is not None and owner == self.user_id)
@@ -187,9 +197,7 @@ async def admit(request: Request, scopes: Collection[str]) -> Principal:
     principal: Principal | None = getattr(request.state, "principal", None)
     if principal is None:
         principal = request.state.principal = await _within_limits(request, scopes)
-    missing = [scope for scope in scopes if scope not in principal.scopes]
-    if missing:
-        raise Forbidden(f"The token lacks the scope {' and '.join(missing)}.", [{"missingScope": s} for s in missing])
+    principal.need(scopes)
     return principal
 
 

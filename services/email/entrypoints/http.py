@@ -8,6 +8,7 @@ The door decides nothing: it publishes commands. Whatever it stored before a cra
 the same Idempotency-Key, or swept once no command can need it any more.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -105,10 +106,14 @@ def email_router(
     clock: Clock,
     ids: Ids,
     max_attachment_bytes: int = 10_000_000,
+    scoped: Collection[str] = (),
 ) -> APIRouter:
-    """The routes above. `max_attachment_bytes`: of all files of a request together, decoded."""
+    """The routes above. `max_attachment_bytes`: of all files of a request together, decoded; `scoped`: categories and
+    priorities that need the scope `email:create:<its name>` too.
+    """
     routes = router("/api/email", tag="email")
     door = _Door(contents, publisher, streams, idempotency, clock, ids, max_attachment_bytes)
+    scoped_names = frozenset(scoped)
     catalogue = templates
 
     class SendEmailRequest(SendRequest):
@@ -124,7 +129,12 @@ def email_router(
         caller: Annotated[Principal, Depends(require("email:create"))],
         idempotency_key: IdempotencyKey = None,
     ) -> Answer[Taken]:
-        """Take a message on. 202 means that it stands on Kafka; `GET /api/email/{id}` tells what becomes of it."""
+        """Take a message on. 202 means that it stands on Kafka; `GET /api/email/{id}` tells what becomes of it.
+
+        An installation may demand a further scope for a category or for priority `urgent`, for instance
+        `email:create:auth`; the 403 names it.
+        """
+        caller.need([f"email:create:{name}" for name in (body.category, body.priority) if name in scoped_names])
         message_id = await door.send(body, caller, idempotency_key, correlation_id(request))
         return Answer(data=Taken(message_id=message_id, email_log_id=message_id))
 

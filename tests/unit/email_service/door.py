@@ -57,7 +57,7 @@ def attached(content: bytes | str = b"x", **more: Any) -> dict[str, Any]:
 class Door:
     """The door of one process; several may share a `Post` and idempotency keys."""
 
-    def __init__(self, *, max_attachment_bytes: int = 10_000_000) -> None:
+    def __init__(self, *, max_attachment_bytes: int = 10_000_000, scoped: tuple[str, ...] = ()) -> None:
         self.clock = FakeClock()
         self.post = Post(clock=self.clock)
         self.publisher = LosingPublisher()
@@ -81,6 +81,7 @@ class Door:
                     clock=self.clock,
                     ids=self.post.ids,
                     max_attachment_bytes=max_attachment_bytes,
+                    scoped=scoped,
                 )
             ],
         )

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.email.settings import EmailSettings
+from services.cli.token import SCOPES
+from services.email.settings import SCOPED, EmailSettings
 from services.kit.errors import SettingsError
 from services.kit.request_limits import Limit
 from services.kit.settings import load
@@ -46,6 +47,14 @@ def test_limits_of_requests_are_on_and_each_can_be_set_or_switched_off() -> None
     assert (changed["send"], changed["unsubscribe"]) == (Limit(100, 1), None)
     with pytest.raises(SettingsError, match="MAILROOM_LIMIT_SEND is wrong: not a limit: requests/seconds such as"):
         load(EmailSettings, GOOD | {"MAILROOM_LIMIT_SEND": "100"})
+
+
+def test_scopes_of_their_own_are_demanded_for_nothing_unless_named() -> None:
+    assert load(EmailSettings, GOOD).scoped == ()
+    assert load(EmailSettings, GOOD | {"MAILROOM_EMAIL_SCOPES": "auth, urgent"}).scoped == ("auth", "urgent")
+    assert {f"email:create:{name}" for name in SCOPED} <= set(SCOPES), "each can be minted for development"
+    with pytest.raises(SettingsError, match=r"MAILROOM_EMAIL_SCOPES is wrong: of auth, .*, urgent"):
+        load(EmailSettings, GOOD | {"MAILROOM_EMAIL_SCOPES": "auth,high"})
 
 
 @pytest.mark.parametrize("bad", ["urgent,fast", ","])

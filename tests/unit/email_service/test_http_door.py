@@ -94,6 +94,24 @@ async def test_a_user_id_as_long_as_any_that_logs_in_is_taken(door: Door) -> Non
     assert (await door.send(headers=as_("u" * 129))).status_code == 401
 
 
+async def test_an_installation_may_demand_a_scope_for_a_category_and_for_urgent() -> None:
+    door = Door(scoped=("auth", "urgent"))
+    urgent: dict[str, Any] = {"category": "auth", "priority": "urgent"}
+    assert (await door.send()).status_code == 202, "what is not named needs no more than before"
+    refused = await door.send("k", **urgent)
+    assert (refused.status_code, refused.json()["details"]) == (
+        403,
+        [{"missingScope": "email:create:auth"}, {"missingScope": "email:create:urgent"}],
+    )
+    half = await door.send("k", headers=as_("ann", "email:create", "email:create:urgent"), **urgent)
+    assert half.json()["details"] == [{"missingScope": "email:create:auth"}]
+    assert len(door.publisher.published) == 1, "nothing of what was refused"
+    both = as_("ann", "email:create", "email:create:auth", "email:create:urgent")
+    assert (await door.send("k", headers=both, **urgent)).status_code == 202
+    alone = await door.send(headers=as_("ann", "email:create:auth"), category="auth")
+    assert alone.json()["details"] == [{"missingScope": "email:create"}], "it is no scope to send by itself"
+
+
 # --- once ----------------------------------------------------------------------------------------------------------
 
 
