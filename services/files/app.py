@@ -21,6 +21,7 @@ from fastapi import APIRouter
 
 from contracts.topics import FILES_COMMANDS, FILES_EVENTS, FILES_NOTIFICATIONS
 from services.files.adapters.cloudfront import CloudFront
+from services.files.adapters.mongo_quotas import MongoQuotas
 from services.files.adapters.s3_notifications import S3Notifications
 from services.files.adapters.s3_objects import S3Objects
 from services.files.adapters.s3_signer import S3Signer
@@ -36,6 +37,7 @@ from services.files.entrypoints.upload_tokens import UploadTokens
 from services.files.handlers import Files
 from services.files.links import Links
 from services.files.ports import NoCheckpoints
+from services.files.quotas import UploadQuotas
 from services.files.settings import FilesSettings
 from services.files.streams import LANE, FileStreams
 from services.kit import aws, mongo
@@ -184,7 +186,13 @@ class FilesService:
     def _files(self, database: Database) -> Files:
         store = MongoEventStore(database["files"], clock=self.clock, metrics=self.metrics)
         streams = FileStreams(store, self.clock, self.ids, self.settings.policy, self.outbox.put)
-        return Files(streams, self.objects, self.clock, self.metrics, NoCheckpoints())
+        quotas = UploadQuotas(
+            MongoQuotas(database),
+            self.settings.user_quota(),
+            self.settings.client_quota(),
+            self.settings.limit_service_factor,
+        )
+        return Files(streams, self.objects, self.clock, self.metrics, NoCheckpoints(), quotas)
 
     async def _prepare(self) -> None:
         await self.objects.check()
@@ -192,6 +200,7 @@ class FilesService:
         await self.parking.ensure_indexes()
         await self.releases.ensure_indexes()
         await self.idempotency.prepare()
+        await MongoQuotas(self.database).prepare()
 
     def _build_consumers(self) -> None:
         if self.has("commands"):

@@ -8,7 +8,7 @@ where somebody else appended meanwhile it begins again, and has destroyed nothin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from contracts.files.events import FileUploadRequested
 from services.files.domain.commands import Command, Look, Request, Update
@@ -18,6 +18,7 @@ from services.files.domain.names import folder_of
 from services.files.domain.parts import is_of_parts
 from services.files.domain.seen import Seen, wanted
 from services.files.ports import Checkpoints, ChecksumOf, Objects
+from services.files.quotas import UploadQuotas
 from services.files.streams import FileStreams, Held
 from services.kit import metrics as m
 from services.kit.clock import Clock
@@ -51,6 +52,7 @@ class Files:
     clock: Clock
     metrics: Metrics
     checkpoints: Checkpoints
+    quotas: UploadQuotas = field(default_factory=UploadQuotas)
 
     async def request(
         self,
@@ -103,6 +105,8 @@ class Files:
             if is_race(result):
                 continue
             changed = _confirmed(result)
+            if held.file.phase == "uploading" and changed.file.phase != "uploading":
+                await self.quotas.end(file_id, changed.file)
             await self._after(key, decision)
             self._count(changed.state, decision, asked)
             return changed

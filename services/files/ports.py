@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from contracts.files.events import FileUploadRequested
 from services.files.domain.notifications import Translation
+from services.files.domain.quotas import OpenUpload, Over, Quota
 from services.files.domain.seen import Inspected, ObjectVersion
 
 Json = dict[str, Any]
@@ -178,6 +179,30 @@ class NotificationFormat(Protocol):
         none of ours).
         """
         ...
+
+
+class QuotaStore(Protocol):
+    """What users and clients have of their quotas. `holder`: any text that names one of them."""
+
+    async def reserve(self, holder: str, quota: Quota, upload: OpenUpload) -> Over | None:
+        """Count one more open upload and its bytes, at once and only if both fit; else, counting nothing, why not. An
+        upload that is counted already is counted once.
+        """
+        ...
+
+    async def release(self, holder: str, file_id: str, stored: int) -> None:
+        """Count an upload no more, and of its bytes only `stored`. One that is not counted is fine."""
+        ...
+
+
+class NoQuotas:
+    """Where nothing is limited."""
+
+    async def reserve(self, holder: str, quota: Quota, upload: OpenUpload) -> Over | None:
+        """Everything fits."""
+
+    async def release(self, holder: str, file_id: str, stored: int) -> None:
+        """Nothing."""
 
 
 class Checkpoints(Protocol):

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from contracts.files.values import FileCategory
 from services.files.domain.categories import Rules, with_changes
 from services.files.domain.file import Policy
+from services.files.domain.quotas import Quota
 from services.kit.aws_settings import AwsSettings
 from services.kit.command_roles import MEANING, CommandRoles
 from services.kit.request_limits import Limit
@@ -80,6 +81,32 @@ class FilesSettings(AwsSettings):
         None, alias="MAILROOM_CLOUDFRONT_PRIVATE_KEY", description="that key's private half, RSA, in PEM"
     )
 
+    uploads_open_user: int = Field(
+        1_000,
+        alias="MAILROOM_UPLOADS_OPEN_PER_USER",
+        ge=0,
+        le=10_000,
+        description="uploads of one user that may be open at once; 0 for no limit",
+    )
+    uploads_open_client: int = Field(
+        5_000,
+        alias="MAILROOM_UPLOADS_OPEN_PER_CLIENT",
+        ge=0,
+        le=10_000,
+        description="likewise, for one clientId",
+    )
+    upload_bytes_user: int = Field(
+        1_000_000_000_000,
+        alias="MAILROOM_UPLOAD_BYTES_PER_USER",
+        ge=0,
+        description="bytes that one user may ask to upload in 24 hours; 0 for no limit",
+    )
+    upload_bytes_client: int = Field(
+        5_000_000_000_000,
+        alias="MAILROOM_UPLOAD_BYTES_PER_CLIENT",
+        ge=0,
+        description="likewise, for one clientId",
+    )
     limit_upload: RequestLimit = Field(
         Limit(6000, 60),
         alias="MAILROOM_LIMIT_UPLOAD",
@@ -110,6 +137,14 @@ class FilesSettings(AwsSettings):
 
     def limits(self) -> dict[str, Limit | None]:
         return super().limits() | {"upload": self.limit_upload}
+
+    def user_quota(self) -> Quota:
+        """What one user may have open, and ask for."""
+        return Quota(self.uploads_open_user or None, self.upload_bytes_user or None)
+
+    def client_quota(self) -> Quota:
+        """Likewise for one clientId."""
+        return Quota(self.uploads_open_client or None, self.upload_bytes_client or None)
 
     @property
     def policy(self) -> Policy:

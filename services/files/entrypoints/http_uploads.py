@@ -44,6 +44,7 @@ from services.kit.errors import (
     Conflict,
     Gone,
     InvalidRequest,
+    MailroomError,
     NotFound,
     PermanentError,
     ServiceUnavailable,
@@ -288,6 +289,14 @@ class _Door:
         self, body: UploadRequest, caller: Principal, file_id: str, hashed: str, request: Request
     ) -> Held:
         asked = self._asked(body, caller, file_id, hashed, request)
+        await self.files.quotas.reserve(file_id, asked, of_service=caller.role == "service")
+        try:
+            return await self._begun(asked, caller, file_id, request)
+        except MailroomError:
+            await self.files.quotas.give_up(file_id, asked)
+            raise
+
+    async def _begun(self, asked: FileUploadRequested, caller: Principal, file_id: str, request: Request) -> Held:
         if asked.method == "multipart":
             upload_id = await self.files.objects.begin_multipart(self._put(file_id, asked))
             asked = asked.model_copy(update={"upload_id": upload_id})

@@ -13,12 +13,14 @@ from contracts.files.values import FileCategory
 from contracts.registry import event_from_wire, read_json
 from services.files.domain.categories import Rules, with_changes
 from services.files.domain.file import File, Policy
+from services.files.domain.quotas import Quota
 from services.files.entrypoints.http_categories import categories_router
 from services.files.entrypoints.http_files import files_router
 from services.files.entrypoints.http_uploads import Terms, uploads_router
 from services.files.entrypoints.upload_tokens import UploadTokens
 from services.files.handlers import Files
 from services.files.links import Distribution, Links
+from services.files.quotas import UploadQuotas
 from services.files.streams import FileStreams
 from services.kit.auth import Authenticator, Role, SecretVerifier, mint_token
 from services.kit.event_store.memory import MemoryEventStore
@@ -29,7 +31,7 @@ from services.kit.metrics import Metrics
 from services.kit.request_limits import Limit, RequestLimits
 from services.kit.testing import FakeClock, FakeIds
 from services.kit.testing.publisher import MemoryPublisher
-from tests.unit.files_service.fakes import Kills, MemoryObjects, PlainSigner
+from tests.unit.files_service.fakes import Kills, MemoryObjects, MemoryQuotas, PlainSigner
 
 SECRET = "s" * 40
 PDF = b"%PDF-1.7\n" + b"x" * 500
@@ -49,6 +51,8 @@ class Door:
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     distribution: Distribution | None = None
     limits: dict[str, Limit | None] = field(default_factory=dict)
+    user_quota: Quota = field(default_factory=Quota)
+    client_quota: Quota = field(default_factory=Quota)
 
     def __post_init__(self) -> None:
         self.clock, self.ids = FakeClock(), FakeIds()
@@ -56,7 +60,9 @@ class Door:
         self.publisher, self.metrics = MemoryPublisher(), Metrics()
         self.store = MemoryEventStore(clock=self.clock)
         self.streams = FileStreams(self.store, self.clock, self.ids, Policy(), lambda _: None)
-        self.files = Files(self.streams, self.objects, self.clock, self.metrics, self.kills)
+        self.quotas = MemoryQuotas(self.clock)
+        quotas = UploadQuotas(self.quotas, self.user_quota, self.client_quota, service_factor=3)
+        self.files = Files(self.streams, self.objects, self.clock, self.metrics, self.kills, quotas)
         rules: dict[FileCategory, Rules] = with_changes(self.changes)
         links = Links(
             self.signer,

@@ -11,9 +11,11 @@ from itertools import count
 
 from services.files.adapters.sniffing import HEAD_BYTES, sniff, sniff_gzip
 from services.files.domain.parts import is_of_parts
+from services.files.domain.quotas import OpenUpload, Over, Quota, Usage
 from services.files.domain.seen import Inspected, ObjectVersion
 from services.files.ports import ChecksumOf, Listed, Multipart, Part, PartWanted, Put, SignedPost, SignedUrl
 from services.kit.errors import Unavailable
+from services.kit.testing import FakeClock
 from tests.unit.files_service.bucket import Key
 
 
@@ -34,6 +36,30 @@ class Kills:
         if name == self.at:
             self.at = None
             raise Dead(name)
+
+
+@dataclass
+class MemoryQuotas:
+    """`QuotaStore`."""
+
+    clock: FakeClock
+    usages: dict[str, Usage] = field(default_factory=dict)
+    away: bool = False
+
+    async def reserve(self, holder: str, quota: Quota, upload: OpenUpload) -> Over | None:
+        now = self.clock.now()
+        usage = self.usages.get(holder, Usage(now)).later(quota, now)
+        over = None if usage.holds(upload.file_id) else usage.over(quota, upload.size)
+        if over is None and not usage.holds(upload.file_id):
+            usage = usage.begun(upload, quota)
+        self.usages[holder] = usage
+        return over
+
+    async def release(self, holder: str, file_id: str, stored: int) -> None:
+        if self.away:
+            raise Unavailable("MongoDB", "away")
+        if holder in self.usages:
+            self.usages[holder] = self.usages[holder].ended(file_id, stored)
 
 
 @dataclass

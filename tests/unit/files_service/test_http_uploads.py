@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services.files.domain.quotas import Quota
 from services.files.entrypoints.sweeper import Sweeper
 from services.kit.health import Progress
 from tests.unit.files_service.door import PDF, Door, as_
@@ -41,6 +42,85 @@ async def test_a_form_upload_from_asking_to_the_file(door: Door) -> None:
     again = await door.complete(data["fileId"])
     assert again.json()["data"] == file
     assert await door.events(data["fileId"]) == ["uploadRequested", "uploaded"]
+
+
+# --- quotas --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_user_has_only_so_many_uploads_open() -> None:
+    door = Door(user_quota=Quota(open=2))
+    first, second = [(await door.ask()).json()["data"]["fileId"] for _ in range(2)]
+    refused = await door.ask("k")
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "900", "until the first of them expires"
+    assert "one user may have 2. Complete or abort some" in refused.json()["error"]
+    assert (await door.ask(headers=as_("bob"))).status_code == 201
+    door.objects.store(door.signer.puts[0], PDF)
+    assert (await door.complete(first)).status_code == 200
+    assert (await door.ask("k")).status_code == 201, "the same key may begin now"
+    assert (await door.ask("k")).status_code == 201, "and goes on with what it began"
+    assert (await door.ask()).status_code == 429
+    await door.client.delete(f"/api/files/{second}")
+    assert (await door.ask()).status_code == 201
+
+
+async def test_what_has_expired_is_open_no_more() -> None:
+    door = Door(user_quota=Quota(open=1))
+    file_id = (await door.ask()).json()["data"]["fileId"]
+    door.clock.move(16 * 60)
+    assert (await door.ask()).status_code == 201
+    assert (await door.file(file_id)).phase == "uploading", "it may still be coming, and is looked at later"
+
+
+async def test_bytes_asked_for_count_until_a_day_is_over_and_those_that_did_not_come_no_more() -> None:
+    door = Door(user_quota=Quota(bytes=3 * MIB))
+    file_id = await door.uploaded(maxSizeBytes=2 * MIB)
+    (usage,) = door.quotas.usages.values()
+    assert (usage.open, round(usage.used)) == ((), len(PDF))
+    assert (await door.ask(maxSizeBytes=2 * MIB)).status_code == 201
+    refused = await door.ask(maxSizeBytes=2 * MIB)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3600")
+    assert f"one user may ask for {3 * MIB} bytes in 24 hours" in refused.json()["error"]
+    never = await door.ask(maxSizeBytes=4 * MIB)
+    assert (never.status_code, never.json()["details"][0]["field"]) == (400, "maxSizeBytes")
+    door.clock.move(24 * 3600)
+    assert (await door.ask(maxSizeBytes=2 * MIB)).status_code == 201
+    assert (await door.file(file_id)).phase == "completed"
+
+
+async def test_a_client_has_a_quota_of_its_own_and_what_it_refuses_costs_the_user_nothing() -> None:
+    door = Door(user_quota=Quota(open=2), client_quota=Quota(open=1))
+    assert (await door.ask(clientId="c-1")).status_code == 201
+    refused = await door.ask(clientId="c-1", headers=as_("bob"))
+    assert (refused.status_code, "one client may have 1" in refused.json()["error"]) == (429, True)
+    assert (await door.ask(clientId="c-2", headers=as_("bob"))).status_code == 201
+    assert (await door.ask(headers=as_("bob"))).status_code == 201
+
+
+async def test_a_service_may_more_since_it_uploads_for_many() -> None:
+    door = Door(user_quota=Quota(open=1))
+    crm = as_("crm", role="service")
+    assert [(await door.ask(headers=crm)).status_code for _ in range(4)] == [201, 201, 201, 429]
+
+
+async def test_an_upload_that_could_not_begin_is_not_open() -> None:
+    door = Door(user_quota=Quota(open=1))
+    door.objects.away = True
+    big: dict[str, Any] = {"size": BIG, "maxSizeBytes": BIG}
+    for key in (None, "k"):
+        assert (await door.ask(key, **big)).status_code == 503
+    door.objects.away = False
+    assert (await door.ask("k", **big)).status_code == 201
+    assert (await door.ask(**big)).status_code == 429
+
+
+async def test_an_upload_ends_though_its_quota_cannot_be_reached() -> None:
+    door = Door(user_quota=Quota(open=1))
+    door.quotas.away = True
+    await door.uploaded()
+    assert (await door.ask()).status_code == 429, "it counts until it would have expired"
+    door.clock.move(16 * 60)
+    assert (await door.ask()).status_code == 201
 
 
 @pytest.mark.parametrize(
