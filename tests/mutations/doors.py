@@ -14,7 +14,7 @@ DOORS: tuple[Mutation, ...] = (
         "13a",
         "a body is read before anybody has asked who sends it",
         "services/kit/http.py",
-        "                await admit(request, scopes)\n",
+        "                await ask(request)\n",
         "                pass\n",
         (_HTTP + "test_who_may_not_send_a_body_is_told_before_a_byte_of_it_is_read",),
     ),
