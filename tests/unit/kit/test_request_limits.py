@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import httpx
@@ -113,6 +114,11 @@ async def create(_: Annotated[Principal, Depends(require("things:create"))]) -> 
     return Answer(data="made")
 
 
+@things.post("/large")
+async def large(_: Annotated[Principal, Depends(require("things:create"))], body: dict[str, str]) -> Answer[str]:
+    return Answer(data="read")
+
+
 @things.get("/things")
 async def read(_: Annotated[Principal, Depends(require("things:read"))]) -> Answer[str]:
     return Answer(data="here")
@@ -219,6 +225,23 @@ async def test_a_route_without_a_token_is_held_by_address_whatever_token_comes(s
     found = [(await site.call("/api/open", f"2001:db8::{n}", **as_(f"u{n}"))).status_code for n in (1, 2, 3)]
     assert found == [200, 200, 429]
     assert (await site.call("/api/open", "2001:db8:0:1::1")).status_code == 200
+
+
+async def test_what_is_refused_is_refused_before_a_byte_of_its_body_is_read(site: Site) -> None:
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        read += 1
+        yield b'{"a": "b"}'
+
+    found = []
+    transport = httpx.ASGITransport(app=site.app, client=("203.0.113.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://mailroom") as client:
+        for headers in (as_("ann"), as_("ann"), as_("ann"), BAD, BAD, BAD):
+            json = {**headers, "content-type": "application/json"}
+            found.append((await client.post("/api/large", content=body(), headers=json)).status_code)
+    assert (found, read) == ([200, 200, 429, 401, 401, 429], 2)
 
 
 async def test_probes_are_always_answered(site: Site) -> None:
