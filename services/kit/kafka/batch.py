@@ -83,13 +83,15 @@ class BatchRunner:
         """The last record that the breaker did not admit, and why it was to be parked."""
         self.timed_out = False
         """Whether a call of the handler took too long in the last run."""
+        self.released = False
+        """Whether all records of the last run were set aside by an operator's order."""
 
     async def run(self, records: Sequence[Record], abort: asyncio.Event) -> list[Verdict]:
         """One verdict for each record, in order. After a record that is to be handed out again, all later ones of
         its key in its partition are too. Once `abort` is set, no further call of the handler is begun. Raises
         nothing but a cancellation that is meant for the caller.
         """
-        self.timed_out = False
+        self.timed_out = self.released = False
         if self._clock.monotonic() >= self._orders_until:
             self._orders = None
         deadline = self._clock.monotonic() + self._budget_seconds
@@ -184,6 +186,7 @@ class BatchRunner:
         breaker.
         """
         released = await self._released(records, outcomes)
+        self.released = len(released) == len(records)
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Park) and index not in released and not self._admits(records[index], outcome):
                 outcomes[index] = Retry(self._open())

@@ -34,6 +34,12 @@ HALF_OPEN_LIMIT = 10
 """Records at most in a batch while the breaker is half open."""
 
 
+RELEASED_LIMIT = 1_000
+"""Records at most in a batch after one that was set aside whole by an operator's order. So many cost a few dozen
+milliseconds, and where the process is busy, each batch waits for its turn at every step, however small it is.
+"""
+
+
 class Stuck(Exception):
     """The consumer does not move and does not say why; a new one may."""
 
@@ -231,10 +237,8 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
     async def _turn(self, assignment: Assignment) -> None:
         self._pause_and_resume(assignment)
         await self.committer.commit_if_due(assignment)
-        closed = self._breaker.state == "closed"
-        limit = self._limits.batch if closed else min(self._limits.batch, HALF_OPEN_LIMIT)
         try:
-            fetched = await self._reader.read(assignment, limit, self._wait(assignment))
+            fetched = await self._reader.read(assignment, self._limit(), self._wait(assignment))
         except TimeoutError:
             fetched = {}
         if assignment.abort.is_set() or assignment is not self.assignment:
@@ -247,6 +251,12 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             flowing = [each for each, state in assignment.states.items() if state.resume_at is None]
             self.silence.note((), (TopicPartition(*each) for each in flowing))
             await self._check_moving(assignment)
+
+    def _limit(self) -> int:
+        """Records of the next batch at most (about)."""
+        if self._breaker.state != "closed":
+            return min(self._limits.batch, HALF_OPEN_LIMIT)
+        return max(self._limits.batch, RELEASED_LIMIT) if self._runner.released else self._limits.batch
 
     def _pause_and_resume(self, assignment: Assignment) -> None:
         now = self._clock.monotonic()

@@ -354,6 +354,15 @@ async def test_what_is_released_is_parked_with_the_order_s_name() -> None:
     assert bench.metrics.value(RECORDS_PARKED, group="g", topic="t", reason="unknownType") == 500
 
 
+async def test_a_batch_says_whether_all_of_it_was_released() -> None:
+    bench = Bench(by_offset(dict.fromkeys(range(20), REFUSED)))
+    await bench.releases.order(order("discard", until=15))
+    flood = records(30)
+    for portion, whole in ((flood[:10], True), (flood[10:20], False), (flood[20:], False), (flood[:15], True)):
+        await bench.run(portion)
+        assert bench.runner.released is whole
+
+
 async def test_good_records_are_never_released_and_other_sources_neither() -> None:
     bench = Bench(by_offset({n: REFUSED for n in range(60) if n % 3}), limit=10)
     await bench.releases.order(order("discard", source="/wrong"))
