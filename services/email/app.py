@@ -132,7 +132,11 @@ class Email:
         """Connect and build; what is opened is closed with `stack`. Raises SettingsError, Unavailable."""
         settings = self.settings
         for_requests, in_background = mongo.connect_apart(
-            settings.mongo_url.get_secret_value(), name="mailroom-email", connections=settings.mongo_connections
+            settings.mongo_url.get_secret_value(),
+            name="mailroom-email",
+            connections=settings.mongo_connections,
+            serves=self.has("http"),
+            metrics=self.metrics,
         )
         stack.push_async_callback(for_requests.close)
         stack.push_async_callback(in_background.close)

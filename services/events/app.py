@@ -69,7 +69,8 @@ def gauges(base: Foundation) -> LoopComponent:
 async def run(part: Part, settings: EventsSettings) -> int:
     """Run a part of the service until told to stop; the exit status."""
     configure(settings.log_level, settings.log_format, service="events", secrets=settings.secret_values())
-    base = foundation(settings)
+    serves_api = part in ("all", "http")
+    base = foundation(settings, serves=serves_api)
     background = in_background(base)
     base.metrics.describe_build("events", VERSION)
     await base.parking.ensure_indexes()
@@ -80,7 +81,7 @@ async def run(part: Part, settings: EventsSettings) -> int:
             loops[f"projector {name}"] = projector_service(background, side)
         loops["gauges"] = gauges(background)
     server = HttpServer(
-        application(base, serves_api=part in ("all", "http")),
+        application(base, serves_api=serves_api),
         host=settings.http_host,
         port=settings.http_port,
         port_variable="MAILROOM_EVENTS_PORT",

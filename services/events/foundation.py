@@ -12,7 +12,7 @@ from services.kit.clock import SystemClock
 from services.kit.errors import PermanentError
 from services.kit.health import Health
 from services.kit.metrics import Metrics
-from services.kit.mongo import PATIENCE_SECONDS, Client, connect
+from services.kit.mongo import CONNECTIONS, PATIENCE_SECONDS, Client, connect
 from services.kit.parking_mongo import MongoParkingLot
 from services.kit.releases_mongo import MongoReleases
 
@@ -30,10 +30,17 @@ class Foundation:
     clock: SystemClock
 
 
-def foundation(settings: EventsSettings) -> Foundation:
-    """Clients and the reading sides; connects to nothing yet."""
+def foundation(settings: EventsSettings, *, serves: bool = False) -> Foundation:
+    """Clients and the reading sides; connects to nothing yet. A process that `serves` requests opens all connections
+    in advance, others open what they need.
+    """
     clock, metrics = SystemClock(), Metrics()
-    client = connect(settings.mongo_url.get_secret_value(), name="mailroom-events")
+    client = connect(
+        settings.mongo_url.get_secret_value(),
+        name="mailroom-events",
+        opened=CONNECTIONS if serves else 0,
+        metrics=metrics,
+    )
     database = client[settings.database]
     parking, releases = MongoParkingLot(database, settings.key_ring()), MongoReleases(database)
     projections = (
@@ -64,6 +71,8 @@ def in_background(base: Foundation) -> Foundation:
         name="mailroom-events-background",
         pool=settings.mongo_connections,
         queue=PATIENCE_SECONDS,
+        opened=settings.mongo_connections,
+        metrics=base.metrics,
     )
     database = client[settings.database]
     parking, releases = MongoParkingLot(database, settings.key_ring()), MongoReleases(database)

@@ -156,6 +156,15 @@ HTTP_SECONDS = Histogram("mailroom_http_seconds", "One request", ("service", "me
 HTTP_IN_FLIGHT = Gauge("mailroom_http_in_flight", "Requests being answered", ("service",))
 HTTP_BODY_BYTES = Gauge("mailroom_http_body_bytes", "Bytes of the bodies of requests being answered", ("service",))
 
+# Does MongoDB keep up with what is asked of it? `client` is one for requests, or one for work in the background.
+MONGO_IN_FLIGHT = Gauge("mailroom_mongo_in_flight", "Operations that have a connection", ("client",))
+MONGO_WAITING = Gauge("mailroom_mongo_waiting", "Operations that wait for a connection", ("client",))
+MONGO_REFUSED = Counter(
+    "mailroom_mongo_refused_total",
+    "Operations not begun: full, too many waited; late, waited too long",
+    ("client", "reason"),
+)
+
 # Is each part of the process alive?
 COMPONENT_LIVE = Gauge("mailroom_component_live", "1 while it makes progress or has nothing to do", ("component",))
 EVENT_LOOP_DELAY_SECONDS = Histogram(
@@ -205,6 +214,11 @@ class Metrics:
         """The level rises by `amount`, or falls when it is negative."""
         gauge = self._gauges[metric]
         (gauge.labels(**labels) if labels else gauge).inc(amount)
+
+    def follow(self, metric: Gauge, level: Callable[[], float], **labels: str) -> None:
+        """The level is what `level` returns whenever the metrics are rendered."""
+        gauge = self._gauges[metric]
+        (gauge.labels(**labels) if labels else gauge).set_function(level)
 
     def observe(self, metric: Histogram, value: float, **labels: str) -> None:
         """One more observation."""

@@ -27,6 +27,8 @@ from pymongo.errors import (
 
 from services.kit.cancellation import cancellation_kept
 from services.kit.errors import Unavailable
+from services.kit.metrics import Metrics
+from services.kit.mongo_gate import RETRY_SECONDS, Gate, GateRefused, pools_behind
 
 Document = dict[str, Any]
 Client = AsyncMongoClient[Document]
@@ -38,6 +40,9 @@ SERVER_SELECTION_SECONDS = 3.0
 
 PATIENCE_SECONDS = 20.0
 """How long an operation in the background, which has few connections, waits for one."""
+
+CONNECTIONS = 50
+"""Connections of a client, and operations under way at a time, at most."""
 
 DUPLICATE_KEY = 11000
 
@@ -77,8 +82,10 @@ def connect(
     name: str = "mailroom",
     server_selection: float = SERVER_SELECTION_SECONDS,
     operation: float = 20.0,
-    pool: int = 50,
+    pool: int = CONNECTIONS,
     queue: float = SERVER_SELECTION_SECONDS,
+    opened: int = 0,
+    metrics: Metrics | None = None,
 ) -> Client:
     """A client for `url`; it connects at first use, so this neither waits nor fails for a server that is away. It
     belongs to the event loop that it is first used in.
@@ -89,11 +96,15 @@ def connect(
         server_selection: seconds to look for a primary (see `SERVER_SELECTION_SECONDS`).
         operation: seconds that one reply may take on the socket, and a write may wait for its majority.
         pool: connections at most. Few of them keep bulks from taking a small server for themselves.
-        queue: seconds to wait for a free one.
+        queue: seconds to wait for a free one (`mongo_gate`).
+        opened: connections to open within a second or so of the first use, and to keep. A server opens all of them, so
+            that a burst finds them there; a command at a terminal opens what it needs.
+        metrics: where the gate before the connections is told, under `name`.
 
     Datetimes come back aware and in UTC, to the millisecond, which is all that BSON dates hold.
     """
     milliseconds = int(operation * 1000)
+    gate = Gate(pool, patience=queue, client=name, metrics=metrics)
     return AsyncMongoClient(
         url,
         appname=name,
@@ -107,20 +118,35 @@ def connect(
         serverSelectionTimeoutMS=int(server_selection * 1000),
         connectTimeoutMS=int(server_selection * 1000),
         socketTimeoutMS=milliseconds + 2000,
-        waitQueueTimeoutMS=int(queue * 1000),
+        waitQueueTimeoutMS=None,  # never: it can lock the pool for ever, and the gate is waited for instead
+        timeoutMS=None,  # it waits for a connection in the same way
         maxPoolSize=pool,
+        minPoolSize=opened,
+        _pool_class=pools_behind(gate),
         tz_aware=True,
         uuidRepresentation="standard",
     )
 
 
-def connect_apart(url: str, *, name: str, connections: int) -> tuple[Client, Client]:
+def connect_apart(
+    url: str, *, name: str, connections: int, serves: bool = True, metrics: Metrics | None = None
+) -> tuple[Client, Client]:
     """A client for requests and health checks, and one with few connections for work in the background, which waits for
     them: so that a request never waits behind bulks, and bulks do not take a small server for themselves.
+
+    All their connections are opened in advance, those for requests only where the process `serves` any.
     """
-    return connect(url, name=name), connect(
-        url, name=f"{name}-background", pool=connections, queue=PATIENCE_SECONDS
-    )  # fmt: skip
+    return (
+        connect(url, name=name, opened=CONNECTIONS if serves else 0, metrics=metrics),
+        connect(
+            url,
+            name=f"{name}-background",
+            pool=connections,
+            queue=PATIENCE_SECONDS,
+            opened=connections,
+            metrics=metrics,
+        ),
+    )
 
 
 async def ping(client: Client, *, timeout: float = 2.0) -> None:
@@ -135,7 +161,7 @@ def is_transient(error: BaseException) -> bool:
         details = error.details or {}
         failures = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
         return bool(failures) and all(failure.get("code") in _TRANSIENT_CODES for failure in failures)
-    if isinstance(error, ConnectionFailure | ExecutionTimeout | WTimeoutError):
+    if isinstance(error, ConnectionFailure | ExecutionTimeout | WTimeoutError | GateRefused):
         return True
     if isinstance(error, OperationFailure):
         return error.code in _TRANSIENT_CODES or _labelled(error)
@@ -146,8 +172,7 @@ def is_unsent(error: BaseException) -> bool:
     """Whether it is certain that a *single* write never reached a server, so that nothing can have been written.
 
     PyMongo raises this one before anything goes out; when its own retry of a write cannot find a server it raises the
-    first attempt's error instead. A full connection pool gives no such certainty, as it may meet the
-    retry.
+    first attempt's error instead. A refusal of the gate gives no such certainty, as it may meet the retry.
     """
     return isinstance(error, ServerSelectionTimeoutError)
 
@@ -169,7 +194,8 @@ def foreign_errors() -> Iterator[None]:
             yield
     except PyMongoError as error:
         if is_transient(error):
-            raise Unavailable("MongoDB", f"{type(error).__name__}: {_reason(error)}") from error
+            after = RETRY_SECONDS if isinstance(error, GateRefused) else None
+            raise Unavailable("MongoDB", f"{type(error).__name__}: {_reason(error)}", retry_after=after) from error
         raise
 
 

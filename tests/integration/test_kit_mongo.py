@@ -95,6 +95,35 @@ async def test_a_cancelled_operation_ends_its_task(database: Database) -> None:
     assert went_on == 0
 
 
+async def test_one_connection_does_for_every_kind_of_operation(mongo_url: str, database: Database) -> None:
+    """None of them holds its place while it waits for another: many at once over one connection all end."""
+    client = connect(mongo_url, pool=1, opened=1)
+    things = client[database.name]["things"]
+
+    async def work(caller: int) -> int:
+        with foreign_errors():
+            await things.bulk_write(
+                [
+                    *(InsertOne({"caller": caller, "n": n}) for n in range(30)),
+                    UpdateOne({"caller": caller, "n": 0}, {"$set": {"seen": True}}),
+                ],
+                ordered=False,
+            )
+            seen = 0
+            async for _ in things.find({"caller": caller}).batch_size(3):
+                await things.find_one({"caller": caller, "n": seen})  # while a cursor is open
+                seen += 1
+            grouped = await things.aggregate([{"$match": {"caller": caller}}, {"$count": "n"}])
+            (group,) = await grouped.to_list(None)
+            return seen + int(group["n"])
+
+    try:
+        async with asyncio.timeout(60):
+            assert await asyncio.gather(*(work(caller) for caller in range(20))) == [60] * 20
+    finally:
+        await client.close()
+
+
 async def test_the_first_start_leaves_the_canary_and_the_next_find_it(database: Database) -> None:
     first = await recipient_keys(database, None, KeyRing.from_secret(OLD))
     again = await recipient_keys(database, None, KeyRing.from_secret(OLD))

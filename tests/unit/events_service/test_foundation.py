@@ -16,10 +16,11 @@ ENVIRON = {
 
 
 async def test_the_background_has_few_connections_and_requests_have_others() -> None:
-    base = foundation(load(EventsSettings, ENVIRON))
+    base = foundation(load(EventsSettings, ENVIRON), serves=True)
     background = in_background(base)
     pools = [each.client.options.pool_options for each in (base, background)]
     assert [pool.max_pool_size for pool in pools] == [50, 3]
+    assert [pool.min_pool_size for pool in pools] == [50, 3]
     assert set(base.sides) == set(background.sides) == {"email_log", "file"}
     for name, side in base.sides.items():
         assert background.sides[name].database.client is background.client
@@ -27,3 +28,9 @@ async def test_the_background_has_few_connections_and_requests_have_others() -> 
         assert background.sides[name].database.name == side.database.name
     for each in (base, background):
         await each.client.close()
+
+
+async def test_a_command_opens_what_it_needs() -> None:
+    base = foundation(load(EventsSettings, ENVIRON))
+    assert base.client.options.pool_options.min_pool_size == 0
+    await base.client.close()
