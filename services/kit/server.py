@@ -14,6 +14,12 @@ from services.kit.health import Report
 DRAIN_SECONDS = 3
 """How long requests in progress may still take once we are told to stop."""
 
+ACCEPTED_AT_ONCE = 16
+"""New connections that are accepted in one turn of the event loop. uvloop accepts one for each listening socket, so the
+server listens on so many descriptors of one socket. In a flood a turn takes long, and with one descriptor new callers
+waited for seconds before they were even refused.
+"""
+
 
 class HttpServer:
     """Serves `app`. A `Component`."""
@@ -50,20 +56,21 @@ class HttpServer:
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         self._server = _Server(config)
-        self._socket: socket.socket | None = None
+        self._sockets: list[socket.socket] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
         """The port it listens on, once started."""
-        if self._socket is None:
+        if not self._sockets:
             raise RuntimeError("the server is not started")
-        port: int = self._socket.getsockname()[1]
+        port: int = self._sockets[0].getsockname()[1]
         return port
 
     async def start(self) -> None:
-        self._socket = self._listen()
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http server")
+        listening = self._listen()
+        self._sockets = [listening, *(listening.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
+        self._task = asyncio.create_task(self._server.serve(sockets=self._sockets), name="http server")
         while not self._server.started:
             if self._task.done():
                 self._task.result()
@@ -78,8 +85,8 @@ class HttpServer:
                 self._server.force_exit = True
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=1.0)
-        if self._socket is not None:
-            self._socket.close()
+        for each in self._sockets:
+            each.close()
 
     def health(self) -> Report:
         ended = self._task is not None and self._task.done() and not self._server.should_exit

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvloop
 from starlette.types import Receive, Scope, Send
 
 from services.kit.component import Closing, Component, LoopComponent, Part
@@ -277,6 +278,26 @@ async def test_the_server_answers_what_it_has_begun_and_takes_nothing_new() -> N
         with pytest.raises(httpx.TransportError):
             await client.get("/")
     assert server.health().died is None
+
+
+def test_a_crowd_of_new_connections_is_accepted_in_a_few_turns_of_the_event_loop() -> None:
+    """uvloop accepts one in a turn and on a listening socket, and a turn takes long where there is much to do."""
+    crowd = 64
+
+    async def turns() -> int:
+        server = HttpServer(_app, host="127.0.0.1", port=0)
+        await server.start()
+        callers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(crowd)]
+        taken = 0
+        while len(server._server.server_state.connections) < crowd:
+            await asyncio.sleep(0)
+            taken += 1
+        for caller in callers:
+            caller.close()
+        await server.stop(5)
+        return taken
+
+    assert uvloop.run(turns()) < crowd / 4
 
 
 async def test_a_taken_port_is_told_with_the_setting_to_change() -> None:
