@@ -66,6 +66,7 @@ def application(base: Foundation, *, serves_api: bool = True, wait_seconds: floa
         body_bytes_per_second=settings.body_bytes_per_second,
         clock=clock,
         cors_origins=settings.cors_origins,
+        requests_in_flight=settings.requests_in_flight,
     )
 
 

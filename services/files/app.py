@@ -287,6 +287,7 @@ class FilesService:
             body_bytes_per_second=settings.body_bytes_per_second,
             clock=self.clock,
             cors_origins=settings.cors_origins,
+            requests_in_flight=settings.requests_in_flight,
         )
 
     def _routers(self) -> list[APIRouter]:

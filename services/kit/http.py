@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from services.kit.admission import Admission
 from services.kit.answers import REFUSALS, Answer, Refusal, answer_errors
 from services.kit.auth import Authenticator, anybody, asked_first
 from services.kit.bodies import Bodies, hold_to_values, largest_body, limit_of
@@ -138,6 +139,7 @@ def create_app(
     clock: Clock | None = None,
     cors_origins: Sequence[str] = (),
     lifespan: Lifespan | None = None,
+    requests_in_flight: int = 64,
 ) -> FastAPI:
     """The application, with `/healthz`, `/readyz`, `/metrics`, `/docs` and `/openapi.json` beside the routes given.
 
@@ -152,6 +154,7 @@ def create_app(
         cors_origins: pages elsewhere that may call with a bearer token; none by default, and never with the cookie.
         limits: what callers are held to; unless given, nothing.
         lifespan: entered when the server starts.
+        requests_in_flight: requests answered at a time; more are refused at once (`admission`).
     """
     app = FastAPI(
         title=title,
@@ -205,6 +208,7 @@ def create_app(
         tracing=tracing or Tracing.off(),
         ids=ids or SystemIds(),
     )
+    app.add_middleware(Admission, service=service, metrics=metrics, most=requests_in_flight)
     return app
 
 

@@ -155,6 +155,9 @@ HTTP_REQUESTS = Counter("mailroom_http_requests_total", "Answers", ("service", "
 HTTP_SECONDS = Histogram("mailroom_http_seconds", "One request", ("service", "method", "route"))
 HTTP_IN_FLIGHT = Gauge("mailroom_http_in_flight", "Requests being answered", ("service",))
 HTTP_BODY_BYTES = Gauge("mailroom_http_body_bytes", "Bytes of the bodies of requests being answered", ("service",))
+HTTP_SHED = Counter(
+    "mailroom_http_shed_total", "Requests refused at once: as many are answered as may be", ("service",)
+)
 
 # Does MongoDB keep up with what is asked of it? `client` is one for requests, or one for work in the background.
 MONGO_IN_FLIGHT = Gauge("mailroom_mongo_in_flight", "Operations that have a connection", ("client",))

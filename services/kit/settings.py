@@ -106,6 +106,14 @@ class KitSettings(BaseSettings):
     )
     http_host: str = Field("127.0.0.1", alias="MAILROOM_HTTP_HOST", description="the address to listen on")
 
+    requests_in_flight: int = Field(
+        64,
+        alias="MAILROOM_REQUESTS_IN_FLIGHT",
+        ge=1,
+        le=10_000,
+        description="requests that one process answers at a time; more are refused at once, with 503 and Retry-After",
+    )
+
     trusted_proxies: Networks = Field(
         (),
         alias="MAILROOM_TRUSTED_PROXIES",
