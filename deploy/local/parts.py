@@ -14,6 +14,7 @@ from deploy.local.provision import Progress
 from deploy.local.site import HOST, ROOT, Site, StackError
 from deploy.processes import AwsResources, Job, Process
 
+_OF_THE_GATEWAY = ("MAILROOM_GATEWAY_PATIENCE", "MAILROOM_GATEWAY_REQUESTS")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
 
 
@@ -130,7 +131,7 @@ def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
             "MAILROOM_CLIENTS_JS": str(ROOT / "clients/js"),
             "MAILROOM_S3_PUBLIC_ENDPOINT": env["MAILROOM_S3_PUBLIC_ENDPOINT"],
         }
-        | {name: value for name, value in env.items() if name == "MAILROOM_GATEWAY_PATIENCE"},
+        | {name: value for name, value in env.items() if name in _OF_THE_GATEWAY},
     )
 
 

@@ -180,6 +180,30 @@ def test_a_service_that_is_away_is_answered_for(tmp_path: Path) -> None:
         stack.stop()
 
 
+@pytest.mark.long  # the gateway looks for a free place for 3 s
+def test_so_many_wait_for_a_service_that_hangs_and_the_others_are_refused(tmp_path: Path) -> None:
+    few = {"MAILROOM_GATEWAY_REQUESTS": "3"}
+    stack, answering = Stack(throwaway_site(tmp_path, os.environ), extra=few), threading.Event()
+    stack.start(["gateway"])
+    servers = [upstream(name, stack.site.ports[name], answering) for name in ("email", "events")]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            url = f"{stack.site.url('gateway')}/api/email"
+            asked = [pool.submit(httpx.post, url, content=b"{}", timeout=120) for _ in range(8)]
+            refused = [done.result() for _, done in zip(range(5), as_completed(asked), strict=False)]
+            assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {(503, "2")}
+            assert not json.loads(refused[0].text)["success"]
+            answering.set()
+            assert sorted(done.result().status_code for done in asked) == [200] * 3 + [503] * 5
+            assert httpx.post(url, timeout=120).status_code == 200
+    finally:
+        answering.set()
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+        stack.stop()
+
+
 def test_only_what_may_take_minutes_is_waited_for_longer(tmp_path: Path) -> None:
     patient = {("POST", "/api/files/upload-complete"), ("POST", "/api/files/batch")}
     others = {
