@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from services.kit.crypto import KeyRing
+    from services.kit.kafka_settings import KafkaSettings
     from services.kit.mongo import Client, Database
 
 T = TypeVar("T")
 
-KAFKA: Final = "MAILROOM_KAFKA_BOOTSTRAP"
 MONGO: Final = "MAILROOM_MONGO_URL"
 ENCRYPTION: Final = "FILE_ENCRYPTION_KEY"
 OLD_ENCRYPTION: Final = "MAILROOM_OLD_ENCRYPTION_KEYS"
@@ -29,7 +29,6 @@ DATABASES: Final = {
 """Service → (variable, default) of its database's name."""
 
 _MEANT: Final = {
-    KAFKA: "Kafka's addresses, for instance 127.0.0.1:9092",
     MONGO: "MongoDB's address, for instance mongodb://127.0.0.1:27017/?replicaSet=rs0",
     ENCRYPTION: "the secret that the services encrypt with",
     JWT_SECRET: "the secret that the services check tokens with",
@@ -45,6 +44,28 @@ def need(*names: str) -> Mapping[str, str]:
     if missing:
         raise SettingsError(missing)
     return found
+
+
+def kafka(*names: str) -> KafkaSettings:
+    """Where Kafka is and as whom it is called; `names`: variables that the command needs beside. Raises SettingsError
+    naming everything that is missing or wrong.
+    """
+    from services.kit.errors import SettingsError
+    from services.kit.kafka_settings import KafkaSettings
+    from services.kit.settings import load
+
+    problems: list[str] = []
+    try:
+        need(*names)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        settings = load(KafkaSettings, others=os.environ)
+    except SettingsError as error:
+        raise SettingsError([*error.problems, *problems]) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings
 
 
 def database_name(service: str) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.environment import KAFKA, database, need, run
+from services.cli.environment import MONGO, database, kafka, run
 from services.cli.output import Json, console, print_json, say, span, table
 
 if TYPE_CHECKING:
     from services.events.ports import LeaseStore
     from services.events.projections.projection import Projection
+    from services.kit.kafka.connection import Connection
     from services.kit.mongo import Database
 
 
@@ -100,16 +101,16 @@ async def _readers() -> list[Reader]:
     from services.events.projections.projection import PROJECTIONS
     from services.kit.kafka.group_lags import group_lags
 
-    bootstrap = need(KAFKA, "MAILROOM_MONGO_URL")[KAFKA]
-    groups = await group_lags(bootstrap)
+    connection = kafka(MONGO).kafka
+    groups = await group_lags(connection)
     found = [Reader("group", g.group, g.topic, g.partition, g.position, g.end, None) for g in groups]
     async with database("events") as own:
         for projection in PROJECTIONS:
-            found += await _generations(own, bootstrap, projection)
+            found += await _generations(own, connection, projection)
     return found
 
 
-async def _generations(own: Database, bootstrap: str, projection: Projection) -> list[Reader]:
+async def _generations(own: Database, connection: Connection, projection: Projection) -> list[Reader]:
     from services.events.adapters.kafka_log import KafkaLog
     from services.events.adapters.mongo_generations import MongoGenerations
     from services.events.adapters.mongo_leases import MongoLeases
@@ -118,7 +119,7 @@ async def _generations(own: Database, bootstrap: str, projection: Projection) ->
     def leases(number: int) -> LeaseStore:
         return MongoLeases(own, projection.name, number, projection.topic)
 
-    log = KafkaLog(bootstrap, projection.topic, client_id="mailroom-lag")
+    log = KafkaLog(connection, projection.topic, client_id="mailroom-lag")
     await log.start()
     try:
         state = await projection_state(projection, MongoGenerations(own, projection), leases, log)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from services.cli.environment import ENCRYPTION, KAFKA, MONGO, actor, database, key_ring, need, run
+from services.cli.environment import ENCRYPTION, MONGO, actor, database, kafka, key_ring, run
 from services.cli.output import Json, confirm, print_json, refuse, say
 
 if TYPE_CHECKING:
@@ -82,16 +82,16 @@ async def _look(reader: str, where: Partition, offset: int) -> _InTheWay:
     """What is in the way. Ends the command unless it is this that blocks the reader."""
     from services.kit.kafka.stepping_over import fetch_batch, first_offset, why_unreadable
 
-    bootstrap = need(KAFKA, MONGO, ENCRYPTION)[KAFKA]
+    connection = kafka(MONGO, ENCRYPTION).kafka
     stands = await _stands(reader, where)
     if offset not in stands:
         told = ", ".join(map(str, sorted(stands))) or "nowhere"
         raise refuse(f"{reader} is not at {offset} of {where.topic}/{where.partition}: it stands at {told}")
-    first = await first_offset(bootstrap, where)
+    first = await first_offset(connection, where)
     if offset < first:
         return _InTheWay(f"the log begins at {first}", first, None)
-    batch = await fetch_batch(bootstrap, where, offset)
-    why = await why_unreadable(bootstrap, where, offset)
+    batch = await fetch_batch(connection, where, offset)
+    why = await why_unreadable(connection, where, offset)
     if not why:
         raise refuse(f"{where.topic}/{where.partition} can be read at {offset}: nothing is in its way")
     return _InTheWay(why, batch.last + 1, batch)
@@ -141,7 +141,7 @@ async def _stands(reader: str, where: Partition) -> set[int]:
     if service_of(reader) == "events":
         async with events_service() as base:
             return {at for _, at in await _checkpoints(_side(base, reader), where)}
-    return {await standing(need(KAFKA)[KAFKA], reader, where)}
+    return {await standing(kafka().kafka, reader, where)}
 
 
 def _side(base: Foundation, reader: str) -> ReadingSide:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.environment import KAFKA, need, run
+from services.cli.environment import kafka, run
 from services.cli.output import Json, print_json, say
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def apply_topics(
     from contracts.topics import TOPICS
     from services.kit.kafka.topics_admin import apply
 
-    mended, left = run(apply(need(KAFKA)[KAFKA], replication=replication))
+    mended, left = run(apply(kafka().kafka, replication=replication))
     if json:
         print_json({"topics": len(TOPICS), "mended": _as_json(mended), "differs": _as_json(left)})
     else:
@@ -47,7 +47,7 @@ def verify_topics(json: Json = False) -> None:
     from contracts.topics import TOPICS
     from services.kit.kafka.topics_admin import verify
 
-    differs = run(verify(need(KAFKA)[KAFKA]))
+    differs = run(verify(kafka().kafka))
     if json:
         print_json({"topics": len(TOPICS), "differs": _as_json(differs)})
     else:

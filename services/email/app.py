@@ -145,7 +145,7 @@ class Email:
         self.ring = settings.key_ring()
         self.health.depends_on("MongoDB", partial(mongo.ping, for_requests))
         self.publisher = KafkaPublisher(
-            settings.kafka_bootstrap,
+            settings.kafka,
             publishes=(*LANES.values(), EMAIL_NOTIFICATIONS, EMAIL_EVENTS, RECIPIENTS_EVENTS),
             clock=self.clock,
             metrics=self.metrics,
@@ -174,8 +174,8 @@ class Email:
         return Process(stages, health=self.health, metrics=self.metrics)
 
     async def _kafka(self) -> None:
-        if not self.publisher.healthy:
-            raise Unavailable("Kafka", "the producer has had no acknowledgement lately")
+        if trouble := self.publisher.trouble:
+            raise Unavailable("Kafka", trouble)
 
     def _build_stores(self) -> None:
         self.store = MongoEventStore(self.database["messages"], clock=self.clock, metrics=self.metrics)
@@ -326,7 +326,7 @@ class Email:
     def _consume(self, group: str, topic: str, handler: BatchHandler, batch: int, limits: Limits | None = None) -> None:
         self.handlers[group] = handler
         loop = ConsumerLoop(
-            self.settings.kafka_bootstrap,
+            self.settings.kafka,
             group,
             [topic],
             handler,

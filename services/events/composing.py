@@ -21,6 +21,7 @@ from services.events.rebuild import Rebuild, RebuildParts, Workers
 from services.events.setting_aside import SettingAside
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
+from services.kit.kafka.connection import Where
 from services.kit.kafka.records import Partition
 from services.kit.metrics import Metrics
 from services.kit.mongo import Database
@@ -33,7 +34,7 @@ class ReadingSide:
     """One projection over one Kafka and one database; makes what works on a generation."""
 
     projection: Projection
-    bootstrap: str
+    bootstrap: Where
     database: Database
     parking: ParkingLot
     metrics: Metrics

@@ -50,7 +50,7 @@ def foundation(settings: EventsSettings, *, serves: bool = False) -> Foundation:
     sides = {
         projection.name: ReadingSide(
             projection=projection,
-            bootstrap=settings.kafka_bootstrap,
+            bootstrap=settings.kafka,
             database=database,
             parking=parking,
             releases=releases,

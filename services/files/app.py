@@ -126,7 +126,7 @@ class FilesService:
         self.ring = settings.key_ring()
         self.health.depends_on("MongoDB", partial(mongo.ping, for_requests))
         self.publisher = KafkaPublisher(
-            settings.kafka_bootstrap,
+            settings.kafka,
             publishes=(FILES_COMMANDS, FILES_NOTIFICATIONS, FILES_EVENTS),
             clock=self.clock,
             metrics=self.metrics,
@@ -155,8 +155,8 @@ class FilesService:
         return Process(stages, health=self.health, metrics=self.metrics)
 
     async def _kafka(self) -> None:
-        if not self.publisher.healthy:
-            raise Unavailable("Kafka", "the producer has had no acknowledgement lately")
+        if trouble := self.publisher.trouble:
+            raise Unavailable("Kafka", trouble)
 
     async def _build_objects(self, stack: AsyncExitStack) -> None:
         settings = self.settings
@@ -222,7 +222,7 @@ class FilesService:
     def _consume(self, group: str, topic: str, handler: BatchHandler) -> None:
         self.handlers[group] = handler
         loop = ConsumerLoop(
-            self.settings.kafka_bootstrap,
+            self.settings.kafka,
             group,
             [topic],
             handler,

@@ -20,10 +20,11 @@ from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode
 
 from services.kit.crypto import SHORTEST_SECRET, KeyRing
 from services.kit.errors import SettingsError
+from services.kit.kafka_settings import KafkaSettings
 from services.kit.logs import Format, Level, get_logger
 from services.kit.request_limits import OPERATE, READ, UNAUTHENTICATED, Limit
 
@@ -80,16 +81,9 @@ StrongSecret = Annotated[SecretStr, AfterValidator(_strong)]
 StrongSecrets = Annotated[tuple[StrongSecret, ...], NoDecode, BeforeValidator(_split)]
 
 
-class KitSettings(BaseSettings):
+class KitSettings(KafkaSettings):
     """What every process needs. No secret has a default."""
 
-    model_config = SettingsConfigDict(
-        case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
-    )
-
-    kafka_bootstrap: str = Field(
-        alias="MAILROOM_KAFKA_BOOTSTRAP", min_length=1, description="Kafka's addresses, for instance 127.0.0.1:9092"
-    )
     mongo_url: SecretStr = Field(
         alias="MAILROOM_MONGO_URL",
         description="MongoDB's address, for instance mongodb://127.0.0.1:27017/?replicaSet=rs0",
@@ -296,7 +290,7 @@ class KitSettings(BaseSettings):
         return [item.get_secret_value() for item in flat if isinstance(item, SecretStr)]
 
 
-S = TypeVar("S", bound=KitSettings)
+S = TypeVar("S", bound=BaseSettings)
 
 
 def load(settings: type[S], environ: Mapping[str, str] | None = None, *, others: Iterable[str] = ()) -> S:
@@ -314,7 +308,7 @@ def load(settings: type[S], environ: Mapping[str, str] | None = None, *, others:
         raise SettingsError(_problems(settings, error)) from None
 
 
-def _problems(settings: type[KitSettings], error: ValidationError) -> list[str]:
+def _problems(settings: type[BaseSettings], error: ValidationError) -> list[str]:
     aliases = {name: str(field.alias) for name, field in settings.model_fields.items()}
     wanted = {str(field.alias): field.description for field in settings.model_fields.values()}
     problems: dict[str, str] = {}
@@ -323,7 +317,8 @@ def _problems(settings: type[KitSettings], error: ValidationError) -> list[str]:
         name = aliases.get(where, where)
         message = found["msg"].removeprefix("Value error, ")
         what = "is not set" if found["type"] == "missing" else _wrong(message)
-        hint = f". Set it to {wanted[name]}." if wanted.get(name) else "."
+        unwanted = message.startswith("set, but")
+        hint = f". Set it to {wanted[name]}." if wanted.get(name) and not unwanted else "."
         problems.setdefault(name, f"{name} {what}{hint}")
     return list(problems.values())
 
@@ -337,4 +332,4 @@ def _warn_of_strangers(found: Mapping[str, str], known: set[str], others: set[st
 
 
 def _wrong(message: str) -> str:
-    return f"is {message}" if message.startswith("needed") else f"is wrong: {message}"
+    return f"is {message}" if message.startswith(("needed", "set, but")) else f"is wrong: {message}"

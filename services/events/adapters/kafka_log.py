@@ -19,6 +19,8 @@ from services.events.ports import LogRecord
 from services.kit.clock import SystemClock
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.kafka.bounded import bounded
+from services.kit.kafka.connection import Where, connection
+from services.kit.kafka.diagnosis import unreachable
 from services.kit.kafka.silence import Silence
 from services.kit.logs import get_logger
 
@@ -43,13 +45,13 @@ time for each broker). Each fetch costs the broker half a millisecond and more: 
 class KafkaLog:
     """A `Log`."""
 
-    def __init__(self, bootstrap: str, topic: str, *, group: str | None = None, client_id: str = "mailroom") -> None:
+    def __init__(self, bootstrap: Where, topic: str, *, group: str | None = None, client_id: str = "mailroom") -> None:
         """`group` = under which name positions are told to lag tools; None = they are not."""
         self._topic = topic
         self._group = group
+        self._connection = connection(bootstrap).arguments(client_id)
+        self._bootstrap = bootstrap
         self._options: dict[str, Any] = {
-            "bootstrap_servers": bootstrap,
-            "client_id": client_id,
             "group_id": group,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
@@ -69,13 +71,13 @@ class KafkaLog:
         self._all: list[TopicPartition] = []  # frozen
 
     async def start(self) -> None:
-        consumer = AIOKafkaConsumer(**self._options)
+        consumer = AIOKafkaConsumer(**self._connection, **self._options)
         try:
             await bounded(consumer.start(), _CALL_SECONDS)
         except (KafkaError, TimeoutError, OSError) as error:
             with suppress(Exception):
                 await bounded(consumer.stop(), 2)
-            raise Unavailable("Kafka", f"cannot connect: {type(error).__name__}") from error
+            raise await unreachable(self._bootstrap, error) from error
         self._consumer = consumer
         self._silence = Silence(consumer, SystemClock())
 
@@ -240,7 +242,7 @@ class KafkaLog:
 
     async def _partitions(self) -> list[TopicPartition]:
         if not self._all:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self._options["bootstrap_servers"])
+            admin = AIOKafkaAdminClient(**self._connection)
             try:
                 await admin.start()
                 (described,) = await admin.describe_topics([self._topic])

@@ -14,7 +14,9 @@ LOOPS_SHOWN = 24
 
 def publisher_report(publisher: KafkaPublisher) -> Report:
     """A producer comes back by itself, so it is never dead."""
-    return Report(live=True, ready=publisher.healthy, detail={"state": "healthy" if publisher.healthy else "away"})
+    trouble = publisher.trouble
+    detail = {"state": "away", "reason": trouble} if trouble else {"state": "healthy"}
+    return Report(live=True, ready=not trouble, detail=detail)
 
 
 def consumer_part(loop: ConsumerLoop) -> Part:

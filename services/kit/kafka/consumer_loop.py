@@ -20,6 +20,8 @@ from services.kit.errors import MailroomError
 from services.kit.kafka.assignment import Assignment
 from services.kit.kafka.batch import BatchRunner, what_to_do
 from services.kit.kafka.bounded import bounded
+from services.kit.kafka.connection import Where, connection
+from services.kit.kafka.diagnosis import explained
 from services.kit.kafka.health import LoopHealth, PartitionHealth
 from services.kit.kafka.records import DONE, BatchHandler, Done, Outcome, Park, Partition, Record, Retry
 from services.kit.kafka.releasing import ReleaseWatch
@@ -59,7 +61,7 @@ class ConsumerLoop:
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: Where,
         group: str,
         topics: Iterable[str],
         handler: BatchHandler,
@@ -72,12 +74,12 @@ class ConsumerLoop:
         breaker: Breaker | None = None,
         limits: Limits | None = None,
         runner_options: dict[str, Any] | None = None,
-        **connection: Any,
+        **options: Any,
     ) -> None:
         """Connects to nothing yet.
 
         Args:
-            bootstrap: `host:port[,host:port]`.
+            bootstrap: the cluster.
             group: consumer group; also the name that parked records carry.
             topics: must exist.
             handler: see `BatchHandler`.
@@ -87,7 +89,7 @@ class ConsumerLoop:
             breaker: at most 50 parked records a minute unless given.
             limits: time limits; its `batch` gives way to the argument's.
             runner_options: time limits of `BatchRunner`.
-            connection: further options of aiokafka's clients, for instance `client_id` or TLS.
+            options: further ones of aiokafka's clients.
         """
         self.group = group
         self._parking = parking
@@ -96,7 +98,8 @@ class ConsumerLoop:
         self._metrics = metrics or Metrics()
         self.breaker = breaker or Breaker(50, 60.0, self._clock)
         self._limits = _with_batch(limits or Limits(), batch)
-        self._connection = {"bootstrap_servers": bootstrap, "client_id": f"mailroom-{group}", **connection}
+        self._to = connection(bootstrap)
+        self._connection = self._to.arguments(f"mailroom-{group}", **options)
         orders = releases or NoReleases()
         self._runner = BatchRunner(
             group,
@@ -210,7 +213,7 @@ class ConsumerLoop:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                self._trouble = repr(failure)
+                self._trouble = await explained(self._to, failure)
                 log.warning("consumer failed, a new one begins", group=self.group, error=self._trouble)
             finally:
                 await self._leave(session)

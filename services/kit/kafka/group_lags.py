@@ -3,15 +3,15 @@
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from contracts.topics import TOPICS
-from services.kit.errors import Unavailable
 from services.kit.kafka.bounded import bounded
+from services.kit.kafka.connection import Where, connection
+from services.kit.kafka.diagnosis import unreachable
 
 _ALL = tuple(topic.name for topic in TOPICS)
 _SECONDS = 10.0
@@ -33,9 +33,9 @@ class GroupLag:
         return max(0, self.end - self.position)
 
 
-async def group_lags(bootstrap: str, topics: Collection[str] = _ALL, **connection: Any) -> list[GroupLag]:
+async def group_lags(bootstrap: Where, topics: Collection[str] = _ALL) -> list[GroupLag]:
     """Every group that ever committed an offset in one of `topics`, by group, topic, partition. Raises Unavailable."""
-    async with _connected(bootstrap, connection) as (admin, consumer):
+    async with _connected(bootstrap) as (admin, consumer):
         groups = await bounded(admin.list_consumer_groups(), _SECONDS)
         committed: list[tuple[str, TopicPartition, int]] = []
         for group in sorted({name for name, *_ in groups}):
@@ -54,10 +54,8 @@ async def _ends(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
 
 
 @asynccontextmanager
-async def _connected(
-    bootstrap: str, connection: dict[str, Any]
-) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
-    options = {"bootstrap_servers": bootstrap, "client_id": "mailroom-lag", **connection}
+async def _connected(bootstrap: Where) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
+    options = connection(bootstrap).arguments("mailroom-lag")
     admin = AIOKafkaAdminClient(**options)
     consumer = AIOKafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False)
     try:
@@ -65,7 +63,7 @@ async def _connected(
         await bounded(consumer.start(), _SECONDS)
         yield admin, consumer
     except (KafkaError, OSError, TimeoutError) as failure:
-        raise Unavailable("Kafka", f"{bootstrap} does not answer: {failure!r}") from failure
+        raise await unreachable(bootstrap, failure) from failure
     finally:
         await bounded(consumer.stop(), _SECONDS)
         await bounded(admin.close(), _SECONDS)

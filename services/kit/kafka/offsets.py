@@ -1,20 +1,20 @@
 """Where a group's partitions begin: asked of the coordinator, and never guessed."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from services.kit.errors import Unavailable
 from services.kit.kafka.bounded import bounded
+from services.kit.kafka.connection import ClientArguments
 from services.kit.kafka.records import Partition
 
 NOTHING_COMMITTED = -1
 
 
 async def committed_offsets(
-    connection: Mapping[str, Any], group: str, partitions: Iterable[Partition], *, seconds: float = 10.0
+    connection: ClientArguments, group: str, partitions: Iterable[Partition], *, seconds: float = 10.0
 ) -> dict[Partition, int]:
     """The group's committed offset of each partition, `NOTHING_COMMITTED` where it has none.
 
@@ -54,7 +54,7 @@ async def log_bounds(
 
 
 async def start_offsets(
-    connection: Mapping[str, Any],
+    connection: ClientArguments,
     group: str,
     consumer: AIOKafkaConsumer,
     partitions: Iterable[Partition],

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, RecordListTooLargeError
 from faststream.kafka import KafkaBroker
 
 from contracts.topics import Topic
@@ -21,6 +21,8 @@ from services.kit.clock import Clock, SystemClock
 from services.kit.errors import PermanentError, TransientError, Unavailable
 from services.kit.kafka.bounded import bounded
 from services.kit.kafka.broker import LARGEST_RECORD_BYTES, build_broker
+from services.kit.kafka.connection import Where, connection
+from services.kit.kafka.diagnosis import explained, not_allowed
 from services.kit.logs import get_logger
 from services.kit.metrics import PUBLISH_FAILED, PUBLISH_SECONDS, PUBLISHED, Metrics
 
@@ -71,21 +73,21 @@ class KafkaPublisher:
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: Where,
         *,
         publishes: Iterable[Topic] = (),
         delivery_seconds: float = 10.0,
         clock: Clock | None = None,
         metrics: Metrics | None = None,
-        **connection: Any,
+        **options: Any,
     ) -> None:
-        """Connects to nothing yet. `connection`: further options of `build_broker`."""
-        self._bootstrap = bootstrap
+        """Connects to nothing yet. `options`: further ones of `build_broker`."""
+        self._to = connection(bootstrap)
         self._publishes = tuple(publishes)
         self._delivery_seconds = delivery_seconds
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
-        self._connection = connection
+        self._options = options
         self.broker = self._build()
         """FastStream's broker, for AsyncAPI."""
         self._producer: AIOKafkaProducer | None = None
@@ -97,12 +99,18 @@ class KafkaPublisher:
         self._timeouts = 0
         self._broken = False
         self._stopping = False
+        self._trouble = ""
 
     @property
     def healthy(self) -> bool:
         if self._producer is None or self._good_at is None or self._failing or self._broken or self._stopping:
             return False
         return self._clock.monotonic() - self._good_at < FRESH_SECONDS
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not healthy, for people; "" = it is."""
+        return "" if self.healthy else self._trouble or "the producer has had no acknowledgement lately"
 
     async def start(self, timeout: float = 5.0) -> None:
         """Connect, and stay connected from now on. Returns when connected, or after `timeout` seconds without."""
@@ -123,7 +131,7 @@ class KafkaPublisher:
     async def publish(self, items: Sequence[Outgoing]) -> list[Exception | None]:
         producer = self._producer
         if producer is None or self._stopping:
-            why = "the publisher stops" if self._stopping else "not connected"
+            why = "the publisher stops" if self._stopping else self._trouble or "not connected"
             return [Unavailable("Kafka", why)] * len(items)
         began = perf_counter()
         results: list[Exception | None] = [None] * len(items)
@@ -206,6 +214,7 @@ class KafkaPublisher:
     def _good(self) -> None:
         self._good_at = self._clock.monotonic()
         self._failing = False
+        self._trouble = ""
 
     async def _stay_connected(self) -> None:
         pause = 0.2
@@ -218,7 +227,8 @@ class KafkaPublisher:
                 pause = 0.2
             except Exception as failure:  # noqa: BLE001 - it must try for ever
                 pause = min(pause * 2, PROBE_SECONDS)
-                log.warning("Kafka does not answer the producer", error=repr(failure))
+                self._trouble = await explained(self._to, failure)
+                log.warning("Kafka does not answer the producer", error=self._trouble)
                 await self._clock.sleep(pause)
                 continue
             with suppress(TimeoutError):
@@ -237,7 +247,7 @@ class KafkaPublisher:
         self._broken, self._timeouts = False, 0
         self._good()
         self._connected.set()
-        log.info("producer connected", bootstrap=self._bootstrap)
+        log.info("producer connected", bootstrap=self._to.bootstrap)
         await _disconnect(old, 2.0)
 
     async def _probe(self) -> None:
@@ -246,18 +256,18 @@ class KafkaPublisher:
         if self._producer is None or (fresh and not self._failing):
             return
         if not await bounded(self._producer.client.force_metadata_update(), PROBE_SECONDS):
-            raise Unavailable("Kafka", "no broker answers")
+            raise KafkaConnectionError("no broker answers")
         self._good()
 
     async def _ask_metadata(self) -> None:
-        client = AIOKafkaClient(bootstrap_servers=self._bootstrap, client_id="mailroom-probe")
+        client = AIOKafkaClient(**self._to.arguments("mailroom-probe"))
         try:
             await bounded(client.bootstrap(), PROBE_SECONDS)
         finally:
             await bounded(client.close(), PROBE_SECONDS)
 
     def _build(self) -> KafkaBroker:
-        return build_broker(self._bootstrap, publishes=self._publishes, **self._connection)
+        return build_broker(self._to, publishes=self._publishes, **self._options)
 
 
 async def _disconnect(broker: KafkaBroker, timeout: float) -> None:
@@ -279,6 +289,6 @@ def _not_sent(item: Outgoing, failure: Exception) -> Exception:
 
 
 def _unavailable(item: Outgoing, failure: Exception) -> Unavailable:
-    again = Unavailable("Kafka", f"{item.topic}: {type(failure).__name__}")
+    again = Unavailable("Kafka", f"{item.topic}: {not_allowed(failure) or type(failure).__name__}")
     again.__cause__ = failure
     return again

@@ -1,6 +1,5 @@
 """The life of one Kafka consumer in its group, from joining to leaving."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from services.kit.kafka.assignment import Assignment, PartitionState
 from services.kit.kafka.batch import BatchRunner
 from services.kit.kafka.bounded import bounded
 from services.kit.kafka.committing import Committer
+from services.kit.kafka.connection import ClientArguments
 from services.kit.kafka.offsets import start_offsets
 from services.kit.kafka.reading import Fetched, Reader
 from services.kit.kafka.records import Partition, Record
@@ -84,7 +84,7 @@ class ConsumerSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     def __init__(
         self,
-        connection: Mapping[str, Any],
+        connection: ClientArguments,
         group: str,
         topics: frozenset[str],
         runner: BatchRunner,

@@ -23,6 +23,8 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 
 from services.kit.errors import PermanentError, Unavailable
+from services.kit.kafka.connection import Where, connection
+from services.kit.kafka.diagnosis import unreachable
 from services.kit.kafka.offsets import log_bounds, start_offsets
 from services.kit.kafka.records import Park, Partition, Record
 from services.kit.parking import ParkedRecord
@@ -63,7 +65,7 @@ def find_batch(raw: bytes, offset: int) -> RawBatch:
     raise PermanentError("notABatch", f"what Kafka has at offset {offset} is no whole record batch: look at its log")
 
 
-async def fetch_batch(bootstrap: str, partition: Partition, offset: int) -> RawBatch:
+async def fetch_batch(bootstrap: Where, partition: Partition, offset: int) -> RawBatch:
     """The batch with `offset`, undecoded. Raises PermanentError where there is none, and Unavailable."""
     async with _client(bootstrap) as client:
         await client.set_topics([partition.topic])
@@ -82,20 +84,20 @@ async def fetch_batch(bootstrap: str, partition: Partition, offset: int) -> RawB
     return find_batch(bytes(raw), offset)
 
 
-async def standing(bootstrap: str, group: str, partition: Partition) -> int:
+async def standing(bootstrap: Where, group: str, partition: Partition) -> int:
     """Where the group stands: what it committed, else the beginning of the log. Raises Unavailable."""
     async with _consumer(bootstrap) as consumer:
-        starts = await start_offsets({"bootstrap_servers": bootstrap}, group, consumer, [partition])
+        starts = await start_offsets(connection(bootstrap).arguments("mailroom-skip"), group, consumer, [partition])
     return starts[partition][0]
 
 
-async def first_offset(bootstrap: str, partition: Partition) -> int:
+async def first_offset(bootstrap: Where, partition: Partition) -> int:
     """Where the log of the partition begins. Raises Unavailable."""
     async with _consumer(bootstrap) as consumer:
         return (await log_bounds(consumer, [partition]))[partition][0]
 
 
-async def why_unreadable(bootstrap: str, partition: Partition, offset: int) -> str:
+async def why_unreadable(bootstrap: Where, partition: Partition, offset: int) -> str:
     """What a client makes of the record at `offset`; "" = it can be read here. Raises Unavailable."""
     async with _consumer(bootstrap) as consumer:
         consumer.assign([TopicPartition(*partition)])
@@ -132,26 +134,25 @@ def ordered_offset(parked: ParkedRecord | None) -> int | None:
     return int(given) if given is not None and given.isdigit() else None
 
 
-def _consumer(bootstrap: str) -> AbstractAsyncContextManager[Any]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="none", client_id="mailroom-skip"
-    )
+def _consumer(bootstrap: Where) -> AbstractAsyncContextManager[Any]:
+    options = connection(bootstrap).arguments("mailroom-skip")
+    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="none")
     return _connected(bootstrap, consumer, consumer.start, consumer.stop)
 
 
-def _client(bootstrap: str) -> AbstractAsyncContextManager[Any]:
-    client = AIOKafkaClient(bootstrap_servers=bootstrap, client_id="mailroom-skip")
+def _client(bootstrap: Where) -> AbstractAsyncContextManager[Any]:
+    client = AIOKafkaClient(**connection(bootstrap).arguments("mailroom-skip"))
     return _connected(bootstrap, client, client.bootstrap, client.close)
 
 
 @asynccontextmanager
 async def _connected(
-    bootstrap: str, client: Any, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
+    bootstrap: Where, client: Any, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[Any]:
     try:
         await asyncio.wait_for(start(), _SECONDS)
         yield client
     except (KafkaError, OSError, TimeoutError) as failure:
-        raise Unavailable("Kafka", f"{bootstrap} does not answer: {failure!r}") from failure
+        raise await unreachable(bootstrap, failure) from failure
     finally:
         await asyncio.wait_for(stop(), _SECONDS)

@@ -1,11 +1,9 @@
 """Bringing a cluster's topics to what `contracts.topics` says, and telling where they differ."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
-
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -13,6 +11,8 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from contracts.topics import TOPICS, Topic
 from services.kit.errors import Unavailable
 from services.kit.kafka.bounded import bounded
+from services.kit.kafka.connection import Where, connection
+from services.kit.kafka.diagnosis import unreachable
 
 _SECONDS = 15.0
 
@@ -38,19 +38,19 @@ class Drift:
         return f"{self.topic}: {self.what} is {self.found}, should be {self.expected}{remedy}"
 
 
-async def verify(bootstrap: str, topics: Sequence[Topic] = TOPICS, **connection: Any) -> list[Drift]:
+async def verify(bootstrap: Where, topics: Sequence[Topic] = TOPICS) -> list[Drift]:
     """Where the cluster differs from `topics`, in their order; changes nothing. Raises Unavailable."""
-    async with _admin(bootstrap, connection) as admin:
+    async with _admin(bootstrap) as admin:
         return await _drift(admin, topics)
 
 
 async def apply(
-    bootstrap: str, topics: Sequence[Topic] = TOPICS, *, replication: int = 1, **connection: Any
+    bootstrap: Where, topics: Sequence[Topic] = TOPICS, *, replication: int = 1
 ) -> tuple[list[Drift], list[Drift]]:
     """Create missing topics and mend configurations. Gives what was mended and what differs still: a partition count,
     which is never touched, and whatever the cluster refused to take. May be run again. Raises Unavailable.
     """
-    async with _admin(bootstrap, connection) as admin:
+    async with _admin(bootstrap) as admin:
         before = await _drift(admin, topics)
         wanted = {topic.name: topic for topic in topics}
         await _create(admin, [wanted[d.topic] for d in before if d.what == "missing"], replication)
@@ -61,13 +61,13 @@ async def apply(
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str, connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="mailroom-topics", **connection)
+async def _admin(bootstrap: Where) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connection(bootstrap).arguments("mailroom-topics"))
     try:
         await bounded(admin.start(), _SECONDS)
         yield admin
     except (KafkaError, OSError, TimeoutError) as failure:
-        raise Unavailable("Kafka", f"{bootstrap} does not answer: {failure!r}") from failure
+        raise await unreachable(bootstrap, failure) from failure
     finally:
         await bounded(admin.close(), _SECONDS)
 
