@@ -81,8 +81,8 @@ compose: $(SETUP)  ## write docker-compose.yml from deploy/processes.py
 	@$(PY) -m deploy.compose
 
 lock: $(SETUP)  ## compile requirements/*.in to hash-pinned *.txt, keeping versions (UPGRADE=1 takes new ones)
-	@cd requirements && for name in runtime dev stack ministack bench; do \
-		constraint=""; if [ $$name = dev ]; then constraint="--constraint runtime.txt"; fi; \
+	@cd requirements && for name in runtime dev msk stack ministack bench; do \
+		constraint=""; if [ $$name = dev -o $$name = msk ]; then constraint="--constraint runtime.txt"; fi; \
 		../.venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
 			--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade) $$constraint $$name.in -o $$name.txt; \
 		echo "requirements/$$name.txt"; done

@@ -96,7 +96,7 @@ class KafkaSettings(BaseSettings):
             )
         if value == "OAUTHBEARER" and find_spec(SIGNER) is None:
             raise ValueError(
-                f"OAUTHBEARER takes the package {SIGNER_PACKAGE}, which is not installed here: pip install it"
+                f"OAUTHBEARER takes the package {SIGNER_PACKAGE}, which is not installed here: pip install -r requirements/msk.txt"
             )
         return value
 
