@@ -76,6 +76,13 @@ class KafkaSettings(BaseSettings):
         description="a PEM file with that certificate's private key, not encrypted",
     )
 
+    kafka_replication: int | None = Field(
+        None,
+        alias="MAILROOM_KAFKA_REPLICATION",
+        ge=1,
+        description="copies of each partition, for `mailroom topics` (default: 3, or as many as there are brokers)",
+    )
+
     @field_validator("kafka_mechanism")
     @classmethod
     def _mechanism_for_sasl(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -96,7 +103,8 @@ class KafkaSettings(BaseSettings):
             )
         if value == "OAUTHBEARER" and find_spec(SIGNER) is None:
             raise ValueError(
-                f"OAUTHBEARER takes the package {SIGNER_PACKAGE}, which is not installed here: pip install -r requirements/msk.txt"
+                f"OAUTHBEARER takes the package {SIGNER_PACKAGE}, which is not installed here: "
+                "pip install -r requirements/msk.txt"
             )
         return value
 
