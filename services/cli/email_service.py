@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from services.kit.errors import PermanentError
 
@@ -23,13 +23,9 @@ def email_service(role: Role, *, publishing: bool = False) -> AbstractAsyncConte
 
 def role_of(consumer: str) -> Role:
     """The role whose process runs this consumer. Raises PermanentError."""
-    roles: dict[str, Role] = {
-        "email-intake-": "intake",
-        "email-translator": "translator",
-        "email-settler": "settler",
-        "email-files": "settler",
-    }
-    for prefix, role in roles.items():
-        if consumer.startswith(prefix):
-            return role
+    from services.email.kafka_access import READS
+
+    for role, readings in READS.items():
+        if consumer in {reading.group for reading in readings}:
+            return cast("Role", role)
     raise PermanentError("noHandler", f"no part of the email service handles the records of {consumer}")

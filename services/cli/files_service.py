@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from services.kit.errors import PermanentError
 
@@ -26,11 +26,9 @@ def files_service(role: Role, *, publishing: bool = False) -> AbstractAsyncConte
 
 def role_of(consumer: str) -> Role:
     """The role whose process runs this consumer. Raises PermanentError."""
-    roles: dict[str, Role] = {
-        "files-commands": "commands",
-        "files-translator": "translator",
-        "files-settler": "settler",
-    }
-    if consumer in roles:
-        return roles[consumer]
+    from services.files.kafka_access import READS
+
+    for role, readings in READS.items():
+        if consumer in {reading.group for reading in readings}:
+            return cast("Role", role)
     raise PermanentError("noHandler", f"no part of the files service handles the records of {consumer}")

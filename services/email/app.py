@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 from fastapi import APIRouter
 
-from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, FILES_EVENTS, LANES, RECIPIENTS_EVENTS
+from contracts.topics import LANES
 from services.email.adapters.content import MongoContentStore
 from services.email.adapters.file_bytes import S3FileBytes
 from services.email.adapters.known_files import MongoKnownFiles
@@ -45,6 +45,7 @@ from services.email.entrypoints.sweeper import Sweeper
 from services.email.entrypoints.translator import Translator
 from services.email.entrypoints.unsubscribe_page import unsubscribe_router
 from services.email.handlers import RecipientStreams, StreamLookup, unsubscribe
+from services.email.kafka_access import FILES, INTAKE, ROLES, SETTLER, TRANSLATOR, Role, access_of, roles_in
 from services.email.ports import MailProvider, NoCheckpoints
 from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
@@ -81,10 +82,7 @@ from services.kit.retry import retrying
 from services.kit.server import HttpServer
 from services.kit.tracing import Tracing
 
-Role = Literal["all", "lanes", "http", "intake", "sender", "ingest", "translator", "settler", "relay"]
-ROLES: tuple[str, ...] = get_args(Role)
-SENDING = frozenset({"intake", "sender"})
-"""What the role `lanes` is made of."""
+__all__ = ["ROLES", "Email", "Role", "run"]
 
 VERSION = "1.0.0"
 
@@ -118,7 +116,7 @@ class Email:
 
     def has(self, *roles: str) -> bool:
         """Whether this process plays one of these."""
-        return self.role == "all" or self.role in roles or (self.role == "lanes" and not SENDING.isdisjoint(roles))
+        return not roles_in(self.role).isdisjoint(roles)
 
     async def run(self) -> int:
         """Assemble, run until a signal comes or a part dies; the exit status."""
@@ -146,7 +144,7 @@ class Email:
         self.health.depends_on("MongoDB", partial(mongo.ping, for_requests))
         self.publisher = KafkaPublisher(
             settings.kafka,
-            publishes=(*LANES.values(), EMAIL_NOTIFICATIONS, EMAIL_EVENTS, RECIPIENTS_EVENTS),
+            publishes=access_of(self.role).writes,
             clock=self.clock,
             metrics=self.metrics,
         )
@@ -284,26 +282,20 @@ class Email:
                 roles=self.settings.command_roles,
             )
             for lane in self.settings.lanes:
-                self._consume(f"email-intake-{lane}", LANES[lane].name, intake, INTAKE_BATCH)
+                self._consume(*INTAKE[lane], intake, INTAKE_BATCH)
         if self.has("translator"):
             formats = {"ses": SesNotifications()}
             translator = Translator(
                 formats, self.publisher, StreamLookup(self.streams), TranslatorCounts(self.metrics, "ses")
             )
-            self._consume(
-                "email-translator",
-                EMAIL_NOTIFICATIONS.name,
-                self._politely(translator),
-                SETTLER_BATCH,
-                Limits(fetch_wait=0.1),
-            )
+            self._consume(*TRANSLATOR, self._politely(translator), SETTLER_BATCH, Limits(fetch_wait=0.1))
         if self.has("settler"):
             settler = Settler(self.streams, self.recipients, self.prices, self.clock, self.metrics, NoCheckpoints())
             # Nobody waits for what it does, and four batches a second cost far less than one for each event.
             limits = Limits(fetch_wait=0.25, fetch_bytes=1 << 18)
-            self._consume("email-settler", EMAIL_EVENTS.name, self._politely(settler), SETTLER_BATCH, limits)
+            self._consume(*SETTLER, self._politely(settler), SETTLER_BATCH, limits)
             follower = FilesFollower(self.files)
-            self._consume("email-files", FILES_EVENTS.name, self._politely(follower), SETTLER_BATCH, limits)
+            self._consume(*FILES, self._politely(follower), SETTLER_BATCH, limits)
         self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
         if self.has("translator"):
             self.components["uncorrelated"] = LoopComponent(
@@ -324,6 +316,8 @@ class Email:
         await self.retries.auto_retry("uncorrelated", "email-translator", stopping)
 
     def _consume(self, group: str, topic: str, handler: BatchHandler, batch: int, limits: Limits | None = None) -> None:
+        if (group, topic) not in access_of(self.role).reads:
+            raise ValueError(f"{group} of {topic} is not in kafka_access.READS: its ACLs would lack")
         self.handlers[group] = handler
         loop = ConsumerLoop(
             self.settings.kafka,

@@ -13,6 +13,7 @@ from services.events.adapters.mongo_read_models import MongoReadModels
 from services.events.adapters.mongo_statistics import MongoStatistics
 from services.events.aggregates import CACHE_EVENTS, Aggregates
 from services.events.generations import GRACE_SECONDS
+from services.events.kafka_access import reading_of
 from services.events.leases import LeaseKeeper
 from services.events.ports import LeaseStore, Log, ReadModels
 from services.events.projections.projection import Projection
@@ -47,7 +48,7 @@ class ReadingSide:
     @property
     def consumer(self) -> str:
         """The name under which records are parked, and positions told to Kafka."""
-        return f"events.{self.projection.name}"
+        return reading_of(self.projection).group
 
     @property
     def generations(self) -> MongoGenerations:

@@ -15,11 +15,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 from fastapi import APIRouter
 
-from contracts.topics import FILES_COMMANDS, FILES_EVENTS, FILES_NOTIFICATIONS
 from services.files.adapters.cloudfront import CloudFront
 from services.files.adapters.mongo_quotas import MongoQuotas
 from services.files.adapters.s3_notifications import S3Notifications
@@ -35,6 +34,7 @@ from services.files.entrypoints.sweeper import Sweeper
 from services.files.entrypoints.translator import Translator
 from services.files.entrypoints.upload_tokens import UploadTokens
 from services.files.handlers import Files
+from services.files.kafka_access import COMMANDS, ROLES, SETTLER, TRANSLATOR, Role, access_of
 from services.files.links import Links
 from services.files.ports import NoCheckpoints
 from services.files.quotas import UploadQuotas
@@ -69,8 +69,7 @@ from services.kit.retry import retrying
 from services.kit.server import HttpServer
 from services.kit.tracing import Tracing
 
-Role = Literal["all", "http", "commands", "ingest", "translator", "settler", "relay"]
-ROLES: tuple[str, ...] = get_args(Role)
+__all__ = ["ROLES", "FilesService", "Role", "run"]
 
 VERSION = "1.0.0"
 
@@ -127,7 +126,7 @@ class FilesService:
         self.health.depends_on("MongoDB", partial(mongo.ping, for_requests))
         self.publisher = KafkaPublisher(
             settings.kafka,
-            publishes=(FILES_COMMANDS, FILES_NOTIFICATIONS, FILES_EVENTS),
+            publishes=access_of(self.role).writes,
             clock=self.clock,
             metrics=self.metrics,
         )
@@ -209,17 +208,19 @@ class FilesService:
     def _build_consumers(self) -> None:
         if self.has("commands"):
             intake = CommandIntake(self.files, self.settings.categories, self.settings.command_roles)
-            self._consume("files-commands", FILES_COMMANDS.name, intake)
+            self._consume(*COMMANDS, intake)
         if self.has("translator"):
             form = S3Notifications(self.settings.bucket)
             translator = Translator(form, self.publisher, TranslatorCounts(self.metrics, "s3"))
-            self._consume("files-translator", FILES_NOTIFICATIONS.name, translator)
+            self._consume(*TRANSLATOR, translator)
         if self.has("settler"):
-            self._consume("files-settler", FILES_EVENTS.name, Settler(self.files))
+            self._consume(*SETTLER, Settler(self.files))
 
         self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
 
     def _consume(self, group: str, topic: str, handler: BatchHandler) -> None:
+        if (group, topic) not in access_of(self.role).reads:
+            raise ValueError(f"{group} of {topic} is not in kafka_access.READS: its ACLs would lack")
         self.handlers[group] = handler
         loop = ConsumerLoop(
             self.settings.kafka,

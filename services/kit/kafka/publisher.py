@@ -81,9 +81,12 @@ class KafkaPublisher:
         metrics: Metrics | None = None,
         **options: Any,
     ) -> None:
-        """Connects to nothing yet. `options`: further ones of `build_broker`."""
+        """Connects to nothing yet. `publishes`: the topics that it may publish to; () = any. `options`: further ones of
+        `build_broker`.
+        """
         self._to = connection(bootstrap)
         self._publishes = tuple(publishes)
+        self._declared = frozenset(topic.name for topic in self._publishes)
         self._delivery_seconds = delivery_seconds
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
@@ -163,6 +166,9 @@ class KafkaPublisher:
         futures: list[tuple[int, "asyncio.Future[object]"]],
         results: list[Exception | None],
     ) -> None:
+        if self._declared and item.topic not in self._declared:
+            results[index] = PermanentError("unpublishable", f"{item.topic} is not among the topics of this process")
+            return
         try:
             future = await producer.send(item.topic, item.value, item.key, headers=list(item.headers))
         except Exception as failure:  # noqa: BLE001 - one record's refusal is not the others'
