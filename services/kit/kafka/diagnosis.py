@@ -94,7 +94,9 @@ async def _tried(to: Connection, host: str, port: int) -> str:
         client = await create_conn(host, port, client_id="mailroom-probe", **to.security)
         admitted = True
         try:
-            await bounded(client.send(MetadataRequest([])), SECONDS)
+            answer = await bounded(client.send(MetadataRequest([])), SECONDS)
+            if not answer.brokers and to.security.get("sasl_mechanism") == "OAUTHBEARER":
+                raise SaslAuthenticationFailed  # a refused token is told in a challenge, which aiokafka takes for a yes
         finally:
             client.close()
     except Exception as failure:  # noqa: BLE001 - whatever it is, words are sought for it
