@@ -4,10 +4,13 @@ Every read and write is `majority` and from the primary: what was acknowledged s
 read was acknowledged. Nothing but adapters sees PyMongo.
 """
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
@@ -70,10 +73,38 @@ _TRANSIENT_CODES = frozenset(
 time limits).
 """
 
+_NOT_ALLOWED, _LOGIN_REFUSED = 13, 18
+"""Unauthorized and AuthenticationFailed: nothing was done, and all works once an operator has mended the user."""
+
+_LOGIN_WORDS = (
+    "user or password in MAILROOM_MONGO_URL are refused; its authSource names the database that the user was made in"
+)
+
 BulkItem = Literal["done", "duplicate", "failed", "unknown"]
 """What became of one operation of an unordered bulk: acknowledged by a majority; E11000, so its guard or unique key
 refused it; refused otherwise, nothing written; written or not, nobody knows (`is_transient` says why).
 """
+
+
+def check_url(url: str) -> None:
+    """Raises ValueError for a URL that no client can be made of: an option that nobody knows or that contradicts
+    another, a file that cannot be read or holds no certificate. Asks nobody, and repeats no user or password.
+    """
+    if not url.startswith(("mongodb://", "mongodb+srv://")):
+        raise ValueError("not a MongoDB URL")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "error"
+            )  # the client only warns of an option that it leaves out: of tls, for instance
+            AsyncMongoClient(url)
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from None
+    except (PyMongoError, ValueError, UserWarning) as error:
+        parts = urlsplit(url)
+        secret = [unquote(part) for part in (parts.username, parts.password) if part] if "@" in url else []
+        told = str(error)
+        raise ValueError("not a MongoDB URL" if any(each in told for each in secret) else told.rstrip(".")) from None
 
 
 def connect(
@@ -91,7 +122,8 @@ def connect(
     belongs to the event loop that it is first used in.
 
     Args:
-        url: `mongodb://…`. Concerns in it are overruled: they are not a matter of taste here.
+        url: `mongodb://…`, with user, password and TLS as its options say. Concerns in it are overruled: they are not a
+            matter of taste here.
         name: shown in the server's log and `currentOp`.
         server_selection: seconds to look for a primary (see `SERVER_SELECTION_SECONDS`).
         operation: seconds that one reply may take on the socket, and a write may wait for its majority.
@@ -164,7 +196,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, ConnectionFailure | ExecutionTimeout | WTimeoutError | GateRefused):
         return True
     if isinstance(error, OperationFailure):
-        return error.code in _TRANSIENT_CODES or _labelled(error)
+        return error.code in _TRANSIENT_CODES or error.code in (_NOT_ALLOWED, _LOGIN_REFUSED) or _labelled(error)
     return isinstance(error, PyMongoError) and _labelled(error)
 
 
@@ -195,7 +227,7 @@ def foreign_errors() -> Iterator[None]:
     except PyMongoError as error:
         if is_transient(error):
             after = RETRY_SECONDS if isinstance(error, GateRefused) else None
-            raise Unavailable("MongoDB", f"{type(error).__name__}: {_reason(error)}", retry_after=after) from error
+            raise Unavailable("MongoDB", _explained(error), retry_after=after) from error
         raise
 
 
@@ -260,7 +292,42 @@ def _reason(error: PyMongoError) -> str:
     if isinstance(error, OperationFailure):
         return f"code {error.code}"
     if isinstance(error, ServerSelectionTimeoutError):
-        return "no primary answers: is it running, and is its address right?"
+        return _no_primary(str(error))
     if isinstance(error, AutoReconnect):
         return "the connection was lost"
     return str(error)[:200]
+
+
+def _explained(error: PyMongoError) -> str:
+    if isinstance(error, OperationFailure) and error.code == _LOGIN_REFUSED:
+        return _LOGIN_WORDS
+    if isinstance(error, OperationFailure) and error.code == _NOT_ALLOWED:
+        return (
+            "the user in MAILROOM_MONGO_URL, or nobody, may not do this: docs/operating.md says what each service needs"
+        )
+    return f"{type(error).__name__}: {_reason(error)}"
+
+
+def _no_primary(told: str) -> str:
+    """Why no primary is to be had, from what the servers or TLS said."""
+    certificate = re.search(r"certificate verify failed: ([^(]+?)\.? ?\(", told)
+    if certificate is not None and "expired" in certificate[1]:
+        return "the server's certificate has expired: renew it there"
+    if certificate is not None and "mismatch" in certificate[1]:
+        return "the server's certificate is for another name: MAILROOM_MONGO_URL must use its own"
+    if certificate is not None:
+        why = certificate[1]
+        return (
+            f"the server's certificate is not trusted ({why}): tlsCAFile in MAILROOM_MONGO_URL must name the certificate "
+            "of its authority"
+        )
+    if "Authentication failed" in told:
+        return _LOGIN_WORDS
+    if "WRONG_VERSION_NUMBER" in told or "RECORD_LAYER_FAILURE" in told:
+        return "the server does not speak TLS: leave tls out of MAILROOM_MONGO_URL, or switch it on there"
+    if "closed" in told or "alert" in told:
+        return (
+            "the server ends the connection: it may want TLS (tls=true in MAILROOM_MONGO_URL) or another client "
+            "certificate (tlsCertificateKeyFile)"
+        )
+    return "no primary answers: is it running, and is its address right?"

@@ -26,6 +26,7 @@ from services.kit.crypto import SHORTEST_SECRET, KeyRing
 from services.kit.errors import SettingsError
 from services.kit.kafka_settings import KafkaSettings
 from services.kit.logs import Format, Level, get_logger
+from services.kit.mongo import check_url
 from services.kit.request_limits import OPERATE, READ, UNAUTHENTICATED, Limit
 
 PREFIX = "MAILROOM_"
@@ -210,8 +211,7 @@ class KitSettings(KafkaSettings):
     @field_validator("mongo_url")
     @classmethod
     def _mongo_url_is_one(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
-            raise ValueError("not a MongoDB URL")
+        check_url(value.get_secret_value())
         return value
 
     @field_validator("jwt_secret")

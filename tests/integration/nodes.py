@@ -38,12 +38,13 @@ class Node:
     folder: Path
     port: int
     command: list[str]
+    env: Mapping[str, str] = field(default_factory=plain_environment)
     child: Child | None = None
 
     def start(self) -> None:
         """Begin; it listens some time later."""
         record, log = self.folder / "run" / f"{self.name}.json", self.folder / "logs" / f"{self.name}.log"
-        self.child = children.start(record, log, self.command, plain_environment(), ROOT)
+        self.child = children.start(record, log, self.command, self.env, ROOT)
 
     def listening(self) -> None:
         """Wait until it listens. AssertionError, with its last words, when it ends instead."""

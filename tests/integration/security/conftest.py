@@ -18,6 +18,8 @@ from services.kit.kafka_settings import KafkaSettings
 from services.kit.settings import load
 from tests.integration.certificates import Authority, Pair
 from tests.integration.nodes import Node, Place, place
+from tests.integration.security import mongo
+from tests.integration.security.mongo import SecuredMongo
 
 PROTOCOLS = {
     "main": "SASL_SSL",
@@ -128,6 +130,12 @@ def secured(here: Place) -> SecuredKafka:
     ]
     cluster = here.kafka(1, settings=settings, ports=[ports["main"]], format_options=scram)
     return SecuredKafka(ports, cluster.nodes[0], authority, stranger, authority.signs("client"))
+
+
+@pytest.fixture(scope="package")
+def secured_mongo(here: Place) -> SecuredMongo:
+    """One server for all tests of this folder."""
+    return mongo.started(here)
 
 
 _MODULE = "org.apache.kafka.common.security"

@@ -20,7 +20,7 @@ from pymongo.errors import (
 )
 
 from services.kit.errors import Unavailable
-from services.kit.mongo import classify_bulk, foreign_errors, is_transient, is_unsent
+from services.kit.mongo import check_url, classify_bulk, foreign_errors, is_transient, is_unsent
 
 AGAIN: list[PyMongoError] = [
     AutoReconnect("lost"),
@@ -32,12 +32,13 @@ AGAIN: list[PyMongoError] = [
     WTimeoutError("slow", 64),
     OperationFailure("stepped down", 189),
     OperationFailure("write conflict", 112),
+    OperationFailure("unauthorized", 13),
+    OperationFailure("Authentication failed", 18),
     BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64, "errmsg": "timeout"}]}),
 ]
 NEVER: list[PyMongoError] = [
     DuplicateKeyError("dup", 11000),
     OperationFailure("no such command", 59),
-    OperationFailure("unauthorized", 13),
     InvalidOperation("bad"),
     BulkWriteError({"writeErrors": [{"index": 0, "code": 11000}], "writeConcernErrors": []}),
     BulkWriteError({"writeErrors": [{"index": 0, "code": 11000}], "writeConcernErrors": [{"code": 64}]}),
@@ -104,8 +105,59 @@ def test_a_bulk_is_told_by_index(size: int, failures: dict[int, int], unacknowle
         (AutoReconnect("lost"), "unknown"),
         (ServerSelectionTimeoutError("none"), "unknown"),
         (WriteConcernError("x", 100), "unknown"),
-        (OperationFailure("unauthorized", 13), "failed"),
+        (OperationFailure("unauthorized", 13), "unknown"),
+        (OperationFailure("no such command", 59), "failed"),
     ],
 )
 def test_a_bulk_that_fails_as_a_whole(error: PyMongoError | None, item: str) -> None:
     assert classify_bulk(error, 3).items == (item,) * 3
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://h", "not a MongoDB URL"),
+        ("mongodb://h/?tls=maybe", "The value of tls must be 'true' or 'false'"),
+        ("mongodb://h/?nonsense=1", "Unknown option: nonsense"),
+        ("mongodb://h/?tlsCAFile=/no/ca.pem", "/no/ca.pem cannot be read (No such file or directory)"),
+        (f"mongodb://h/?tls=false&tlsCAFile={__file__}", "TLS has not been enabled but the following tls parameters"),
+        (f"mongodb://h/?tls=true&tlsCertificateKeyFile={__file__}", "Private key doesn't match certificate"),
+        ("mongodb://who:pass:word@h/", "Username and password must be escaped"),
+        ("mongodb://h:port-of-mine/", "Port contains non-digit characters"),
+    ],
+)
+def test_a_url_of_which_no_client_can_be_made(url: str, told: str) -> None:
+    """Where the client would only warn, and leave TLS out, the process does not start."""
+    with pytest.raises(ValueError) as caught:
+        check_url(url)
+    assert str(caught.value).startswith(told)
+
+
+def test_a_url_with_a_user_and_tls() -> None:
+    check_url("mongodb://who:pass%3Aword@a:1,b:2/?tls=true&replicaSet=rs0&authSource=admin")
+    check_url("mongodb+srv://who:word@cluster.example/?tls=true")  # and no name is looked up
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OperationFailure("Authentication failed.", 18), "user or password in MAILROOM_MONGO_URL are refused"),
+        (OperationFailure("not authorized on x", 13), "the user in MAILROOM_MONGO_URL, or nobody, may not do this"),
+        (
+            ServerSelectionTimeoutError(
+                "h:1: [SSL: X] certificate verify failed: certificate has expired (_ssl.c:1006)"
+            ),
+            "the server's certificate has expired",
+        ),
+        (
+            ServerSelectionTimeoutError("h:1: [SSL: X] certificate verify failed: IP address mismatch, x. (_ssl.c:1)"),
+            "the server's certificate is for another name",
+        ),
+        (ServerSelectionTimeoutError("h:1: [Errno 111] Connect call failed"), "no primary answers: is it running"),
+    ],
+)
+async def test_who_is_not_let_in_is_told_why(error: PyMongoError, told: str) -> None:
+    with pytest.raises(Unavailable) as caught, foreign_errors():
+        raise error
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
