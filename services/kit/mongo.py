@@ -76,6 +76,8 @@ time limits).
 _NOT_ALLOWED, _LOGIN_REFUSED = 13, 18
 """Unauthorized and AuthenticationFailed: nothing was done, and all works once an operator has mended the user."""
 
+_REFUSED = re.compile(r"not authorized on (\S+) to execute command \{ (\w+):")
+
 _LOGIN_WORDS = (
     "user or password in MAILROOM_MONGO_URL are refused; its authSource names the database that the user was made in"
 )
@@ -302,9 +304,9 @@ def _explained(error: PyMongoError) -> str:
     if isinstance(error, OperationFailure) and error.code == _LOGIN_REFUSED:
         return _LOGIN_WORDS
     if isinstance(error, OperationFailure) and error.code == _NOT_ALLOWED:
-        return (
-            "the user in MAILROOM_MONGO_URL, or nobody, may not do this: docs/operating.md says what each service needs"
-        )
+        refused = _REFUSED.search(str(error))  # the command goes on with its values, which may be personal
+        what = f"{refused[2]} in {refused[1]}" if refused else "work without a log-in"
+        return f"the user in MAILROOM_MONGO_URL may not {what}: docs/operating.md says what each service needs"
     return f"{type(error).__name__}: {_reason(error)}"
 
 
@@ -316,11 +318,8 @@ def _no_primary(told: str) -> str:
     if certificate is not None and "mismatch" in certificate[1]:
         return "the server's certificate is for another name: MAILROOM_MONGO_URL must use its own"
     if certificate is not None:
-        why = certificate[1]
-        return (
-            f"the server's certificate is not trusted ({why}): tlsCAFile in MAILROOM_MONGO_URL must name the certificate "
-            "of its authority"
-        )
+        remedy = "tlsCAFile in MAILROOM_MONGO_URL must name the certificate of its authority"
+        return f"the server's certificate is not trusted ({certificate[1]}): {remedy}"
     if "Authentication failed" in told:
         return _LOGIN_WORDS
     if "WRONG_VERSION_NUMBER" in told or "RECORD_LAYER_FAILURE" in told:

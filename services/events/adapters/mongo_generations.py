@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from pymongo import IndexModel, ReturnDocument
-from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from services.events.adapters.mongo_documents import BOOKKEEPING
 from services.events.adapters.mongo_leases import LEASES, WORKERS
@@ -153,9 +153,11 @@ class MongoGenerations:
     async def _show(self, collection: str) -> None:
         pipeline = [{"$match": {"_visible": {"$ne": False}}}, {"$unset": list(BOOKKEEPING)}]
         try:
-            await self._database.create_collection(self._name, viewOn=collection, pipeline=pipeline)
-        except (CollectionInvalid, OperationFailure) as error:
-            if isinstance(error, OperationFailure) and error.code != _EXISTS:
+            await self._database.create_collection(  # without a list of all collections, which is a right of its own
+                self._name, check_exists=False, viewOn=collection, pipeline=pipeline
+            )
+        except OperationFailure as error:
+            if error.code != _EXISTS:
                 raise
             await self._database.command("collMod", self._name, viewOn=collection, pipeline=pipeline)
 

@@ -60,13 +60,13 @@ def started(here: Place) -> SecuredMongo:
     return secured
 
 
-async def told(url: str) -> str:
+async def told(url: str, database: str = "mailroom_email") -> str:
     """What a service is told that finds this at its start; "" = it is let in."""
     client = connect(url, server_selection=2.0)
     try:
         with foreign_errors():
             await ping(client)
-            await client["mailroom_email"]["messages"].find_one({})
+            await client[database]["messages"].find_one({})
     except Unavailable as refused:
         return str(refused)
     finally:

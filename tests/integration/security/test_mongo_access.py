@@ -29,8 +29,8 @@ async def test_who_is_not_let_in_is_told_the_option_to_mend(secured_mongo: Secur
     ]
     expected = [
         "user or password in MAILROOM_MONGO_URL are refused",
-        "the user in MAILROOM_MONGO_URL, or nobody, may not do this",
-        "the user in MAILROOM_MONGO_URL, or nobody, may not do this",
+        "the user in MAILROOM_MONGO_URL may not work without a log-in",
+        "the user in MAILROOM_MONGO_URL may not find in mailroom_email",
         "is not trusted",
         "is for another name",
         "it may want TLS (tls=true in MAILROOM_MONGO_URL)",

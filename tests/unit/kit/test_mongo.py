@@ -142,7 +142,13 @@ def test_a_url_with_a_user_and_tls() -> None:
     ("error", "told"),
     [
         (OperationFailure("Authentication failed.", 18), "user or password in MAILROOM_MONGO_URL are refused"),
-        (OperationFailure("not authorized on x", 13), "the user in MAILROOM_MONGO_URL, or nobody, may not do this"),
+        (
+            OperationFailure(
+                'not authorized on mailroom_x to execute command { find: "m", filter: { to: "a@b" } }', 13
+            ),
+            "the user in MAILROOM_MONGO_URL may not find in mailroom_x: docs/operating.md",
+        ),
+        (OperationFailure("command insert requires authentication", 13), "may not work without a log-in: docs/"),
         (
             ServerSelectionTimeoutError(
                 "h:1: [SSL: X] certificate verify failed: certificate has expired (_ssl.c:1006)"
