@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from services.cli.environment import DATABASES, KAFKA, MONGO, actor, database_name, mongo, need, run
+from services.cli.environment import DATABASES, MONGO, actor, database_name, kafka, mongo, run
 from services.cli.output import Json, confirm, console, moment, print_json, refuse, say, table
 from services.cli.skip import service_of
 
@@ -165,7 +165,7 @@ async def _prepare(
     from services.kit.releases import Release
     from services.kit.releases_mongo import MongoReleases
 
-    need(KAFKA, MONGO)
+    kafka(MONGO)
     service = service_of(consumer)
     now = SystemClock().now()
     async with mongo() as client:
@@ -226,7 +226,7 @@ async def _spans(consumer: str, topics: set[str]) -> dict[Partition, tuple[int, 
     from services.kit.kafka.positions import positions
 
     if service_of(consumer) != "events":
-        return await positions(need(KAFKA)[KAFKA], consumer, topics)
+        return await positions(kafka().kafka, consumer, topics)
     return await _projection_spans(consumer)
 
 

@@ -214,7 +214,6 @@ async def _within_limits(request: Request, scopes: Collection[str]) -> Principal
         raise
     limits.hold_caller(principal, scopes)
     return principal
-    return principal
 
 
 def mint_token(

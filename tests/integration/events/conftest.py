@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from services.events.composing import ReadingSide
 from services.events.projections.projection import EMAIL_LOG, Projection
+from services.kit.kafka.connection import connection
 from services.kit.metrics import Metrics
 from services.kit.mongo import connect
 from services.kit.testing.parking import MemoryParkingLot
@@ -38,6 +39,11 @@ async def end_leases(side: ReadingSide) -> None:
     ended = [{"$set": {"until": {"$dateSubtract": {"startDate": "$$NOW", "unit": "minute", "amount": 1}}}}]
     await side.database["leases"].update_many({"owner": {"$ne": None}}, ended)
     await side.database["workers"].delete_many({})
+
+
+def address(side: ReadingSide) -> str:
+    """Where its Kafka is: `host:port`."""
+    return connection(side.bootstrap).bootstrap
 
 
 @pytest.fixture

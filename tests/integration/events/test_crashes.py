@@ -13,7 +13,7 @@ from dataclasses import replace
 from services.events.composing import ReadingSide
 from services.events.ports import Lease
 from services.kit.parking import ParkedFilter
-from tests.integration.events.conftest import HANG, Write, end_leases
+from tests.integration.events.conftest import HANG, Write, address, end_leases
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
 from tests.integration.events.mails import mails
 from tests.integration.events.test_live import first_generation, projecting
@@ -28,7 +28,7 @@ STEPS = (
 async def dying(side: ReadingSide, mongo_url: str, generation: int) -> AsyncIterator[Callable[[str], Awaitable[int]]]:
     """Runs a projector process to its death at a step, and says how it ended."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.integration.events.dying", side.bootstrap, mongo_url),
+        *(sys.executable, "-m", "tests.integration.events.dying", address(side), mongo_url),
         *(side.database.name, side.projection.topic, str(generation)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -17,7 +17,7 @@ from services.events.generations import retire, rollback
 from services.events.ports import LeaseStore
 from services.events.rebuild import Rebuild, Workers
 from services.kit.errors import PermanentError, RefusedHere
-from tests.integration.events.conftest import Write, end_leases, until
+from tests.integration.events.conftest import Write, address, end_leases, until
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
 from tests.integration.events.mails import mails
 from tests.integration.events.test_live import first_generation, live_generation, projecting
@@ -36,7 +36,7 @@ async def workers(side: ReadingSide) -> AsyncIterator[WorkersHere]:
 async def worker_processes(side: ReadingSide, mongo_url: str) -> AsyncIterator[BackfillProcesses]:
     """Worker processes on this test's topic and database."""
     environment = os.environ | {
-        "MAILROOM_KAFKA_BOOTSTRAP": side.bootstrap,
+        "MAILROOM_KAFKA_BOOTSTRAP": address(side),
         "MAILROOM_MONGO_URL": mongo_url,
         "MAILROOM_EVENTS_DATABASE": side.database.name,
         "MAILROOM_EMAIL_EVENTS_TOPIC": side.projection.topic,
@@ -226,7 +226,7 @@ async def test_a_log_without_its_head_is_refused(side: ReadingSide, write: Write
     from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
     await live_generation(side, write, mails(50))
-    admin = AIOKafkaAdminClient(bootstrap_servers=side.bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=address(side))
     await admin.start()
     await admin.delete_records({TopicPartition(side.projection.topic, 2): RecordsToDelete(before_offset=3)})
     await admin.close()

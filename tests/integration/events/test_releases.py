@@ -15,7 +15,7 @@ from services.kit.clock import SystemClock
 from services.kit.crypto import KeyRing
 from services.kit.parking_mongo import MongoParkingLot
 from services.kit.releases_mongo import MongoReleases
-from tests.integration.events.conftest import HANG, Write
+from tests.integration.events.conftest import HANG, Write, address
 from tests.integration.events.judge import wait_until_projected
 from tests.integration.events.mails import mails
 from tests.integration.events.test_generations import parts
@@ -46,7 +46,7 @@ async def test_a_flood_on_the_log_is_let_go_of_and_a_new_generation_comes_past_i
     ask = partial(
         mailroom,
         "breaker",
-        MAILROOM_KAFKA_BOOTSTRAP=side.bootstrap,
+        MAILROOM_KAFKA_BOOTSTRAP=address(side),
         MAILROOM_MONGO_URL=mongo_url,
         MAILROOM_EVENTS_DATABASE=database.name,
         MAILROOM_EMAIL_EVENTS_TOPIC=side.projection.topic,

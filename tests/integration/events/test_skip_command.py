@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from services.events.composing import ReadingSide
 from services.kit.crypto import KeyRing
 from services.kit.parking_mongo import MongoParkingLot
-from tests.integration.events.conftest import HANG, Write
+from tests.integration.events.conftest import HANG, Write, address
 from tests.integration.events.judge import whole_log
 from tests.integration.events.mails import mails
 from tests.integration.events.test_live import first_generation
@@ -23,7 +23,7 @@ from tests.integration.kafka.test_skip_command import SECRET, mailroom
 async def test_the_projector_goes_on_after_what_it_cannot_read(side: ReadingSide, write: Write, mongo_url: str) -> None:
     ask = partial(
         mailroom,
-        MAILROOM_KAFKA_BOOTSTRAP=side.bootstrap,
+        MAILROOM_KAFKA_BOOTSTRAP=address(side),
         MAILROOM_MONGO_URL=mongo_url,
         MAILROOM_EVENTS_DATABASE=side.database.name,
         MAILROOM_EMAIL_EVENTS_TOPIC=side.projection.topic,
@@ -36,11 +36,11 @@ async def test_the_projector_goes_on_after_what_it_cannot_read(side: ReadingSide
     await write(mails(60))
     generation = await first_generation(side)
     ends = {each: 1 + max(r.offset for r in await whole_log(side) if r.partition == each) for each in range(6)}
-    admin = AIOKafkaAdminClient(bootstrap_servers=side.bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=address(side))
     await admin.start()
     await admin.delete_records({TopicPartition(topic, 4): RecordsToDelete(before_offset=3)})
     await admin.close()
-    await Cluster(side.bootstrap).put_unreadable(topic, 2)
+    await Cluster(address(side)).put_unreadable(topic, 2)
     await write(mails(60, seed=2))
     lot = MongoParkingLot(side.database, KeyRing.from_secret(SECRET))
     leases = side.leases(generation)

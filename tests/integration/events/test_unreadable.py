@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from services.events.composing import ReadingSide
+from tests.integration.events.conftest import address
 from tests.integration.kafka.harness import Cluster
 
 
 async def test_what_lies_before_an_unreadable_batch_is_read_in_large_steps(side: ReadingSide) -> None:
-    cluster, topic, records = Cluster(side.bootstrap), side.projection.topic, 300
+    cluster, topic, records = Cluster(address(side)), side.projection.topic, 300
     for partition in (0, 1):
         await cluster.put(topic, partition, *[b"%d" % n for n in range(records)])
     await cluster.put_unreadable(topic, 0)
