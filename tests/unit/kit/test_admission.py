@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.responses import StreamingResponse
 
 from services.kit.answers import Answer
-from services.kit.auth import Authenticator, Principal, SecretVerifier, mint_token, require
+from services.kit.auth import Authenticator, Principal, SecretVerifier, anybody, mint_token, require
 from services.kit.health import Health
 from services.kit.http import create_app, router
 from services.kit.metrics import HTTP_REQUESTS, HTTP_SHED, Metrics
@@ -39,7 +39,7 @@ class Site:
             await self.go.wait()
             return Answer(data=body["name"])
 
-        @routes.get("/stream")
+        @routes.get("/stream", dependencies=[Depends(anybody)])
         async def stream() -> StreamingResponse:
             async def events() -> Any:
                 yield b"data: 1\n\n"
@@ -47,7 +47,7 @@ class Site:
 
             return StreamingResponse(events(), media_type="text/event-stream; charset=utf-8")
 
-        @routes.get("/breaks")
+        @routes.get("/breaks", dependencies=[Depends(anybody)])
         async def breaks() -> Answer[str]:
             raise RuntimeError("a bug")
 
