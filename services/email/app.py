@@ -411,6 +411,7 @@ class Email:
                 clock=self.clock,
                 ids=self.ids,
                 scoped=self.settings.scoped,
+                roles=self.settings.command_roles,
                 max_attachment_bytes=self.settings.max_attachment_bytes,
             ),
             suppressions_router(

@@ -8,7 +8,7 @@ The door decides nothing: it publishes commands. Whatever it stored before a cra
 the same Idempotency-Key, or swept once no command can need it any more.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -26,11 +26,12 @@ from services.email.entrypoints.send_request import SendRequest, TemplateChecks
 from services.email.entrypoints.uploads import UploadedAttachment
 from services.email.ports import ContentKey, ContentStore, NewContent
 from services.email.settings import largest_request
-from services.kit.actors import may_change
+from services.kit.actors import Role, may_change
 from services.kit.answers import Refusal
 from services.kit.auth import Principal, require
 from services.kit.bodies import body_limit
 from services.kit.clock import Clock, Ids
+from services.kit.command_roles import check_claim
 from services.kit.errors import (
     Conflict,
     ContentTooLarge,
@@ -107,12 +108,14 @@ def email_router(
     ids: Ids,
     max_attachment_bytes: int = 10_000_000,
     scoped: Collection[str] = (),
+    roles: Mapping[str, tuple[Role, ...]] | None = None,
 ) -> APIRouter:
     """The routes above. `max_attachment_bytes`: of all files of a request together, decoded; `scoped`: categories and
-    priorities that need the scope `email:create:<its name>` too.
+    priorities that need the scope `email:create:<its name>` too; `roles`: which may be claimed on the topics of
+    commands, where callers' roles are written (`CommandRoles`).
     """
     routes = router("/api/email", tag="email")
-    door = _Door(contents, publisher, streams, idempotency, clock, ids, max_attachment_bytes)
+    door = _Door(contents, publisher, streams, idempotency, clock, ids, max_attachment_bytes, roles or {})
     scoped_names = frozenset(scoped)
     catalogue = templates
 
@@ -177,12 +180,15 @@ class _Door:
         clock: Clock,
         ids: Ids,
         max_attachment_bytes: int,
+        roles: Mapping[str, tuple[Role, ...]],
     ) -> None:
         self._contents, self._publisher, self._streams = contents, publisher, streams
         self._idempotency = idempotency
         self._clock, self._ids, self._max_attachment_bytes = clock, ids, max_attachment_bytes
+        self._roles = roles
 
     async def send(self, body: SendRequest, caller: Principal, key: str | None, correlation: str) -> str:
+        self._check_role(LANES[body.priority], caller)
         uploads = self._uploads(body)
         message_id = self._ids.new()
         if key is not None:
@@ -209,6 +215,7 @@ class _Door:
         return message_id
 
     async def cancel(self, message_id: str, reason: str | None, caller: Principal, correlation: str) -> None:
+        self._check_role(COMMANDS_URGENT, caller)
         state = await self._load(message_id)
         if isinstance(state, Message):
             if not may_change(caller.actor, state.request.user_id):
@@ -219,6 +226,13 @@ class _Door:
             raise ServiceUnavailable("Kafka is not available at the moment; nothing was stopped: repeat later.")
         command = CancelEmail(message_id=message_id, reason=reason)
         await self._publish(COMMANDS_URGENT, "email.cancel", command, caller, correlation, "repeat")
+
+    def _check_role(self, topic: Topic, caller: Principal) -> None:
+        """What intake would park after the caller's 202 is refused here."""
+        try:
+            check_claim(self._roles, topic.name, caller.actor)
+        except PermanentError:
+            raise Forbidden(f"The role {caller.role} may not write to {topic.name} here.") from None
 
     async def content(self, message_id: str, caller: Principal) -> Content:
         state = await self._await_message(message_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -57,7 +58,13 @@ def attached(content: bytes | str = b"x", **more: Any) -> dict[str, Any]:
 class Door:
     """The door of one process; several may share a `Post` and idempotency keys."""
 
-    def __init__(self, *, max_attachment_bytes: int = 10_000_000, scoped: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        max_attachment_bytes: int = 10_000_000,
+        scoped: tuple[str, ...] = (),
+        roles: Mapping[str, tuple[Role, ...]] | None = None,
+    ) -> None:
         self.clock = FakeClock()
         self.post = Post(clock=self.clock)
         self.publisher = LosingPublisher()
@@ -82,6 +89,7 @@ class Door:
                     ids=self.post.ids,
                     max_attachment_bytes=max_attachment_bytes,
                     scoped=scoped,
+                    roles=roles,
                 )
             ],
         )

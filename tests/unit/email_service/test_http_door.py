@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.email.commands import CancelEmail, StoredAttachment
+from contracts.topics import COMMANDS_URGENT, LANES
 from services.email.domain.content import MessageContent, SealedBody
 from services.email.ports import ContentKey, NewContent
 from services.kit.kafka.codec import CONTENT_TYPE
@@ -110,6 +111,17 @@ async def test_an_installation_may_demand_a_scope_for_a_category_and_for_urgent(
     assert (await door.send("k", headers=both, **urgent)).status_code == 202
     alone = await door.send(headers=as_("ann", "email:create:auth"), category="auth")
     assert alone.json()["details"] == [{"missingScope": "email:create"}], "it is no scope to send by itself"
+
+
+async def test_a_role_that_may_not_be_claimed_on_the_topic_is_refused_at_the_door() -> None:
+    door = Door(roles={LANES["normal"].name: ("admin",), COMMANDS_URGENT.name: ("admin",)})
+    taken = await door.send(headers=as_("root", role="admin"))
+    message_id = taken.json()["data"]["messageId"]
+    for refused in (await door.send("k"), await door.client.delete(f"/api/email/{message_id}")):
+        assert refused.status_code == 403
+        assert refused.json()["error"].startswith("The role user may not write to email.commands.")
+    assert len(door.publisher.published) == 1
+    assert (await door.send("k", priority="low")).status_code == 202, "a topic that is not named takes all"
 
 
 # --- once ----------------------------------------------------------------------------------------------------------
