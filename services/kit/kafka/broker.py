@@ -36,7 +36,7 @@ def build_broker(
     """
     to = connection(bootstrap)
     broker = KafkaBroker(
-        to.bootstrap,
+        [address.strip() for address in to.bootstrap.split(",")],  # FastStream takes a text for one address
         security=_security(to.security),
         sasl_oauth_token_provider=to.security.get("sasl_oauth_token_provider"),
         client_id=client_id,

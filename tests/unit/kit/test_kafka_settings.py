@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
+from aiokafka.conn import collect_hosts
 
 from deploy.local.site import ROOT
 from services.kit.errors import SettingsError
@@ -104,6 +105,18 @@ def test_the_producers_broker_is_given_the_same(mechanism: str | None, signer: A
     connection = loaded(environ).kafka
     given = build_broker(connection)._connection_kwargs
     assert {name: given[name] for name in connection.security} == connection.security
+
+
+def test_the_producer_finds_each_of_several_addresses() -> None:
+    connection = load(
+        KafkaSettings, {"MAILROOM_KAFKA_BOOTSTRAP": "a.example:9092,b.example:9093, c.example:9094"}
+    ).kafka
+    given = build_broker(connection)._connection_kwargs["bootstrap_servers"]
+    assert [f"{host}:{port}" for host, port, _ in collect_hosts(given, randomize=False)] == [
+        "a.example:9092",
+        "b.example:9093",
+        "c.example:9094",
+    ]
 
 
 def test_contradictions_are_told_all_at_once() -> None:
