@@ -114,7 +114,7 @@ async def test_what_is_refused_is_told_with_its_setting(
     """In one line of a command, as of everything that reaches Kafka."""
     secured.stranger.signs("strange-client")
     folder = secured.authority.file.parent
-    given = {n: folder / str(v) if str(v).endswith(".pem") else v for n, v in changed.items()}
+    given: dict[str, Any] = {n: folder / str(v) if str(v).endswith(".pem") else v for n, v in changed.items()}
     if "BOOTSTRAP" in given:
         given["BOOTSTRAP"] = f"{given['BOOTSTRAP']}:{secured.ports[listener]}"
     with pytest.raises(Unavailable) as caught:

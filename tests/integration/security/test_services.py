@@ -75,6 +75,10 @@ class Secured:
         except AssertionError:
             raise AssertionError(seen[-1].text if seen else f"{service} does not answer") from None
 
+    def says(self, service: str, words: str) -> None:
+        """Wait until its readiness has these words."""
+        eventually(lambda: words in self.ready(service).text, f"{service} says {words}")
+
     def mailroom(self, *words: str, status: int = 0) -> str:
         """The operator's command."""
         command = [sys.executable, "-m", "services.cli", *words]
@@ -165,14 +169,14 @@ def test_a_service_without_rights_or_with_a_wrong_password_says_so(system: Secur
     system.mailroom("topics", "apply")
     stranger = system.env("email") | {"MAILROOM_KAFKA_USERNAME": "nobody"}
     with system.running("email", stranger):
-        eventually(lambda: "the broker refuses this user" in system.ready("email").text, "what it may not do")
+        system.says("email", "the broker refuses this user")
         with system.http("email", "email:create") as email:
             body = {"to": "success@inbox.example", "subject": "s", "textContent": "t", "category": "notification"}
             assert email.post("/api/email", json=body).status_code == 503, "no false success"
     refused = "refuses user or password: look at MAILROOM_KAFKA_USERNAME and MAILROOM_KAFKA_PASSWORD"
     for service in SERVICES:
         with system.running(service, system.env(service, MAILROOM_KAFKA_PASSWORD="wrong")) as node:
-            eventually(lambda service=service: refused in system.ready(service).text, f"{service} says why")
+            system.says(service, refused)
             assert refused in node.log()
             assert PASSWORD not in node.log()
         wrong = system.env(service)
