@@ -59,12 +59,12 @@ def imported(folder: str) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["contracts", "services", "deploy"])
 def test_the_image_has_all_that_our_modules_import(folder: str) -> None:
-    # jgo belongs to a script that the stack's own environment runs.
+    # jgo belongs to a script that the stack's own environment runs, MSK's signer to a lock of its own.
     locked = names((ROOT / "requirements" / "runtime.txt").read_text())
     distributions = packages_distributions()
     missing = {
         name
-        for name in imported(folder) - {"jgo"}
+        for name in imported(folder) - {"jgo", "aws_msk_iam_sasl_signer"}
         if not any(re.sub(r"[-_.]+", "-", each).lower() in locked for each in distributions.get(name, []))
     }
     assert not missing

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka.admin import NewTopic
 
-from contracts.topics import EMAIL_EVENTS
+from contracts.topics import EMAIL_EVENTS, FILES_EVENTS
 from services.kit.errors import PermanentError, TransientError
 from services.kit.kafka.broker import LARGEST_RECORD_BYTES
 from services.kit.kafka.publisher import KafkaPublisher, Outgoing
@@ -16,7 +16,7 @@ from tests.integration.kafka.harness import HANG, Cluster, Ledger, new_group, ne
 
 @pytest.fixture
 async def publisher(cluster: Cluster) -> AsyncIterator[KafkaPublisher]:
-    publisher = KafkaPublisher(cluster.bootstrap, publishes=[EMAIL_EVENTS], delivery_seconds=2.0, metrics=Metrics())
+    publisher = KafkaPublisher(cluster.bootstrap, delivery_seconds=2.0, metrics=Metrics())
     await publisher.start()
     yield publisher
     await publisher.stop()
@@ -98,9 +98,14 @@ async def test_many_publish_at_once(cluster: Cluster, publisher: KafkaPublisher)
     assert sum(ends.values()) == 600
 
 
-async def test_asyncapi_shows_what_is_published(publisher: KafkaPublisher) -> None:
+async def test_asyncapi_shows_what_is_published_and_nothing_else_can_be(cluster: Cluster) -> None:
     from faststream.specification import AsyncAPI
 
+    publisher = KafkaPublisher(cluster.bootstrap, publishes=[EMAIL_EVENTS])
+    await publisher.start()
+    (answer,) = await publisher.publish([Outgoing(FILES_EVENTS.name, b"k", b"v")])
+    await publisher.stop()
+    assert isinstance(answer, PermanentError)
     channels = AsyncAPI(publisher.broker).to_specification().to_jsonable()["channels"]
     assert [channel["address"] for channel in channels.values()] == ["email.events"]
 
