@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from services.kit.errors import PermanentError
 
 if TYPE_CHECKING:
     from services.files.app import FilesService, Role
-
-READERS: Final = "files-"
-"""What the names of the service's consumers begin with."""
 
 
 def files_service(role: Role, *, publishing: bool = False) -> AbstractAsyncContextManager[FilesService]:

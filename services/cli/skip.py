@@ -23,6 +23,11 @@ FOLLOW_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.5
 
 _PROJECTION: Final = "events."
+_SERVICES: Final[dict[str, Literal["email", "files", "events"]]] = {
+    "email-": "email",
+    "files-": "files",
+    _PROJECTION: "events",
+}
 """What the names of the projectors' readers begin with; the projection's name follows."""
 
 
@@ -65,17 +70,13 @@ def skip(
 
 
 def service_of(reader: str) -> Literal["email", "files", "events"]:
-    """Whose reader it is. Raises PermanentError for one that nobody knows."""
-    from services.cli import files_service
-    from services.cli.email_service import role_of
+    """Whose reader it is, by its name. Raises PermanentError for one that is no service's."""
+    from services.kit.errors import PermanentError
 
-    if reader.startswith(files_service.READERS):
-        files_service.role_of(reader)
-        return "files"
-    if reader.startswith(_PROJECTION):
-        return "events"
-    role_of(reader)
-    return "email"
+    for prefix, service in _SERVICES.items():
+        if reader.startswith(prefix):
+            return service
+    raise PermanentError("noReader", f"{reader} is no service's: names begin with {', '.join(_SERVICES)}")
 
 
 async def _look(reader: str, where: Partition, offset: int) -> _InTheWay:
