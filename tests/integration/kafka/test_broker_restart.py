@@ -97,7 +97,7 @@ async def test_both_start_without_kafka_and_stop_in_time_without_it(own_kafka: S
         assert not publisher.healthy
         (answer,) = await publisher.publish([Outgoing(topic, b"k", b"v")])
         assert isinstance(answer, TransientError)
-        await until(lambda: any("Kafka" in reason for reason in loop.health().reasons))
+        await until(lambda: any("MAILROOM_KAFKA_BOOTSTRAP" in reason for reason in loop.health().reasons))
         assert loop.health().live
         await start(own_kafka)
         await until(lambda: publisher.healthy)
