@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.e2e.js_client.bed import MIB, PART, Bed, Bench, sha256_of, write_file
+from tests.e2e.js_client.bed import MIB, Bed, Bench, sha256_of, write_file
 from tests.e2e.js_client.faults import Faults
 
 pytestmark = [
