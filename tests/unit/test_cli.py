@@ -83,7 +83,7 @@ def test_what_is_away_is_told_in_one_line_and_ends_with_its_own_status(monkeypat
     monkeypatch.setenv("MAILROOM_KAFKA_BOOTSTRAP", "127.0.0.1:1")
     result = mailroom("topics", "verify")
     assert result.exit_code == 3
-    assert result.stderr.startswith("mailroom: Kafka: nothing answers at 127.0.0.1:1")
+    assert result.stderr.startswith("mailroom: Kafka: no Kafka answers at 127.0.0.1:1")
     assert result.stderr.count("\n") == 1
 
 

@@ -76,7 +76,7 @@ async def why_refused(where: Where) -> str:
     return next((reason for reason in reasons if reason not in away), away[0] if away else "")
 
 
-_AWAY: Final = "nothing answers"
+_AWAY: Final = "no Kafka answers"
 
 
 async def _reason(to: Connection, host: str, port: int) -> str:
