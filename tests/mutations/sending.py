@@ -19,6 +19,8 @@ _SENDING = "tests/unit/email_service/test_decide_sending.py::"
 _TWICE = "tests/unit/email_service/test_decide_never_twice.py::TestSending::runTest"
 _SETTLING = "tests/unit/email_service/test_decide_settling.py::"
 _RECIPIENT = "tests/unit/email_service/test_decide_recipient.py::"
+_ANSWERS = "tests/unit/email_service/test_ses_answers.py::"
+_PARTS = "tests/unit/email_service/test_sender_parts.py::"
 _PROVIDER = "tests/ports/test_mail_provider.py::"
 _STORE = "tests/ports/test_event_store.py::"
 _LICENCE = "tests/unit/email_service/test_sender_licence.py::"
@@ -216,6 +218,36 @@ SENDING: tuple[Mutation, ...] = (
         '            drafts.append(_failed(delivery.recipient, "outcomeUnknown"))\n',
         "            pass\n",
         (_SENDING + "test_an_unknown_attempt_ends_as_failed",),
+    ),
+    Mutation(
+        "2l",
+        "a 4xx of a proxy counts as a refusal, whatever it says",
+        SES,
+        "    elif status in REFUSED_ON_THE_WAY:\n",
+        "    elif status < 500:\n",
+        (_ANSWERS + "test_any_other_4xx_that_is_not_from_ses_is_unknown",),
+    ),
+    Mutation(
+        "2m",
+        "an answer that nobody knows fails the mail",
+        SES,
+        "    elif code in MAIL_REFUSALS:\n",
+        "    elif code not in THROTTLES:\n",
+        (
+            _ANSWERS + "test_a_refusal_of_ses_that_is_in_no_list_is_charged_to_the_mail_as_a_throttle",
+            _ANSWERS + "test_a_proxy_that_passes_nothing_on_is_a_refusal_of_the_way",
+        ),
+    ),
+    Mutation(
+        "2n",
+        "a refusal that every mail meets is charged to each of them",
+        "services/email/domain/circuit.py",
+        'return replace(outcome, kind="account", unlisted=False)',
+        "return outcome",
+        (
+            _PARTS + "test_an_unlisted_refusal_is_the_account_s_once_several_mails_met_it",
+            _SENDER + "test_an_answer_that_nobody_knows_burns_no_backlog",
+        ),
     ),
     Mutation(
         "7a",

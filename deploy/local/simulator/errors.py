@@ -44,5 +44,16 @@ class SesError(Exception):
         return Response(self.status, body, headers=headers)
 
 
+class ProxyRefusal(Exception):
+    """Something between the client and SES says no, in a proxy's words."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"a proxy answered {status}")
+        self.status = status
+
+    def response(self) -> Response:
+        return Response(self.status, b"<html><body>The proxy refuses.</body></html>", content_type=b"text/html")
+
+
 def bad_request(message: str) -> SesError:
     return SesError("BadRequestException", message)

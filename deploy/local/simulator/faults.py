@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RequestKind = Literal[
-    "throttle", "accountSuspended", "sendingPaused", "refuse", "serverError", "dropBeforeAccept", "slow"
+    "throttle", "accountSuspended", "sendingPaused", "refuse", "proxyRefuses", "serverError", "dropBeforeAccept", "slow"
 ]
 AnswerKind = Literal["acceptThenDrop", "acceptThenError", "slowAnswer"]
 NotificationKind = Literal["silent", "duplicate", "delay", "reorder", "malformed"]
@@ -24,11 +24,12 @@ class Fault(BaseModel):
     """One rule. Of those that fit, the first whose dice say so applies (one for each phase of a call).
 
     Requests, nothing is accepted: `throttle` (429), `accountSuspended`, `sendingPaused`, `refuse` (`code`, any name of
-    SES's errors, `message`, `status`), `serverError` (`status`, 500 or 503), `dropBeforeAccept` (the whole request is
-    read, then the connection reset). `slow` waits `ms` and then goes on, whether the client still waits or not.
-    Answers, the mail is accepted and logged: `acceptThenDrop`, `acceptThenError` (`status`), `slowAnswer` (`ms`).
-    Notifications: `silent` (none), `duplicate` (`copies` in all), `delay` (`ms`), `reorder` (each held back for up to
-    `ms`), `malformed` (`how`). `refuseConnections` closes the port for `seconds`, at once and once.
+    SES's errors, `message`, `status`), `proxyRefuses` (`status`, 403: an HTML page without any sign of SES),
+    `serverError` (`status`, 500 or 503), `dropBeforeAccept` (the whole request is read, then the connection reset).
+    `slow` waits `ms` and then goes on, whether the client still waits or not. Answers, the mail is accepted and logged:
+    `acceptThenDrop`, `acceptThenError` (`status`), `slowAnswer` (`ms`). Notifications: `silent` (none), `duplicate`
+    (`copies` in all), `delay` (`ms`), `reorder` (each held back for up to `ms`), `malformed` (`how`).
+    `refuseConnections` closes the port for `seconds`, at once and once.
 
     `probability` and `count` limit how often, `match` (a regular expression, searched) with whom: it looks at the
     recipients of a send and at the address of a suppression-list call. `operation` says which calls; faults of
@@ -114,7 +115,9 @@ class Faults:
         return [{**rule.fault.model_dump(exclude_defaults=True), "fired": rule.fired} for rule in self._rules]
 
 
-REQUEST = frozenset(("throttle", "accountSuspended", "sendingPaused", "refuse", "serverError", "dropBeforeAccept"))
+REQUEST = frozenset(
+    ("throttle", "accountSuspended", "sendingPaused", "refuse", "proxyRefuses", "serverError", "dropBeforeAccept")
+)
 SLOW = frozenset(("slow",))
 ANSWER = frozenset(("acceptThenDrop", "acceptThenError"))
 SLOW_ANSWER = frozenset(("slowAnswer",))

@@ -14,7 +14,7 @@ import orjson
 from deploy.local.simulator import faults
 from deploy.local.simulator.account import Account
 from deploy.local.simulator.emulator import Emulator, EmulatorUnavailable, Topics
-from deploy.local.simulator.errors import SesError, bad_request
+from deploy.local.simulator.errors import ProxyRefusal, SesError, bad_request
 from deploy.local.simulator.events import mail_of, timestamp
 from deploy.local.simulator.faults import Faults
 from deploy.local.simulator.journal import Journal
@@ -72,7 +72,7 @@ class SesApi:
             if path.startswith("/v2/email/suppression/addresses"):
                 return await self._suppression(request)
             return await self._pass_on(request)
-        except SesError as error:
+        except (SesError, ProxyRefusal) as error:
             return error.response()
         except DropConnection:
             return None
@@ -139,6 +139,8 @@ class SesApi:
             return
         if fault.kind == "dropBeforeAccept":
             raise DropConnection
+        if fault.kind == "proxyRefuses":
+            raise ProxyRefusal(fault.status or 403)
         if fault.kind == "serverError":
             status = fault.status or 500
             code = "ServiceUnavailable" if status == 503 else "InternalServiceErrorException"

@@ -35,7 +35,8 @@ REFUSED_SECONDS = 20.0
 
 LOG_EVERY = 10.0
 _BACKOFF = Backoff(first=1.0, most=30.0)
-_NOT_THERE = frozenset({"NoSuchKey", "NoSuchVersion", "404"})
+_NOT_THERE = frozenset({"NoSuchKey", "NoSuchVersion"})
+"""S3's own words. A 404 without them is a proxy's, and says nothing about the object."""
 
 
 class Objects:

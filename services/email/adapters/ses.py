@@ -53,6 +53,18 @@ ACCOUNT_REFUSALS = frozenset(
 )
 """Codes that refuse everything of this account: the circuit opens and no mail's budget is spent."""
 
+MAIL_REFUSALS = frozenset(
+    {
+        "BadRequestException",
+        "MessageRejected",
+        # AWS common errors that are about the content of the request.
+        "RequestEntityTooLargeException",
+        "ValidationError",
+        "ValidationException",
+    }
+)
+"""Codes that refuse this mail for good. Nothing else fails a mail."""
+
 THROTTLES = frozenset(
     {
         "RequestLimitExceeded",
@@ -64,6 +76,10 @@ THROTTLES = frozenset(
     }
 )
 """Codes that say "not now"."""
+
+REFUSED_ON_THE_WAY = frozenset({403, 407, 421})
+"""Statuses by which a proxy says that it does not pass a request on (RFC 9110 §15.5.4, §15.5.8, §15.5.20). Any other
+4xx without SES's request id may come after SES had the request, above all 408."""
 
 UNSUBSCRIBE_PLACEHOLDER = "{{unsubscribeUrl}}"
 """In the html or text of a marketing mail this becomes the recipient's own link: CAN-SPAM (15 U.S.C. §7704(a)(5)) wants
@@ -240,20 +256,31 @@ def outcome_of(error: ClientError | BotoCoreError, sender: str) -> Rejected | Un
 
 
 def _answered(error: ClientError, sender: str) -> Rejected | Unknown:
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    metadata = error.response.get("ResponseMetadata", {})
+    status = int(metadata.get("HTTPStatusCode", 0))
     code = error_code(error)
     message = str(error.response.get("Error", {}).get("Message", ""))
     detail = _ADDRESS.sub("(address)", message)[:300]
-    kind: RefusalKind
+    by_ses = bool(metadata.get("RequestId") or metadata.get("HTTPHeaders", {}).get("x-amzn-requestid"))
+    kind: RefusalKind = "throttle"
+    unlisted = False
     if code in THROTTLES or status in (429, 503):
-        kind = "throttle"
+        pass
     elif status >= 500 or status < 400:
         # It may have been taken before the answer was lost.
         return Unknown(f"SES answered {status} {code}")
+    elif code in ACCOUNT_REFUSALS or (code == "MessageRejected" and _names_sender(message, sender)):
+        kind = "account"
+    elif code in MAIL_REFUSALS:
+        kind = "mail"
+    elif by_ses:
+        unlisted = True
+    elif status in REFUSED_ON_THE_WAY:
+        kind = "unreachable"
     else:
-        unverified = code == "MessageRejected" and _names_sender(message, sender)
-        kind = "account" if code in ACCOUNT_REFUSALS or unverified else "mail"
-    return Rejected(code or f"http{status}", detail, kind, _retry_after(error))
+        return Unknown(f"{status} {code}, and not from SES")
+    named = code if code and not code.isdigit() else f"http{status}"
+    return Rejected(named, detail, kind, _retry_after(error), unlisted)
 
 
 def _names_sender(message: str, sender: str) -> bool:

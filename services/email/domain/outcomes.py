@@ -9,7 +9,8 @@ from contracts.base import Money
 
 RefusalKind = Literal["mail", "account", "throttle", "unreachable"]
 """`mail`: this mail will never be taken. `throttle`: not now. `account`: nothing of this account is taken now.
-`unreachable`: no connection stood, so nothing was said at all. Only `throttle` uses up a mail's budget."""
+`unreachable`: the request did not get to the provider: no connection stood, or a proxy on the way refused it. Only
+`throttle` uses up a mail's budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +32,22 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Certainly not taken: a response says so, or the connection never stood (DNS, refused, TLS).
+    """Certainly not taken: a response says so, or the request never got there (DNS, refused, TLS, a proxy).
 
     Attributes:
         code: the provider's own code, or `connectionFailed`.
         detail: for people; no address, no body.
         kind: whom the refusal means.
         retry_after: seconds the provider asks for; None = our own backoff.
+        unlisted: a refusal of the provider that is in no list of ours: it may mean this mail or the whole account.
+            `Circuit.charged` tells by how many mails meet it.
     """
 
     code: str
     detail: str
     kind: RefusalKind
     retry_after: float | None = None
+    unlisted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ class Caller:
     def _answer(self, wave: Wave, planned: PlannedAttempt, outcome: Outcome) -> None:
         now = self._clock.monotonic()
         circuit = self._circuits[planned.provider]
+        outcome = circuit.charged(outcome, wave.mail.message_id)
         was_open = circuit.is_open
         circuit.heard(outcome, now)
         if circuit.is_open != was_open:

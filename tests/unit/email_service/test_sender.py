@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from contracts.email.events import EmailSendRejected
+from services.email.domain.circuit import FIRST_PAUSE
 from services.email.domain.outcomes import Rejected, Unknown
 from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_work import Limits
@@ -146,6 +148,36 @@ async def test_throttling_pauses_the_provider_and_then_all_is_sent() -> None:
     async with running(post.sender()):
         await all_in(post, message_ids, "Sent", seconds=20)
     assert len(post.provider.accepted) == 20
+
+
+async def test_an_answer_that_nobody_knows_burns_no_backlog() -> None:
+    """A refusal in no list, of every mail: all of it waits, two mails paid a throttle, and all is sent in the end."""
+    post = Post()
+    refusing = True
+
+    async def refuses(attempt: OutgoingAttempt) -> Answer:
+        return Rejected("RequestExpired", "", "throttle", unlisted=True) if refusing else post.provider.take(attempt)
+
+    post.provider = FakeProvider(refuses)
+    message_ids = await post.queue(60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FIRST_PAUSE, "account", 0.3)
+        async with running(post.sender()) as sender:
+
+            async def opened() -> bool:
+                return "ses" in str(sender.health().detail["circuits"])
+
+            await until(opened, 60)
+            refusing = False
+            await all_in(post, message_ids, "Sent", 60)
+    kinds = [
+        event.data.refusal
+        for message_id in message_ids
+        for event in (await post.store.load(message_id)).events
+        if isinstance(event.data, EmailSendRejected)
+    ]
+    assert kinds.count("throttle") == 2
+    assert "mail" not in kinds
 
 
 async def test_a_suspended_account_stops_everything_and_spends_no_budget() -> None:

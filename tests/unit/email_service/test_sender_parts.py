@@ -14,7 +14,7 @@ from services.email.domain.commands import Expire
 from services.email.domain.content import SealedBody
 from services.email.domain.lanes import FLOOR_EVERY, Lanes
 from services.email.domain.message import Policy
-from services.email.domain.outcomes import Rejected
+from services.email.domain.outcomes import Accepted, Rejected
 from services.email.domain.routing import Offer, choose
 from services.email.entrypoints.sender_work import Limits
 from services.email.entrypoints.sweeper import COMMANDS_KEPT, UNNAMED_FOR, Sweeper
@@ -102,6 +102,47 @@ def test_the_provider_s_own_wish_counts_if_longer() -> None:
     circuit = Circuit()
     circuit.heard(Rejected("Throttling", "", "throttle", retry_after=30), 0)
     assert circuit.open_until == 30
+
+
+UNLISTED = Rejected("SomethingNew", "", "throttle", unlisted=True)
+
+
+def test_an_unlisted_refusal_is_the_account_s_once_several_mails_met_it() -> None:
+    circuit = Circuit()
+    for message_id in ["a", "b", "a", "a", "b"]:
+        outcome = circuit.charged(UNLISTED, message_id)
+        assert outcome == UNLISTED, "that mail's own, as often as it meets it"
+        circuit.heard(outcome, 0)
+        assert not circuit.is_open
+    outcome = circuit.charged(UNLISTED, "c")
+    assert isinstance(outcome, Rejected)
+    assert outcome.kind == "account"
+    circuit.heard(outcome, 0)
+    assert (circuit.allowance(4.9), circuit.allowance(5)) == (0, 1)
+    circuit.planned()
+    again = circuit.charged(UNLISTED, "a")
+    circuit.heard(again, 5)
+    assert circuit.open_until == 15, "the one that was let through met it too"
+
+
+@pytest.mark.parametrize("sign_of_health", [YES, REFUSED])
+def test_mails_that_meet_an_unlisted_refusal_among_others_that_are_taken_meet_it_for_themselves(
+    sign_of_health: Accepted | Rejected,
+) -> None:
+    circuit = Circuit()
+    for message_id in "abcdefgh":
+        circuit.heard(circuit.charged(UNLISTED, message_id), 0)
+        circuit.heard(circuit.charged(sign_of_health, "other"), 0)
+    assert not circuit.is_open
+
+
+def test_an_unlisted_refusal_is_no_health_and_lets_another_mail_try() -> None:
+    circuit = Circuit()
+    circuit.heard(SUSPENDED, 0)
+    assert circuit.allowance(5) == 1
+    circuit.planned()
+    circuit.heard(circuit.charged(UNLISTED, "a"), 5)
+    assert (circuit.is_open, circuit.allowance(5)) == (True, 1)
 
 
 # --- lanes and routes --------------------------------------------------------------------------------------------
