@@ -315,4 +315,12 @@ SENDING: tuple[Mutation, ...] = (
         "    if event_id in state.known or lifted is not None:\n",
         (_RECIPIENT + "test_an_old_bounce_heard_again_does_not_undo_an_operator",),
     ),
+    Mutation(
+        "7h",
+        "an unsubscribe is dropped beside a suppression that ends",
+        "services/email/domain/recipient.py",
+        "return any(each.until is None for each in self.active.get(scope, ()))",
+        "return any(self.active.get(scope, ()))",
+        (_RECIPIENT + "test_an_unsubscribe_outlives_a_suppression_that_ends",),
+    ),
 )

@@ -59,6 +59,10 @@ class Recipient:
         """The oldest suppression of this scope that holds now."""
         return next((each for each in self.active.get(scope, ()) if each.until is None or each.until > now), None)
 
+    def holds_for_good(self, scope: str) -> bool:
+        """Whether a suppression of this scope has no end."""
+        return any(each.until is None for each in self.active.get(scope, ()))
+
     def blocks(self, category: Category, list_id: str | None, now: datetime) -> SuppressionReason | None:
         """Why a mail of this category must not go to this recipient; None when it may."""
         scopes = [ALL]
@@ -202,8 +206,8 @@ def _suppress(key: str, state: Recipient, command: Suppress, now: datetime) -> t
     lifted = state.lifted_at.get(command.scope)
     if event_id in state.known or (lifted is not None and command.happened_at <= lifted):
         return ()
-    if command.reason == "unsubscribed" and state.suppression(command.scope, now) is not None:
-        return ()
+    if command.reason == "unsubscribed" and state.holds_for_good(command.scope):
+        return ()  # people press the button more than once; beside what ends by itself their wish has to stand too
     if command.reason == "complaint":
         withdrawn = state.withdrawn_at.get(command.cause.partition(":")[0])
         if withdrawn is not None and command.happened_at <= withdrawn:

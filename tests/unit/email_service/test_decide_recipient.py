@@ -132,6 +132,26 @@ def test_unsubscribing_again_says_nothing_until_it_was_lifted() -> None:
     assert recipient.hear(late) == ["recipient.suppressed"]
 
 
+@pytest.mark.parametrize("scope_and_list", [(MARKETING, None), ("list:news", "news")], ids=lambda value: str(value[0]))
+def test_an_unsubscribe_outlives_a_suppression_that_ends(scope_and_list: tuple[str, str | None]) -> None:
+    scope, list_id = scope_and_list
+    recipient = RecipientSpec()
+    for n, days in enumerate((1, 30)):
+        recipient.do(Suppress(A, scope, "manual", f"manual:{n}", NOW, until=NOW + timedelta(days=days)))
+    leave = [EmailUnsubscribed(recipient=A, list_id=list_id, source="oneClick") for _ in range(2)]
+    heard = recipient.hear(*(fact(each, fact_id=f"f{n}") for n, each in enumerate(leave)))
+    assert heard == ["recipient.suppressed"], "once: the second one finds the first"
+    recipient.now += timedelta(days=31)
+    assert recipient.blocks("marketing", "news") == "unsubscribed"
+
+
+def test_an_unsubscribe_beside_a_suppression_without_end_says_nothing_new() -> None:
+    recipient = RecipientSpec()
+    recipient.do(Suppress(A, MARKETING, "manual", "manual:1", NOW, until=NOW + timedelta(days=1)))
+    recipient.do(Suppress(A, MARKETING, "manual", "manual:2", NOW))
+    assert recipient.hear(fact(EmailUnsubscribed(recipient=A, source="page"))) == []
+
+
 COMPLAINT = fact(about(EmailComplained), fact_id="c1", at=NOW)
 WITHDRAWN = fact(about(EmailComplaintWithdrawn), fact_id="w1", at=NOW + timedelta(hours=1))
 
