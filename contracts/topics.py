@@ -19,6 +19,8 @@ class Topic:
         retention_ms: milliseconds a record is kept, or "forever".
         key: what the record's key is, in words.
         max_message_bytes: the largest record batch that the broker takes.
+        timestamps: whose clock a record's timestamp is by, the producer's (`CreateTime`) or the broker's
+            (`LogAppendTime`). By the broker's where our rules count from it and anybody may produce.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Topic:
     retention_ms: Retention
     key: str
     max_message_bytes: int = 1_048_588
+    timestamps: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
 
     @property
     def configs(self) -> dict[str, str]:
@@ -36,18 +39,22 @@ class Topic:
             "retention.ms": keep,
             "retention.bytes": "-1",
             "max.message.bytes": str(self.max_message_bytes),
-            "message.timestamp.type": "CreateTime",
+            "message.timestamp.type": self.timestamps,
         }
 
 
-COMMANDS_URGENT = Topic("email.commands.urgent", 6, 3 * DAY_MS, "messageId")
-COMMANDS_HIGH = Topic("email.commands.high", 6, 3 * DAY_MS, "messageId")
-COMMANDS_NORMAL = Topic("email.commands.normal", 6, 3 * DAY_MS, "messageId")
-COMMANDS_LOW = Topic("email.commands.low", 6, 3 * DAY_MS, "messageId")
+def _commands(name: str, key: str) -> Topic:
+    return Topic(name, 6, 3 * DAY_MS, key, timestamps="LogAppendTime")
+
+
+COMMANDS_URGENT = _commands("email.commands.urgent", "messageId")
+COMMANDS_HIGH = _commands("email.commands.high", "messageId")
+COMMANDS_NORMAL = _commands("email.commands.normal", "messageId")
+COMMANDS_LOW = _commands("email.commands.low", "messageId")
 EMAIL_NOTIFICATIONS = Topic("email.notifications", 12, 90 * DAY_MS, "transport id, null if none can be read")
 EMAIL_EVENTS = Topic("email.events", 24, "forever", "messageId")
 RECIPIENTS_EVENTS = Topic("recipients.events", 12, "forever", "recipient key")
-FILES_COMMANDS = Topic("files.commands", 6, 3 * DAY_MS, "fileId")
+FILES_COMMANDS = _commands("files.commands", "fileId")
 FILES_NOTIFICATIONS = Topic("files.notifications", 12, 90 * DAY_MS, "transport id, null if none can be read")
 FILES_EVENTS = Topic("files.events", 24, "forever", "fileId")
 

@@ -6,7 +6,7 @@ Every function is safe to repeat, and returns only after what it decided is ackn
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -195,8 +195,8 @@ async def unsubscribe(
         data=data,
     )
     command = recipients.from_fact(fact)
-    assert command is not None  # noqa: S101 - this type always means something
-    await _one(streams, address, command)
+    assert isinstance(command, Suppress)  # noqa: S101 - this type always means that
+    await _one(streams, address, replace(command, happened_at=None))
     return fact
 
 

@@ -311,8 +311,8 @@ SENDING: tuple[Mutation, ...] = (
         "7g",
         "who was freed once can never be suppressed again",
         "services/email/domain/recipient.py",
-        "    if event_id in state.known or (lifted is not None and command.happened_at <= lifted):\n",
-        "    if event_id in state.known or lifted is not None:\n",
+        "    return happened_at is not None and lifted_at is not None and happened_at <= lifted_at\n",
+        "    return happened_at is not None and lifted_at is not None\n",
         (_RECIPIENT + "test_an_old_bounce_heard_again_does_not_undo_an_operator",),
     ),
     Mutation(
@@ -322,5 +322,24 @@ SENDING: tuple[Mutation, ...] = (
         "return any(each.until is None for each in self.active.get(scope, ()))",
         "return any(self.active.get(scope, ()))",
         (_RECIPIENT + "test_an_unsubscribe_outlives_a_suppression_that_ends",),
+    ),
+    Mutation(
+        "7i",
+        "an operator's word is held against a lift by the clock of the process that heard it",
+        "services/email/domain/recipient.py",
+        'happened_at = None if command.reason == "manual" else command.happened_at',
+        "happened_at = command.happened_at",
+        (
+            _RECIPIENT + "test_what_is_said_after_a_lift_stands_whatever_the_clocks_say",
+            "tests/unit/email_service/test_settler.py::test_what_a_process_that_is_behind_is_told_after_a_lift_stands",
+        ),
+    ),
+    Mutation(
+        "7j",
+        "who unsubscribes is held against a lift by the clock of the process that heard it",
+        "services/email/handlers.py",
+        "replace(command, happened_at=None)",
+        "command",
+        ("tests/unit/email_service/test_settler.py::test_what_a_process_that_is_behind_is_told_after_a_lift_stands",),
     ),
 )

@@ -1,8 +1,8 @@
 """Who must not be written to: one stream per recipient key, in scopes `all`, `marketing` and `list:<id>`.
 
 A suppression has a cause, and its id follows from it, so that hearing of one happening twice suppresses once. What an
-operator lifted stays lifted against older news: a cause from before the scope's last `unsuppressed` changes nothing.
-Pure: no clock, no I/O.
+operator lifted stays lifted against older news: a fact from before the scope's last `unsuppressed` changes nothing.
+What somebody says to us now comes after everything in the stream, whatever any clock says. Pure: no clock, no I/O.
 """
 
 from __future__ import annotations
@@ -74,13 +74,17 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Suppress:
-    """Something says not to write: `cause` names what, `happened_at` when."""
+    """Something says not to write: `cause` names what, `happened_at` when by the clock of whoever reports it.
+
+    None: it is said to us now, so that it comes after all that stands in the stream. So does what is `manual`, whenever
+    the clock of the process that was told says.
+    """
 
     address: str
     scope: str
     reason: SuppressionReason
     cause: str
-    happened_at: datetime
+    happened_at: datetime | None
     until: datetime | None = None
     causation: str | None = None
     actor: str | None = None
@@ -203,15 +207,14 @@ def _reason(sub_type: str | None, otherwise: SuppressionReason) -> SuppressionRe
 
 def _suppress(key: str, state: Recipient, command: Suppress, now: datetime) -> tuple[Draft, ...]:
     event_id = suppression_id(key, command.scope, command.cause)
-    lifted = state.lifted_at.get(command.scope)
-    if event_id in state.known or (lifted is not None and command.happened_at <= lifted):
+    happened_at = None if command.reason == "manual" else command.happened_at
+    if event_id in state.known or _is_before(happened_at, state.lifted_at.get(command.scope)):
         return ()
     if command.reason == "unsubscribed" and state.holds_for_good(command.scope):
         return ()  # people press the button more than once; beside what ends by itself their wish has to stand too
-    if command.reason == "complaint":
-        withdrawn = state.withdrawn_at.get(command.cause.partition(":")[0])
-        if withdrawn is not None and command.happened_at <= withdrawn:
-            return ()
+    withdrawn_at = state.withdrawn_at.get(command.cause.partition(":")[0])
+    if command.reason == "complaint" and _is_before(happened_at, withdrawn_at):
+        return ()
     suppressed = RecipientSuppressed(
         address=command.address,
         scope=command.scope,
@@ -220,3 +223,8 @@ def _suppress(key: str, state: Recipient, command: Suppress, now: datetime) -> t
         until=command.until,
     )
     return (Draft(suppressed, id=event_id, causation=command.causation, actor=command.actor),)
+
+
+def _is_before(happened_at: datetime | None, lifted_at: datetime | None) -> bool:
+    """Whether news is older than what lifted it; what is said now is not."""
+    return happened_at is not None and lifted_at is not None and happened_at <= lifted_at

@@ -83,11 +83,11 @@ def content_of(command: SendEmail, html: str | None, text: str | None) -> Messag
 
 
 def requested(
-    command: SendEmail, identity: SenderIdentity, content: ContentRef | None, hashed: str, received_at: datetime
+    command: SendEmail, identity: SenderIdentity, content: ContentRef | None, hashed: str, published_at: datetime
 ) -> EmailRequested:
-    """The event for a command that was received at `received_at`.
+    """The event for a command that Kafka has had since `published_at`.
 
-    `expiresAt` defaults to 15 minutes after `sendAt` or the receipt for auth, else to three days after it.
+    `expiresAt` defaults to 15 minutes after `sendAt` or `published_at` for auth, else to three days after it.
     """
     lifetime = AUTH_LIFETIME if command.category == "auth" else LIFETIME
     return EmailRequested(
@@ -107,7 +107,7 @@ def requested(
         custom_data=command.custom_data,
         attachments=[_info(each) for each in command.attachments or ()] or None,
         send_at=command.send_at,
-        expires_at=command.expires_at or (command.send_at or received_at) + lifetime,
+        expires_at=command.expires_at or (command.send_at or published_at) + lifetime,
         list_id=command.list_id,
         content=content,
         request_hash=hashed,

@@ -274,11 +274,13 @@ class Intake:
         return Cancel(envelope.actor, data.reason, causation=envelope.id)
 
     def _request(self, job: _Job, command: SendEmail) -> EmailRequested:
-        received = self._clock.now()
-        if command.category == "auth":
-            # A code that lay in Kafka for an hour is no use to anybody: its 15 minutes began when it was published.
-            received = min(received, datetime.fromtimestamp(job.record.timestamp_ms / 1000, UTC))
-        return requested(command, self._identity, job.ref, _hash(job), received)
+        # A code that lay in Kafka for an hour is no use to anybody: its 15 minutes begin when the broker has it, by the
+        # broker's clock. A producer's may be slow, and this process's is not that of the one that sends.
+        published = datetime.fromtimestamp(job.record.timestamp_ms / 1000, UTC)
+        if not job.record.log_append_time:  # the producer's word, until `mailroom topics apply` has mended the topic
+            now = self._clock.now()
+            published = min(now, published) if command.category == "auth" else now
+        return requested(command, self._identity, job.ref, _hash(job), published)
 
 
 def _read(record: Record, roles: Mapping[str, tuple[Role, ...]]) -> CommandEnvelope | Park:

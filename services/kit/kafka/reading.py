@@ -35,6 +35,9 @@ UNREADABLE_PAUSE = 30.0
 """Seconds until an unreadable partition is tried again."""
 
 _SHRINK = 8
+_LOG_APPEND_TIME = 1
+"""Of a record's timestamp type: the broker has set the timestamp (Kafka message format, batch attributes, bit 3)."""
+
 _GRACE = 5.0
 _OF_ONE_PARTITION = (
     CorruptRecordException,
@@ -173,4 +176,13 @@ def _concerns_one_partition(failure: Exception) -> bool:
 
 
 def _record(found: ConsumerRecord) -> Record:
-    return Record(found.topic, found.partition, found.offset, found.timestamp, found.key, found.value, found.headers)
+    return Record(
+        found.topic,
+        found.partition,
+        found.offset,
+        found.timestamp,
+        found.key,
+        found.value,
+        found.headers,
+        log_append_time=found.timestamp_type == _LOG_APPEND_TIME,
+    )

@@ -21,7 +21,11 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One Kafka record as it lies in the log. Header values may be null and need not be UTF-8."""
+    """One Kafka record as it lies in the log. Header values may be null and need not be UTF-8.
+
+    `timestamp_ms` is by the broker's clock where `log_append_time` (the topic's `message.timestamp.type`); otherwise it
+    is the producer's word.
+    """
 
     topic: str
     partition: int
@@ -30,6 +34,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    log_append_time: bool = False
 
     @property
     def origin(self) -> tuple[str, int, int]:

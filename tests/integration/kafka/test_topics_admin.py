@@ -38,14 +38,19 @@ async def test_missing_topics_are_told_then_made_then_right(cluster: Cluster) ->
 async def test_configurations_are_mended_and_partitions_never(cluster: Cluster) -> None:
     wanted = topics()
     await apply(cluster.bootstrap, wanted)
-    changed = [replace(wanted[0], retention_ms=DAY_MS), replace(wanted[1], partitions=12)]
+    changed = [replace(wanted[0], retention_ms=DAY_MS, timestamps="LogAppendTime"), replace(wanted[1], partitions=12)]
     drift = [str(one) for one in (await verify(cluster.bootstrap, changed)).differs]
     assert drift == [
         f"{wanted[0].name}: retention.ms is {3 * DAY_MS}, should be {DAY_MS}",
+        f"{wanted[0].name}: message.timestamp.type is CreateTime, should be LogAppendTime",
         f"{wanted[1].name}: partitions is 5, should be 12 (never changed: copy it into a new topic)",
     ]
     found = await apply(cluster.bootstrap, changed)
-    assert [one.what for one in found.mended] == ["retention.ms"]
+    assert [one.what for one in found.mended] == ["retention.ms", "message.timestamp.type"]
+    async with cluster.producer() as producer:
+        slow = 1_000
+        written = [await producer.send_and_wait(one.name, b"v", timestamp_ms=slow) for one in wanted]
+    assert [(one.timestamp_type, one.timestamp == slow) for one in written] == [(1, False), (0, True)]
     assert [one.what for one in found.differs] == ["partitions"]
     assert len(await cluster.ends(wanted[1].name)) == 5
 

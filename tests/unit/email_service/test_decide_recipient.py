@@ -115,6 +115,22 @@ def test_an_old_bounce_heard_again_does_not_undo_an_operator() -> None:
     assert recipient.blocks() == "hardBounce"
 
 
+SAID_NOW = [
+    Suppress(A, ALL, "manual", "manual:2", NOW - timedelta(seconds=2)),
+    Suppress(A, ALL, "unsubscribed", "m:f", None),
+]
+
+
+@pytest.mark.parametrize("said", SAID_NOW, ids=lambda said: said.reason)
+def test_what_is_said_after_a_lift_stands_whatever_the_clocks_say(said: Suppress) -> None:
+    recipient = RecipientSpec()
+    recipient.do(Suppress(A, ALL, "manual", "manual:1", NOW))
+    recipient.do(Unsuppress(A, ALL, "a mistake", "admin:ops"))
+    assert recipient.do(said) == ["recipient.suppressed"]
+    assert recipient.blocks("marketing") == said.reason
+    assert recipient.do(said) == [], "a repetition of the same word is none"
+
+
 def test_there_is_nothing_to_lift_where_nothing_holds() -> None:
     recipient = RecipientSpec()
     assert recipient.do(Unsuppress(A, ALL, "why not")) == []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from services.email.entrypoints.intake import FreshMail, Intake
 from services.email.ports import Checkpoints, ContentKey, NewContent, NoCheckpoints
 from services.kit.actors import Role
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
+from services.kit.testing import FakeClock
 from tests.unit.email_service.fakes import Crash, CrashAt, PlainRenderer, Post, until
 
 IDENTITY = SenderIdentity.of("Mailroom <crm@example.com>", "help@example.com", ["sales@example.com"])
@@ -129,6 +131,36 @@ async def test_a_code_that_lay_in_kafka_for_an_hour_has_expired() -> None:
     late = Record(record.topic, 0, 1, record.timestamp_ms - 3_600_000, record.key, record.value)
     await door.handle(late)
     assert (await door.request(IDS[0])).expires_at < door.post.clock.now()
+
+
+def by_broker(record: Record, at: datetime) -> Record:
+    """The record as the broker wrote it at this moment, whatever its producer said."""
+    return replace(record, timestamp_ms=int(at.timestamp() * 1000), log_append_time=True)
+
+
+@pytest.mark.parametrize(("category", "lifetime"), [("auth", timedelta(minutes=15)), ("marketing", timedelta(days=3))])
+@pytest.mark.parametrize("ahead", [timedelta(), timedelta(minutes=20), timedelta(minutes=-20)], ids=str)
+async def test_a_default_expiry_counts_from_the_brokers_clock(
+    category: str, lifetime: timedelta, ahead: timedelta
+) -> None:
+    """Whatever the clocks of the producer (an hour behind here) and of this process say."""
+    clock = FakeClock()
+    door = Door(post=Post(clock=clock))
+    broker = clock.now()
+    clock.jump(ahead.total_seconds())
+    record = door.send(IDS[0], category=category, listId="news" if category == "marketing" else None)
+    command = json.loads(record.value or b"{}") | {"time": "2025-12-31T23:00:00Z"}
+    await door.handle(by_broker(replace(record, value=json.dumps(command).encode()), broker))
+    assert (await door.request(IDS[0])).expires_at == broker + lifetime
+
+
+async def test_a_code_that_lay_in_kafka_for_an_hour_is_over_by_the_brokers_clock() -> None:
+    clock = FakeClock()
+    door = Door(post=Post(clock=clock))
+    record = by_broker(door.send(IDS[0], category="auth"), clock.now())
+    clock.move(3600)
+    await door.handle(record)
+    assert (await door.request(IDS[0])).expires_at == clock.now() - timedelta(minutes=45)
 
 
 async def test_a_repeat_changes_nothing_and_another_content_is_parked() -> None:

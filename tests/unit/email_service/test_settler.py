@@ -268,6 +268,24 @@ async def test_operators_suppress_and_lift() -> None:
     assert await suppressions_of(world.recipients, A, START) == []
 
 
+async def test_what_a_process_that_is_behind_is_told_after_a_lift_stands() -> None:
+    """One process lifts; another one, whose clock is 2 s behind, hears an operator and a recipient right after."""
+    world = World()
+    message_id = await world.attempted(outcome=Accepted("ses-1", 10, COST))
+    claims = UnsubscribeClaims(world.keys.key(A), "list:news", message_id, START)
+    for scope in (recipient.ALL, "list:news"):
+        await suppress(world.recipients, A, scope, cause="ticket-1", now=world.clock.now(), actor="admin:ops")
+        await unsuppress(world.recipients, A, scope, reason="a mistake", actor="admin:ops")
+    world.clock.jump(-2)
+    await suppress(world.recipients, A, recipient.ALL, cause="ticket-2", now=world.clock.now(), actor="admin:ops")
+    assert await world.blocked() == "manual"
+    await unsubscribe(world.post.streams, world.recipients, claims, "oneClick", world.clock.now())
+    assert [each.scope for each in await suppressions_of(world.recipients, A, world.clock.now())] == [
+        "all",
+        "list:news",
+    ]
+
+
 async def test_pressing_unsubscribe_suppresses_before_it_answers_and_once() -> None:
     world = World()
     message_id = await world.attempted(outcome=Accepted("ses-1", 10, COST))
