@@ -11,12 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from contracts.addresses import Address
 from contracts.base import CommandData
+from contracts.email.content_types import AttachmentType
 from contracts.email.values import (
     MAX_FREE_DATA_BYTES,
     MAX_INLINE_ATTACHMENT_BYTES,
     MAX_RECIPIENTS,
+    BodyText,
     Category,
-    ContentType,
     FileName,
     FreeData,
     ListId,
@@ -28,6 +29,7 @@ from contracts.email.values import (
     Subject,
     Tags,
     UserId,
+    blank_is_absent,
     json_size,
 )
 
@@ -57,7 +59,7 @@ class InlineAttachment(CommandData):
     """An attachment in the command itself, base64 (RFC 4648 §4); all of a command together up to 200 kB decoded."""
 
     filename: FileName
-    content_type: ContentType
+    content_type: AttachmentType
     content: str
 
     @field_validator("content")
@@ -88,7 +90,7 @@ class StoredAttachment(CommandData):
     """An attachment that the HTTP door has stored, encrypted, under this message's id."""
 
     filename: FileName
-    content_type: ContentType
+    content_type: AttachmentType
     ref: Annotated[str, Field(min_length=1, max_length=512)]
     sha256: Sha256
     size: Annotated[int, Field(ge=0)]
@@ -107,8 +109,8 @@ class SendEmail(CommandData):
     from_: Annotated[Address | None, Field(alias="from")] = None
     reply_to: Address | None = None
     subject: Subject
-    html: str | None = None
-    text: str | None = None
+    html: BodyText | None = None
+    text: BodyText | None = None
     template_id: Annotated[SingleLine, Field(min_length=1, max_length=128)] | None = None
     template_data: FreeData | None = None
     category: Category
@@ -122,6 +124,11 @@ class SendEmail(CommandData):
     send_at: PlannedTime | None = None
     expires_at: PlannedTime | None = None
     list_id: ListId | None = None
+
+    @field_validator("html", "text")
+    @classmethod
+    def _no_blank_body(cls, value: str | None) -> str | None:
+        return blank_is_absent(value)
 
     @property
     def recipients(self) -> tuple[str, ...]:

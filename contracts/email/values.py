@@ -24,17 +24,35 @@ MAX_FREE_DATA_DEPTH = 32
 _LAST_YEAR = 9000
 _INT64 = range(-(2**63), 2**63)
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}")
 
 
 def single_line(text: str) -> str:
-    """Refuse control characters: in a header they would start another one."""
+    """Refuse control characters, C0 and C1, and halves of surrogate pairs: in a header they would start another one.
+
+    The rule of every field of one line, at the doors and in the MIME writer, so that nothing is taken on that cannot be
+    written.
+    """
     if _CONTROL.search(text):
         raise ValueError("must not hold line breaks or other control characters")
     return text
+
+
+def whole_text(text: str) -> str:
+    """Refuse halves of surrogate pairs, which are no text and cannot be written as any."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no text") from None
+    return text
+
+
+def blank_is_absent(text: str | None) -> str | None:
+    """None for a body of nothing but white space: mail programs would show it as a blank mail."""
+    return text if text and text.strip() else None
 
 
 def _sha256(text: str) -> str:
@@ -49,7 +67,8 @@ def _list_id(text: str) -> str:
     return text
 
 
-def _content_type(text: str) -> str:
+def content_type(text: str) -> str:
+    """Refuse what is no media type, or has parameters; lower-case."""
     if not _CONTENT_TYPE.fullmatch(text):
         raise ValueError("a contentType looks like application/pdf, without parameters")
     return text.lower()
@@ -91,7 +110,10 @@ SingleLine = Annotated[str, AfterValidator(single_line)]
 Subject = Annotated[SingleLine, Field(min_length=1, max_length=200)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 ListId = Annotated[str, AfterValidator(_list_id)]
-ContentType = Annotated[str, AfterValidator(_content_type)]
+ContentType = Annotated[str, AfterValidator(content_type)]
+BodyText = Annotated[str, AfterValidator(whole_text)]
+"""html or text of any number of lines."""
+
 FileName = Annotated[SingleLine, Field(min_length=1, max_length=255)]
 FreeData = Annotated[dict[str, Any], AfterValidator(_free_data)]
 """JSON of the caller's own making."""

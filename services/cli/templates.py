@@ -28,7 +28,10 @@ def list_templates(json: Json = False) -> None:
         return
     rows = table("template", "version", "categories", "templateData", "about")
     for template in found:
-        data = ", ".join(f"{name} ({field.type})" for name, field in template.data.items())
+        data = ", ".join(
+            f"{name} ({field.type}{', optional' if field.default is not None else ''})"
+            for name, field in template.data.items()
+        )
         rows.add_row(
             template.template_id,
             template.version,

@@ -18,6 +18,7 @@ from services.kit.mongo import Database, foreign_errors
 
 __all__ = ["RecipientKeys", "normalise_address", "recipient_keys"]
 
+_LONGEST_EVER = 64 + 1 + 253
 _CANARY = "recipient-key canary"
 _CANARY_ID = "recipientKey"
 _CHANGED = (
@@ -34,8 +35,11 @@ class RecipientKeys:
         self._key = key
 
     def key(self, address: str) -> str:
-        """The recipient key of an address, equal for all spellings of it. ValueError when it is no address."""
-        return self._mac(normalise_address(address).lower())
+        """The recipient key of an address, equal for all spellings of it. ValueError when it is no address.
+
+        One that is longer than commands may have now has a key: earlier versions took it, and it stands in streams.
+        """
+        return self._mac(normalise_address(address, longest=_LONGEST_EVER).lower())
 
     def canary(self) -> str:
         """What this key makes of a fixed text; it tells two keys apart and gives neither away."""

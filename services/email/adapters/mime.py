@@ -16,13 +16,15 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from urllib.parse import quote, urlsplit
 
+from contracts.email.content_types import MediaType, parse_media_type
 from services.email.adapters.mime_headers import (
     FOLD,
     field_name,
     filename_parameter,
     mailbox,
     mailboxes,
-    refuse_controls,
+    name_parameter,
+    parameter,
     safe_id,
     split_mailbox,
     unstructured,
@@ -61,7 +63,6 @@ _OURS = frozenset(
         "x-mailroom-message-id",
     ]
 )
-_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}")
 _URL = re.compile(r"[!#-;=?-~]+")
 _ASCII = bytes(range(128))
 
@@ -72,7 +73,7 @@ _ALTERNATIVE = "=_mailroom-alternative"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One file. Parameters of `content_type` are dropped; message/* and multipart/* go as octet-stream."""
+    """One file. Parameters of `content_type` go with it; message/* and multipart/* go as octet-stream without any."""
 
     filename: str
     content_type: str
@@ -222,19 +223,22 @@ def _text_part(subtype: str, text: str) -> bytes:
 
 def _attachment(attachment: Attachment) -> bytes:
     header = (
-        f"Content-Type: {_media_type(attachment.content_type)}\r\n"
+        f"Content-Type: {_media_type(attachment)}\r\n"
         f"Content-Disposition: attachment{filename_parameter(attachment.filename)}\r\n"
         "Content-Transfer-Encoding: base64\r\n\r\n"
     )
     return header.encode("ascii") + _base64_lines(attachment.content)
 
 
-def _media_type(value: str) -> str:
-    refuse_controls(value, "an attachment's content type")
-    media_type = value.partition(";")[0].strip().lower()
-    if not _MEDIA_TYPE.fullmatch(media_type):
-        raise PermanentError("invalid", "an attachment's content type looks like application/pdf")
-    return "application/octet-stream" if media_type.startswith(("message/", "multipart/")) else media_type
+def _media_type(attachment: Attachment) -> str:
+    try:
+        found = parse_media_type(attachment.content_type)
+    except ValueError as error:
+        raise PermanentError("invalid", f"an attachment: {error}") from None
+    if found.essence.startswith(("message/", "multipart/")):
+        found = MediaType("application/octet-stream")
+    named = "" if found.get("name") else name_parameter(attachment.filename)
+    return found.essence + "".join(parameter(*each) for each in found.parameters) + named
 
 
 def _base64_lines(content: bytes) -> bytes:

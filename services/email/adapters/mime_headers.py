@@ -5,10 +5,12 @@ passes can end a field or start another one: control characters and line separat
 """
 
 import re
+import unicodedata
 from binascii import b2a_base64
 from urllib.parse import quote
 
 from contracts.addresses import normalise_address
+from contracts.email.values import single_line
 from services.kit.errors import PermanentError
 
 FOLD = "\r\n "
@@ -19,19 +21,20 @@ _WORD_BYTES = 45
 _PIECE = 56
 """Characters in one piece of a continued parameter (RFC 2231 §3)."""
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN = re.compile(r"[!-~]{1,70}(?: [!-~]{1,70})*")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _PLAIN_FILENAME = re.compile(r"[A-Za-z0-9_+=@#~()-][A-Za-z0-9._+=@#~()-]{0,59}")
+_PARAMETER_TOKEN = re.compile(rf"[A-Za-z0-9!#$&+.^_`|~{{}}-]{{1,{_PIECE}}}")
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,75}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 
 
 def refuse_controls(value: str, what: str) -> str:
     """Return `value`, or raise PermanentError `invalid`: control character, line separator, half a surrogate pair."""
-    if _CONTROL.search(value):
-        raise PermanentError("invalid", f"{what} must not hold line breaks or other control characters")
-    return value
+    try:
+        return single_line(value)
+    except ValueError as error:
+        raise PermanentError("invalid", f"{what} {error}") from None
 
 
 def unstructured(value: str, what: str, *, first_line: int) -> str:
@@ -85,9 +88,43 @@ def filename_parameter(value: str) -> str:
         raise PermanentError("invalid", "an attachment needs a filename")
     if _PLAIN_FILENAME.fullmatch(value):
         return f';{FOLD}filename="{value}"'
+    return _extended("filename", value)
+
+
+def name_parameter(filename: str) -> str:
+    """`; name=…` for Content-Type: what a mail program shows that does not read RFC 2231; "" where it need not.
+
+    In ASCII, with the extension: that is what such a program opens the file by.
+    """
+    refuse_controls(filename, "an attachment's filename")
+    return "" if _PLAIN_FILENAME.fullmatch(filename) else f';{FOLD}name="{_in_ascii(filename)}"'
+
+
+def parameter(name: str, value: str) -> str:
+    """`; name=value` of a field: a token or a quoted string, or RFC 2231 where ASCII or one line cannot hold it."""
+    refuse_controls(value, f"the parameter {name}")
+    if _PARAMETER_TOKEN.fullmatch(value):
+        return f";{FOLD}{name}={value}"
+    if value.isascii() and len(value) <= _PIECE:
+        return f';{FOLD}{name}="' + re.sub(r'(["\\])', r"\\\1", value) + '"'
+    return _extended(name, value)
+
+
+def _in_ascii(filename: str) -> str:
+    """The name without accents, everything else that is not ASCII as `_`; at most `_PIECE` characters."""
+    plain = "".join(each for each in unicodedata.normalize("NFKD", filename) if not unicodedata.combining(each))
+    stem, dot, extension = plain.rpartition(".")
+    if not stem or not re.fullmatch(r"[A-Za-z0-9]{1,10}", extension):
+        stem, dot, extension = plain, "", ""
+    stem = re.sub(r"[^A-Za-z0-9._+=@#~() -]+", "_", stem)[: _PIECE - len(dot + extension)].strip(" ._")
+    return f"{stem or 'attachment'}{dot}{extension}"
+
+
+def _extended(name: str, value: str) -> str:
+    """A parameter in RFC 2231's form, in pieces where it is long."""
     encoded = quote(value, safe="")
     if len(encoded) <= _PIECE:
-        return f";{FOLD}filename*=utf-8''{encoded}"
+        return f";{FOLD}{name}*=utf-8''{encoded}"
     pieces = [""]
     for character in value:  # whole characters: some readers decode each piece by itself
         octets = quote(character, safe="")
@@ -95,8 +132,8 @@ def filename_parameter(value: str) -> str:
             pieces.append("")
         pieces[-1] += octets
     first, *rest = pieces
-    return f";{FOLD}filename*0*=utf-8''{first}" + "".join(
-        f";{FOLD}filename*{number}*={piece}" for number, piece in enumerate(rest, 1)
+    return f";{FOLD}{name}*0*=utf-8''{first}" + "".join(
+        f";{FOLD}{name}*{number}*={piece}" for number, piece in enumerate(rest, 1)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contracts.email.commands import SendEmail
+from contracts.email.values import blank_is_absent
 from services.email.adapters.templates import TemplateCatalogue
 from services.email.domain.content import SealedBody
 from services.email.ports import Rendered
@@ -19,9 +20,10 @@ class CatalogueRenderer:
         """See the port. The subject is always the command's."""
         body = sealed or SealedBody(html=command.html, text=command.text, template_data=command.template_data)
         if command.template_id is None:
-            if not (body.html or body.text):
+            html, text = blank_is_absent(body.html), blank_is_absent(body.text)
+            if html is None and text is None:
                 raise PermanentError("invalid", "neither html nor text nor a template")
-            return Rendered(body.html, body.text)
+            return Rendered(html, text)
         allowed = self._templates.get(command.template_id).manifest.categories
         if command.category not in allowed:
             raise PermanentError("invalid", f"the template {command.template_id} is for {', '.join(allowed)}")

@@ -92,7 +92,7 @@ Developer Guide, "Service quotas", "Message quotas": 40 MB)."""
 OF_ITS_OWN = 2_000
 """Bytes that a copy may have beside what all recipients share: ids, and the way out of a list."""
 
-_ADDRESS = re.compile(r"\S+@\S+")
+_ADDRESS = re.compile(r'"[^"]*"@\S+|\S+@\S+')
 
 
 class SesProvider:
@@ -203,7 +203,8 @@ class SesProvider:
         return self._prices.cost(NAME, size, at)
 
     def _prepare(self, mail: OutgoingMail, way_out: str | None) -> PreparedMime:
-        html, text = mail.content.html, mail.content.text
+        # Contents that an earlier version stored may have an empty body beside the other one.
+        html, text = mail.content.html or None, mail.content.text or None
         if way_out is not None and UNSUBSCRIBE_PLACEHOLDER in f"{html}{text}":
             # Its own link in its own body: such a mail shares nothing with the other recipients' copies.
             return self._written(

@@ -5,6 +5,7 @@ value of exactly its declared JSON type and within bounds, and all that is wrong
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, assert_never
@@ -16,6 +17,10 @@ MAX_VALUES = 5_000
 MAX_TEXT = 20_000
 """Characters in one text within an array or object."""
 
+_IN_LINKS = re.compile(r"(?<=\S)[.\u3002\uff0e\uff61@\uff20:](?=[^\W_]|//|\+)")
+"""Dots (those too that IDNA takes for one), at signs and colons with something on both sides."""
+
+_UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 _LINE_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -26,9 +31,16 @@ class _Declared(BaseModel):
 
 
 class TextField(_Declared):
-    """One line of text; line breaks and control characters in it become a space, unless `multiline`."""
+    """One line of text; line breaks and control characters in it become a space, unless `multiline`.
+
+    A field with a `default` is optional, whatever its type: the default stands for a value that is absent or null, and
+    for a text in which nothing can be seen. `unlinked`: for names and the like. What looks like a link in it is written
+    so that no mail program makes it one.
+    """
 
     type: Literal["string"]
+    default: str | None = None
+    unlinked: bool = False
     max_length: Annotated[int, Field(alias="maxLength", gt=0, le=MAX_TEXT)] = 200
     min_length: Annotated[int, Field(alias="minLength", ge=0)] = 1
     multiline: bool = False
@@ -38,6 +50,7 @@ class NumberField(_Declared):
     """A whole number, or any with `number`."""
 
     type: Literal["integer", "number"]
+    default: int | float | None = None
     minimum: float = -1e15
     maximum: float = 1e15
 
@@ -46,12 +59,14 @@ class FlagField(_Declared):
     """true or false, nothing that merely counts as such."""
 
     type: Literal["boolean"]
+    default: bool | None = None
 
 
 class StructureField(_Declared):
     """Nested JSON, at most `MAX_DEPTH` deep and `MAX_VALUES` values."""
 
     type: Literal["array", "object"]
+    default: list[Any] | dict[str, Any] | None = None
 
 
 DataField = Annotated[TextField | NumberField | FlagField | StructureField, Field(discriminator="type")]
@@ -75,10 +90,13 @@ def check(
     values: dict[str, object] = {}
     problems: list[DataProblem] = []
     for name, field in declared.items():
-        if name not in data or data[name] is None:
+        value = data.get(name)
+        if field.default is not None and (value is None or _shows_nothing(field, value)):
+            values[name] = field.default
+            continue
+        if value is None:
             problems.append(DataProblem(name, "is missing"))
             continue
-        value = data[name]
         problem = _problem(field, value)
         if problem:
             problems.append(DataProblem(name, problem))
@@ -87,6 +105,21 @@ def check(
         else:
             values[name] = value
     return values, tuple(problems)
+
+
+def unfit_defaults(declared: Mapping[str, DataField]) -> list[str]:
+    """What is wrong with the defaults of a manifest. An empty text is a good one."""
+    problems = ((name, field.default and _problem(field, field.default)) for name, field in declared.items())
+    return [f"data.{name}.default {problem}" for name, problem in problems if problem]
+
+
+def unlinked(text: str) -> str:
+    """`text` with an invisible mark where mail programs would begin to see an address or a host name.
+
+    U+200C (zero width non-joiner) after each dot, `@` and colon within a word: what follows is then no top-level
+    domain, no host and no `//`, whether a program takes the mark for part of a word or for its end.
+    """
+    return _IN_LINKS.sub("\\g<0>\u200c", text)
 
 
 def one_line(text: str) -> str:
@@ -100,10 +133,21 @@ def is_one_line(text: str) -> bool:
 
 
 def _text(field: TextField, value: str) -> str:
+    value = unlinked(value) if field.unlinked else value
     if not field.multiline:
         return one_line(value)
     lines = value.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(one_line(line) for line in lines)
+
+
+def _shows_nothing(field: DataField, value: object) -> bool:
+    """Whether it is a text of blanks, control characters and marks without width alone."""
+    return (
+        isinstance(field, TextField)
+        and type(value) is str
+        and len(value) <= field.max_length
+        and all(unicodedata.category(each) in _UNSEEN for each in value)
+    )
 
 
 def _problem(field: DataField, value: object) -> str | None:

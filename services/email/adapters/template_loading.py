@@ -23,7 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts.email.values import Category
-from services.email.adapters.template_data import DataField
+from services.email.adapters.template_data import DataField, unfit_defaults
 
 _EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _NAME = r"^[a-zA-Z][a-zA-Z0-9_]{0,63}$"
@@ -63,6 +63,8 @@ def read_template(folder: Path) -> TemplateSource:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
         raise ValueError(f"{folder.name}/manifest.json: {wrong}") from None
+    if unfit := unfit_defaults(manifest.data):
+        raise ValueError(f"{folder.name}/manifest.json: {'; '.join(unfit)}")
     if manifest.template_id != folder.name:
         raise ValueError(f"{folder.name}/manifest.json: templateId must be the folder's name")
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from contracts.addresses import normalise_address
 from contracts.email.commands import FileAttachment, InlineAttachment, SendEmail, StoredAttachment
 from contracts.email.events import EmailRequested
-from contracts.email.values import AttachmentInfo, ContentRef
+from contracts.email.values import AttachmentInfo, ContentRef, single_line
 from services.email.domain.content import MessageContent, SealedBody, StoredFile
 from services.kit.errors import PermanentError
 
@@ -38,8 +38,9 @@ class SenderIdentity:
 
     @classmethod
     def of(cls, default: str, reply_to: str | None, others: Collection[str]) -> SenderIdentity:
-        """From settings. Raises ValueError for what is no address."""
-        bare = default.rpartition("<")[2].rstrip("> ") if "<" in default else default
+        """From settings. Raises ValueError for what is no address, or a name that no header can hold."""
+        single_line(default)
+        bare = default.rpartition("<")[2].rstrip("> ") if default.rstrip().endswith(">") else default
         return cls(default, reply_to or None, frozenset(map(normalise_address, (bare, *others))))
 
 

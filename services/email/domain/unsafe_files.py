@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 # fmt: off
 UNSAFE_EXTENSIONS = frozenset(
     [
@@ -39,8 +41,11 @@ UNSAFE_TYPES = frozenset(
 
 
 def is_unsafe_name(name: str) -> bool:
-    """Whether a file of this name is refused, for what its name says it is."""
-    return "." in name and name.rstrip(" .").lower().rpartition(".")[2] in UNSAFE_EXTENSIONS
+    """Whether a file of this name is refused, for what its name says it is to people: without characters that nobody
+    sees, and whatever form its letters have.
+    """
+    shown = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
+    return "." in shown and shown.rstrip(" .").lower().rpartition(".")[2] in UNSAFE_EXTENSIONS
 
 
 def is_unsafe_type(content_type: str) -> bool:

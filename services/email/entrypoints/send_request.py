@@ -34,6 +34,7 @@ from contracts.email.commands import (
 from contracts.email.values import (
     MAX_FREE_DATA_BYTES,
     MAX_RECIPIENTS,
+    BodyText,
     Category,
     FreeData,
     ListId,
@@ -44,6 +45,7 @@ from contracts.email.values import (
     Subject,
     Tags,
     UserId,
+    blank_is_absent,
     json_size,
 )
 from services.email.entrypoints.uploads import UploadedAttachment
@@ -93,7 +95,7 @@ AnyAttachment = Annotated[
 ]
 Copies = Annotated[list[Address], Field(max_length=MAX_RECIPIENTS)]
 CopyAddresses = Annotated[Copies, BeforeValidator(_one_or_many, json_schema_input_type=Address | Copies)]
-Body = Annotated[str, Field(max_length=MAX_BODY_CHARACTERS)]
+Body = Annotated[BodyText, Field(max_length=MAX_BODY_CHARACTERS)]
 
 
 class SendRequest(CommandData):
@@ -176,6 +178,11 @@ class SendRequest(CommandData):
             problems = cls.templates.problems(template_id, value or {})
             _raise_each([(problem.field.removeprefix("templateData."), problem.message) for problem in problems])
         return value
+
+    @field_validator("text_content", "html_content")
+    @classmethod
+    def _no_blank_body(cls, value: str | None) -> str | None:
+        return blank_is_absent(value)
 
     @field_validator("html_content")
     @classmethod

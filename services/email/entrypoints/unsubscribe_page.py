@@ -2,8 +2,9 @@
 
     GET, HEAD /unsubscribe/{token}    shows what will happen and a button. Changes nothing: mail scanners follow links.
     POST /unsubscribe/{token}         `List-Unsubscribe=One-Click` (RFC 8058 §3.1, urlencoded or multipart) from a mail
-                                      program, `confirm=unsubscribe` from the page's button. Answers 200 only after the
-                                      injected `unsubscribe` has returned, 503 when it could not record the wish.
+                                      program, which may leave the body out, `confirm=unsubscribe` from the page's
+                                      button. Answers 200 only after the injected `unsubscribe` has returned, 503 when
+                                      it could not record the wish.
 
 The pages work without scripts, set no cookies, load nothing, and tell nobody where the visitor came from.
 """
@@ -127,8 +128,13 @@ def unsubscribe_router(
 
 
 async def _source(request: Request) -> UnsubscribeSource | None:
-    """Who pressed the button, None where the form says neither."""
-    fields = _form(request.headers.get("content-type", ""), await request.body())
+    """Who pressed the button, None where the form says neither. People press ours: what posts without a body is a mail
+    program that leaves RFC 8058's out, and the token says the rest.
+    """
+    body = await request.body()
+    if not body.strip():
+        return "oneClick"
+    fields = _form(request.headers.get("content-type", ""), body)
     if fields.get("List-Unsubscribe") == "One-Click":
         return "oneClick"
     return "page" if fields.get("confirm") == "unsubscribe" else None

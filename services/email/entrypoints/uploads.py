@@ -7,6 +7,7 @@ import re
 from pydantic import field_validator
 
 from contracts.email.commands import InlineAttachment
+from contracts.email.content_types import parse_media_type
 from services.email.domain.unsafe_files import is_unsafe_name, is_unsafe_type
 
 _UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|\u200e\u200f\u202a-\u202e\u2066-\u2069]')
@@ -19,11 +20,7 @@ class UploadedAttachment(InlineAttachment):
     @field_validator("filename")
     @classmethod
     def _safe_name(cls, name: str) -> str:
-        if _UNSAFE_IN_NAMES.search(name) or not name.strip(" ."):
-            raise ValueError("is a file's name, not a path, and without characters that file names do not have")
-        if is_unsafe_name(name):
-            raise ValueError("is of a type that mail servers refuse: send it as a link or in an archive")
-        return name
+        return _safe_name(name)
 
     @field_validator("content_type")
     @classmethod
@@ -32,4 +29,18 @@ class UploadedAttachment(InlineAttachment):
             raise ValueError("must be the type of a single file")
         if is_unsafe_type(value):
             raise ValueError("is of a type that mail servers refuse: send it as a link or in an archive")
+        named = parse_media_type(value).get("name")
+        if named is not None:
+            try:
+                _safe_name(named)
+            except ValueError as error:
+                raise ValueError(f"has a name that {error}") from None
         return value
+
+
+def _safe_name(name: str) -> str:
+    if _UNSAFE_IN_NAMES.search(name) or not name.strip(" ."):
+        raise ValueError("is a file's name, not a path, and without characters that file names do not have")
+    if is_unsafe_name(name):
+        raise ValueError("is of a type that mail servers refuse: send it as a link or in an archive")
+    return name

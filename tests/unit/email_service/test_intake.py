@@ -387,3 +387,14 @@ async def _sent(post: Post, message_ids: list[str]) -> None:
         return set(await post.phases(message_ids)) == {"Sent"}
 
     await until(sent)
+
+
+@pytest.mark.parametrize("sender", ["Mail\x85room <crm@example.com>", "Mail\nroom <crm@example.com>", "Mailroom <crm>"])
+def test_a_sender_that_no_mail_could_be_written_with_is_refused_at_the_start(sender: str) -> None:
+    with pytest.raises(ValueError):
+        SenderIdentity.of(sender, None, ())
+
+
+def test_a_sender_may_be_quoted() -> None:
+    assert SenderIdentity.of('"a<b"@Example.com', None, ()).verified == {'"a<b"@example.com'}
+    assert SenderIdentity.of('Mailroom <"a b"@example.com>', None, ()).verified == {'"a b"@example.com'}

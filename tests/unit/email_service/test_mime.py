@@ -11,7 +11,9 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from contracts.email.commands import InlineAttachment, SendEmail
 from services.email.adapters.mime import Attachment, OutgoingMessage, build_raw, prepare
 from services.kit.errors import PermanentError
 
@@ -214,6 +216,28 @@ def test_what_cannot_be_written_is_refused_for_ever(changes: dict[str, object]) 
     assert caught.value.reason == "invalid"
 
 
+@given(
+    st.text(max_size=20),
+    st.text(max_size=20),
+    st.from_regex(r"[a-z]{1,3}/[a-z]{1,3}; *x=(\"[^\"]{0,9}\"|.{0,9})", fullmatch=True),
+)
+@example("Kim\x85s order", "a.txt", "a/b")
+@example("Kim", "a\x9f.txt", "a/b")
+@example("Kim", "a.txt", 'a/b; x="\x80"')
+def test_what_a_command_may_say_can_be_written(subject: str, filename: str, content_type: str) -> None:
+    file = {"filename": filename, "contentType": content_type, "content": "eA=="}
+    command = {"messageId": "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b", "to": "a@example.com", "subject": subject}
+    more = {"text": "x", "category": "system", "userId": "u", "attachments": [file]}
+    try:
+        taken = SendEmail.model_validate(command | more)
+    except ValidationError:
+        return
+    attached = [
+        Attachment(f.filename, f.content_type, b"x") for f in taken.attachments or () if isinstance(f, InlineAttachment)
+    ]
+    parse(build_raw(message(subject=taken.subject, attachments=tuple(attached))))
+
+
 def test_to_and_cc_are_complete_and_bcc_is_nowhere() -> None:
     to = tuple(f"recipient-{number}@example.com" for number in range(30))
     cc = tuple(f"copy-{number}@bücher.example" for number in range(20))
@@ -256,15 +280,42 @@ def test_a_text_mostly_outside_ascii_is_base64_and_html_alone_is_no_multipart() 
 @pytest.mark.parametrize(
     ("given_type", "written"),
     [
-        ("Text/Calendar; charset=utf-8; method=REQUEST", "text/calendar"),
-        ("message/rfc822", "application/octet-stream"),
-        ("multipart/mixed", "application/octet-stream"),
+        (
+            "Text/Calendar; charset=utf-8; method=REQUEST",
+            {"": "text/calendar", "charset": "utf-8", "method": "REQUEST"},
+        ),
+        ('text/plain; name="a \\"b\\".txt"', {"": "text/plain", "name": 'a "b".txt'}),
+        ('text/plain; name="Grüße.txt"', {"": "text/plain", "name": "Grüße.txt"}),
+        (f"text/plain; x={'y' * 240}", {"": "text/plain", "x": "y" * 240}),
+        ("message/rfc822; x=y", {"": "application/octet-stream"}),
+        ("multipart/mixed", {"": "application/octet-stream"}),
     ],
 )
-def test_content_types_of_attachments(given_type: str, written: str) -> None:
+def test_content_types_of_attachments(given_type: str, written: dict[str, str]) -> None:
     parsed = parse(build_raw(message(attachments=(Attachment("a.bin", given_type, b"x"),))))
     (part,) = parsed.iter_attachments()
-    assert part.get_content_type() == written
+    assert {"": part.get_content_type(), **part["content-type"].params} == written
+
+
+@pytest.mark.parametrize(
+    ("filename", "fallback"),
+    [
+        ("report.pdf", None),
+        ("a b.txt", "a b.txt"),
+        ("Grüße aus Łódź.pdf", "Gru_e aus _odz.pdf"),
+        ("請求書.pdf", "attachment.pdf"),
+        ("請求書", "attachment"),
+        ("x" * 255, "x" * 56),
+        ("y" * 250 + ".docx", "y" * 51 + ".docx"),
+        ('say "hi"\\now.txt', "say _hi_now.txt"),
+        ("..", "attachment"),
+    ],
+)
+def test_a_program_that_reads_no_rfc_2231_shows_a_name_in_ascii(filename: str, fallback: str | None) -> None:
+    parsed = parse(build_raw(message(attachments=(Attachment(filename, "application/pdf", b"x"),))))
+    (part,) = parsed.iter_attachments()
+    assert part["content-type"].params.get("name") == fallback
+    assert part["content-disposition"].params["filename"] == filename
 
 
 def test_further_headers_are_encoded_where_they_need_it() -> None:

@@ -196,6 +196,18 @@ async def test_one_click_in_both_encodings_is_recorded_before_the_answer(
     assert recorder.recorded == [(CLAIMS, "oneClick"), (CLAIMS, "oneClick")]
 
 
+@pytest.mark.parametrize("content_type", ["", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
+@pytest.mark.parametrize("body", [b"", b"\r\n"])
+async def test_a_post_without_a_body_is_a_mail_programs(
+    client: httpx.AsyncClient, recorder: Recorder, body: bytes, content_type: str
+) -> None:
+    answer = await client.post(f"/unsubscribe/{TOKEN}", content=body, headers={"Content-Type": content_type})
+    assert (answer.status_code, recorder.recorded) == (200, [(CLAIMS, "oneClick")])
+    forged = UnsubscribeTokens(OTHER_KEY).issue(CLAIMS)
+    assert (await client.post(f"/unsubscribe/{forged}", content=body)).status_code == 404
+    assert len(recorder.recorded) == 1
+
+
 async def test_the_button_is_recorded_as_the_page(client: httpx.AsyncClient, recorder: Recorder) -> None:
     answer = await client.post(f"/unsubscribe/{TOKEN}", data={"confirm": "unsubscribe"})
     assert answer.status_code == 200
@@ -206,7 +218,6 @@ async def test_the_button_is_recorded_as_the_page(client: httpx.AsyncClient, rec
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
-        (b"", ""),
         (b"List-Unsubscribe=Two-Clicks", "application/x-www-form-urlencoded"),
         (b'{"List-Unsubscribe": "One-Click"}', "application/json"),
         (b"--b\r\nbroken", "multipart/form-data; boundary=b"),

@@ -34,6 +34,44 @@ def test_all_spellings_have_one_key(address: str) -> None:
     assert key == KEYS.key(f"  {address} ")
 
 
+@pytest.mark.parametrize(
+    ("given_address", "normal"),
+    [
+        ('"john doe"@Example.com', '"john doe"@example.com'),
+        ('"a@b"@example.com', '"a@b"@example.com'),
+        ('"john.doe"@example.com', "john.doe@example.com"),
+        ('"jo\\hn"@example.com', "john@example.com"),
+        ('"a\\"b\\\\c"@example.com', '"a\\"b\\\\c"@example.com'),
+        ('"<eve@evil.example>"@example.com', '"<eve@evil.example>"@example.com'),
+        ('".a"@example.com', '".a"@example.com'),
+    ],
+)
+def test_a_quoted_local_part_has_one_spelling(given_address: str, normal: str) -> None:
+    assert normalise_address(given_address) == normal
+    assert normalise_address(normal) == normal
+
+
+@pytest.mark.parametrize(
+    "address",
+    ['"a"b"@b.de', '"a@b.de', 'a"@b.de', '"a\\"@b.de', '"ü"@b.de', '"a\nb"@b.de', '"a\x7f"@b.de', f'"{"a" * 64}"@b.de'],
+)
+def test_what_is_no_quoted_local_part_is_no_address(address: str) -> None:
+    if address == f'"{"a" * 64}"@b.de':
+        assert normalise_address(address) == f"{'a' * 64}@b.de"
+        return
+    with pytest.raises(ValueError):
+        normalise_address(address)
+
+
+def test_an_address_has_254_octets_at_most_and_one_taken_earlier_has_its_key_still() -> None:
+    domain = ".".join(["d" * 60] * 3)
+    fits = f"{'l' * 64}@{domain}.{'e' * (254 - 65 - len(domain) - 1)}"
+    assert len(normalise_address(fits)) == 254
+    with pytest.raises(ValueError, match="at most 254"):
+        normalise_address(f"{fits}e")
+    assert KEYS.key(f"{fits}e") != KEYS.key(fits)
+
+
 def test_internationalised_domains_are_one_with_their_ascii_form() -> None:
     assert KEYS.key("a@bücher.example") == KEYS.key("A@xn--bcher-kva.EXAMPLE")
 
