@@ -185,7 +185,12 @@ class Email:
         self.files = MongoKnownFiles(self.database)
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
         self.recipient_publisher = StreamPublisher(self.recipient_store, self.publisher)
-        outbox = Outbox(self.stream_publisher, self.clock, Progress(self.clock))
+        outbox = Outbox(
+            self.stream_publisher,
+            self.clock,
+            Progress(self.clock),
+            mark_at_once=self.has("intake") and not self.has("sender"),
+        )
         recipient_outbox = Outbox(self.recipient_publisher, self.clock, Progress(self.clock))
         self.outbox = outbox
         self.streams = self._message_streams(self.store)

@@ -42,6 +42,7 @@ __all__ = [
     "Rejected",
     "Rendered",
     "Renderer",
+    "ReviewedTo",
     "StoredContent",
     "SuppressionList",
     "SuppressionQuery",
@@ -166,6 +167,21 @@ class StoredContent:
     touched_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ReviewedTo:
+    """How far a review has come: all that was last put before `touched_at`, and these contents of that very moment."""
+
+    touched_at: datetime
+    keys: frozenset[ContentKey]
+
+    @classmethod
+    def past(cls, before: ReviewedTo | None, found: Sequence[StoredContent]) -> ReviewedTo:
+        """Past a page of at least one, which came after `before`."""
+        last = found[-1].touched_at
+        keys = frozenset(each.key for each in found if each.touched_at == last)
+        return cls(last, keys | before.keys if before is not None and before.touched_at == last else keys)
+
+
 class ContentStore(Protocol):
     """Encrypted contents, insert-only: the same bytes under the same message are stored once and give the same ref."""
 
@@ -187,9 +203,17 @@ class ContentStore(Protocol):
         ...
 
     async def to_review(
-        self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
+        self,
+        touched_before: datetime,
+        limit: int,
+        *,
+        categories: Sequence[Category] | None = None,
+        after: ReviewedTo | None = None,
     ) -> list[StoredContent]:
-        """Contents last put before that time, oldest first: those not kept yet, or with `categories` all of those."""
+        """Contents last put before that time, oldest first: those not kept yet, or with `categories` all of those.
+
+        `after`: only those that a review which has come so far has not seen.
+        """
         ...
 
     async def keep(self, since: Mapping[ContentKey, datetime]) -> None:

@@ -58,8 +58,8 @@ KEEPING: tuple[Mutation, ...] = (
         "3d",
         "a command's offset is let go though its append did not stand",
         INTAKE,
-        "            elif not is_race(result):\n                job.outcome = _refused(result)\n",
-        "            elif not is_race(result):\n                job.outcome = DONE\n",
+        "                elif not is_race(result):\n                    job.outcome = _refused(result)\n",
+        "                elif not is_race(result):\n                    job.outcome = DONE\n",
         ("tests/unit/email_service/test_intake_append.py::test_an_append_that_was_refused_hands_the_command_back",),
     ),
     Mutation(
@@ -200,6 +200,17 @@ KEEPING: tuple[Mutation, ...] = (
         '        return self.action == "discard" and kind != "bug"\n',
         '        return self.action == "discard"\n',
         (_BATCH + "test_a_flood_of_bugs_is_released_without_pauses_and_never_discarded",),
+    ),
+    Mutation(
+        "3v",
+        "a process publishes again what another one has appended",
+        "services/kit/event_store/outbox.py",
+        "        return [stream for name, stream in batch.items() if name not in early]\n",
+        "        return list(batch.values())\n",
+        (
+            "tests/unit/kit/test_outbox.py::test_what_one_process_appends_the_next_one_does_not_publish_again",
+            "tests/unit/kit/test_outbox.py::test_nothing_goes_out_before_what_another_process_has_still_to_publish",
+        ),
     ),
     Mutation(
         "8a",

@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from deploy.local.stack import Stack
 from deploy.processes import REGION, aws_environment
 from services.email.adapters.content import INLINE_BYTES, OBJECT_HORIZON, RETENTION, MongoContentStore
-from services.email.ports import ContentKey, ContentStore, NewContent
+from services.email.ports import ContentKey, ContentStore, NewContent, ReviewedTo
 from services.kit.aws import AwsAccount, s3_client
 from services.kit.crypto import KeyRing
 from services.kit.errors import Unavailable
@@ -176,6 +176,20 @@ async def test_what_nobody_names_is_reviewed_and_discarded(place: Place) -> None
     assert await place.store.discard([review.key], cutoff) == 1
     assert await place.objects() == []
     assert await place.store.discard([review.key], cutoff) == 0
+
+
+async def test_a_review_goes_on_from_where_it_is(place: Place) -> None:
+    """Also through contents of one moment that fill more than a page."""
+    for number in range(7):
+        place.clock.move(number == 5)
+        await place.store.put_many([new(b"%d" % number, OTHER)])
+    place.clock.move(1)
+    seen: list[ContentKey] = []
+    to: ReviewedTo | None = None
+    while page := await place.store.to_review(place.clock.now(), 2, after=to):
+        seen += [each.key for each in page]
+        to = ReviewedTo.past(to, page)
+    assert (len(seen), len(set(seen))) == (7, 7)
 
 
 async def test_what_was_put_again_is_not_discarded(place: Place) -> None:

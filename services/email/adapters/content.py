@@ -26,7 +26,7 @@ from pymongo.errors import BulkWriteError
 
 from contracts.email.values import Category, ContentRef
 from services.email.adapters.objects import Objects
-from services.email.ports import ContentKey, NewContent, StoredContent
+from services.email.ports import ContentKey, NewContent, ReviewedTo, StoredContent
 from services.kit.clock import Clock
 from services.kit.crypto import Cipher
 from services.kit.errors import PermanentError, TransientError, Unavailable
@@ -124,11 +124,19 @@ class MongoContentStore:
         await self._delete_large([document for document in large if "object" in document])
 
     async def to_review(
-        self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
+        self,
+        touched_before: datetime,
+        limit: int,
+        *,
+        categories: Sequence[Category] | None = None,
+        after: ReviewedTo | None = None,
     ) -> list[StoredContent]:
         """Contents last put before that time, oldest first; see the port."""
         wanted: Document = {"touchedAt": {"$lt": touched_before}}
         wanted |= {"kept": False} if categories is None else {"category": {"$in": list(categories)}}
+        if after is not None:
+            wanted["touchedAt"]["$gte"] = after.touched_at
+            wanted["_id"] = {"$nin": [_id(key.message_id, key.ref) for key in after.keys]}
         with foreign_errors():
             found = (
                 await self._contents.find(wanted, {"sealed": 0}).sort("touchedAt", ASCENDING).limit(limit).to_list(None)

@@ -220,22 +220,26 @@ class Intake:
 
     async def _append(self, jobs: Sequence[_Job]) -> None:
         steps: list[tuple[_Job, Step]] = []
-        for job in jobs:
-            step = self._decide(job)
-            if step is not None:
-                steps.append((job, step))
-        self._checkpoints.reach("intake.append")
-        results = await self._streams.append([step for _, step in steps])
-        self._checkpoints.reach("intake.appended")
-        for (job, _), result in zip(steps, results, strict=True):
-            if isinstance(result, Held):
-                job.outcome = DONE
-            elif not is_race(result):
-                job.outcome = _refused(result)
-            if job.leased and self._sender is not None:
-                if isinstance(result, Held) and job.content is not None:
+        try:
+            for job in jobs:
+                step = self._decide(job)
+                if step is not None:
+                    steps.append((job, step))
+            self._checkpoints.reach("intake.append")
+            results = await self._streams.append([step for _, step in steps])
+            self._checkpoints.reach("intake.appended")
+            for (job, _), result in zip(steps, results, strict=True):
+                if isinstance(result, Held):
+                    job.outcome = DONE
+                elif not is_race(result):
+                    job.outcome = _refused(result)
+                if job.leased and self._sender is not None and isinstance(result, Held) and job.content is not None:
+                    job.leased = False
                     self._sender.give(result, job.content, job.lane)
-                else:
+        finally:  # cancelled too, when the batch took too long: a slot that is not handed back is lost to the lane
+            for job in jobs:
+                if job.leased and self._sender is not None:
+                    job.leased = False
                     self._sender.forfeit(job.lane)
 
     def _decide(self, job: _Job) -> Step | None:

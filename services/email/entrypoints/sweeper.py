@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from contracts.topics import COMMANDS_LOW
 from services.email.domain.message import Message, is_live
-from services.email.ports import ContentKey, ContentStore, StoredContent
+from services.email.ports import ContentKey, ContentStore, ReviewedTo, StoredContent
 from services.email.streams import Held, MessageStreams
 from services.kit.clock import Clock
 from services.kit.errors import PermanentError, TransientError
@@ -34,6 +34,8 @@ AUTH_SETTLES_IN = timedelta(seconds=30)
 
 EVERY_SECONDS = 30.0
 BATCH = 500
+PAGES = 20
+"""Of so many contents, at most, in one sweep: then the others have their turn, and this one goes on from there."""
 
 
 class Sweeper:
@@ -41,6 +43,8 @@ class Sweeper:
 
     def __init__(self, streams: MessageStreams, contents: ContentStore, clock: Clock, progress: Progress) -> None:
         self._streams, self._contents, self._clock, self._progress = streams, contents, clock, progress
+        self._unnamed_to: ReviewedTo | None = None
+        self._auth_to: ReviewedTo | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Sweep until told to stop."""
@@ -58,10 +62,21 @@ class Sweeper:
             await first_of(self._clock, 0.1 if more else EVERY_SECONDS, stopping)
 
     async def sweep_unnamed(self) -> bool:
-        """Keep what a stream names, delete what is of no use; whether there is more of it. Raises TransientError."""
+        """Keep what a stream names, delete what is of no use; whether there is more to look at. Raises TransientError.
+
+        What has to stay for now is walked past, however much of it there is; after the last one it begins anew.
+        """
+        before = self._clock.now() - UNNAMED_FOR
+        for _ in range(PAGES):
+            found = await self._contents.to_review(before, BATCH, after=self._unnamed_to)
+            self._unnamed_to = ReviewedTo.past(self._unnamed_to, found) if len(found) == BATCH else None
+            if await self._sweep_unnamed(found, before) or self._unnamed_to is None:
+                break
+        return self._unnamed_to is not None
+
+    async def _sweep_unnamed(self, found: Sequence[StoredContent], before: datetime) -> bool:
+        """Whether anything was kept or deleted."""
         now = self._clock.now()
-        before = now - UNNAMED_FOR
-        found = await self._contents.to_review(before, BATCH)
         named: dict[ContentKey, datetime] = {}
         useless: list[ContentKey] = []
         for content, held in await self._with_messages(found):
@@ -78,18 +93,26 @@ class Sweeper:
         gone = await self._contents.discard(useless, before) if useless else 0
         if gone:
             log.info("contents swept", deleted=gone, kept=len(named))
-        return len(found) == BATCH and bool(named or gone)
+        return bool(named or gone)
 
     async def sweep_auth(self) -> bool:
-        """Delete auth content of messages that are over; whether there is more. Raises TransientError."""
-        found = await self._contents.to_review(self._clock.now() - AUTH_SETTLES_IN, BATCH, categories=["auth"])
-        over = {
-            held.message_id
-            for _, held in await self._with_messages(found)
-            if isinstance(held, Held) and isinstance(held.state, Message) and not is_live(held.state)
-        }
-        await self._contents.delete_messages(sorted(over))
-        return len(found) == BATCH and bool(over)
+        """Delete auth content of messages that are over; whether there is more to look at. Raises TransientError.
+
+        Walks past what has to stay, as `sweep_unnamed` does.
+        """
+        before = self._clock.now() - AUTH_SETTLES_IN
+        for _ in range(PAGES):
+            found = await self._contents.to_review(before, BATCH, categories=["auth"], after=self._auth_to)
+            self._auth_to = ReviewedTo.past(self._auth_to, found) if len(found) == BATCH else None
+            over = {
+                held.message_id
+                for _, held in await self._with_messages(found)
+                if isinstance(held, Held) and isinstance(held.state, Message) and not is_live(held.state)
+            }
+            await self._contents.delete_messages(sorted(over))
+            if over or self._auth_to is None:
+                break
+        return self._auth_to is not None
 
     async def sweep_ended(self) -> bool:
         """Delete what has outlived its retention; whether there is more. Raises TransientError."""

@@ -6,7 +6,7 @@ the stored strings at our versions: ours means appended, another's means that we
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError, WriteConcernError
@@ -160,7 +160,7 @@ def _recognise(item: Item, found: Stream | None) -> bool:
     if version == before.version:
         return False
     if found is not None and found.wire[before.version : item.version] == item.wire:
-        item.result = Appended(found)
+        item.result = Appended(replace(found, others=before.version))
     else:
         item.result = ExpectedVersionConflict(before.stream_id, before.version, version)
     return True

@@ -57,8 +57,10 @@ class Stream:
     """A stream as it stood when it was read or appended to.
 
     `wire` holds the stored strings, `events` the same decoded (and upcast) at first use. `published` is how
-    many are known to be on the log. `leased_by` and `leased_until` are None without a lease; `leased_until`
-    is in the store's time, so compare it with nothing of this process: call `renew`.
+    many are known to be on the log, and the events up to version `others` were appended by others than the
+    append that this object came of (0 where that is not known: all count as its own). `leased_by` and
+    `leased_until` are None without a lease; `leased_until` is in the store's time, so compare it with nothing
+    of this process: call `renew`.
     """
 
     stream_id: str
@@ -68,6 +70,7 @@ class Stream:
     index: StreamIndex = field(default_factory=StreamIndex)
     leased_by: str | None = None
     leased_until: datetime | None = None
+    others: int = field(default=0, compare=False)
 
     @classmethod
     def absent(cls, stream_id: str) -> "Stream":
@@ -122,6 +125,7 @@ class Stream:
             index,
             leased_by,
             leased_until,
+            others=self.version,
         )
         if self.version == 0 or "events" in self.__dict__:
             longer.__dict__["events"] = (*self.events, *events)

@@ -62,10 +62,14 @@ class Publication:
 
 @dataclass(slots=True)
 class _Known:
-    """What this process knows about a stream: versions acknowledged by Kafka, and noted in the store."""
+    """What this process knows about a stream: versions acknowledged by Kafka, and noted in the store.
+
+    `others`: up to where events were appended by other processes, which publish them; None where nothing is waiting.
+    """
 
     acknowledged: int
     marked: int
+    others: int | None = None
 
 
 @dataclass(slots=True)
@@ -121,6 +125,26 @@ class StreamPublisher:
                 del self._in_flight[name]
             done.set_result(None)
 
+    async def early(self, streams: Iterable[Stream]) -> set[str]:
+        """The ids of those streams in which events of other processes come first and are not known to be on the log:
+        published now, they would go out twice. Asks the store where this process does not know it. Raises nothing but a
+        cancellation.
+        """
+        waiting: dict[str, _Known] = {}
+        for stream in streams:
+            known = self._recall(stream)
+            known.others = stream.others if known.others is None else min(known.others, stream.others)
+            if known.acknowledged < known.others:
+                waiting[stream.stream_id] = known
+        if not waiting:
+            return set()
+        try:
+            for found in (await self._store.load_many(waiting)).values():
+                self._recall(found)
+        except TransientError:
+            pass  # nobody can tell: they wait
+        return {name for name, known in waiting.items() if known.acknowledged < (known.others or 0)}
+
     async def _publish(self, runs: Sequence[_Run]) -> Publication:
         failed: dict[str, Exception] = {}
         acknowledged = 0
@@ -145,6 +169,8 @@ class StreamPublisher:
                 else:
                     failed[run.stream.stream_id] = error
         for run in runs:
+            if run.known.acknowledged >= run.stream.version:
+                run.known.others = None
             if run.known.acknowledged > run.known.marked:
                 self._unmarked[run.stream.stream_id] = run.known
         return Publication(acknowledged, failed)

@@ -32,6 +32,7 @@ from services.email.ports import (
     OutgoingMail,
     Quota,
     Rendered,
+    ReviewedTo,
     StoredContent,
     SuppressionQuery,
 )
@@ -103,7 +104,12 @@ class MemoryContents:
             self.since.pop(key, None)
 
     async def to_review(
-        self, touched_before: datetime, limit: int, *, categories: Sequence[Category] | None = None
+        self,
+        touched_before: datetime,
+        limit: int,
+        *,
+        categories: Sequence[Category] | None = None,
+        after: ReviewedTo | None = None,
     ) -> list[StoredContent]:
         self._answer()
         found = [
@@ -111,6 +117,7 @@ class MemoryContents:
             for stored, _, kept in self.kept.values()
             if stored.touched_at < touched_before
             and ((not kept) if categories is None else stored.category in categories)
+            and (after is None or (stored.touched_at >= after.touched_at and stored.key not in after.keys))
         ]
         return sorted(found, key=lambda stored: stored.touched_at)[:limit]
 

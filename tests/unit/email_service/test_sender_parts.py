@@ -16,6 +16,7 @@ from services.email.domain.lanes import FLOOR_EVERY, Lanes
 from services.email.domain.message import Policy
 from services.email.domain.outcomes import Accepted, Rejected
 from services.email.domain.routing import Offer, choose
+from services.email.entrypoints import sweeper as sweeper_module
 from services.email.entrypoints.sender_work import Limits
 from services.email.entrypoints.sweeper import COMMANDS_KEPT, UNNAMED_FOR, Sweeper
 from services.email.ports import NewContent
@@ -212,6 +213,41 @@ async def test_sweeps_delete_what_no_stream_names_and_keep_the_rest() -> None:
     clock.move(COMMANDS_KEPT.total_seconds())
     await sweeper.sweep_unnamed()
     assert {key.message_id for key in post.contents.kept} == {named}
+
+
+async def test_a_sweep_walks_past_what_has_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sealed bodies whose commands lie in Kafka, more than a page of them, some of the very same moment."""
+    monkeypatch.setattr(sweeper_module, "BATCH", 5)
+    monkeypatch.setattr(sweeper_module, "PAGES", 2)
+    clock = FakeClock()
+    post = Post(clock=clock)
+    sweeper = Sweeper(post.streams, post.contents, clock, Progress(clock))
+    for n in range(23):
+        clock.move(n % 12 == 0)
+        await _put(post, post.ids.new(), "sealed", b"%d" % n)
+    orphan = post.ids.new()
+    await _put(post, orphan, "message", b"a crash came before the append")
+    clock.move(UNNAMED_FOR.total_seconds() + 1)
+    more = [await sweeper.sweep_unnamed() for _ in range(3)]
+    assert (more, len(post.contents.kept)) == ([True, True, False], 23)
+    assert orphan not in {key.message_id for key in post.contents.kept}
+    clock.move(COMMANDS_KEPT.total_seconds())
+    while await sweeper.sweep_unnamed():
+        pass
+    assert post.contents.kept == {}, "it begins anew"
+
+
+async def test_a_sweep_of_auth_content_walks_past_mail_that_is_not_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper_module, "BATCH", 5)
+    clock = FakeClock()
+    post = Post(clock=clock)
+    sweeper = Sweeper(post.streams, post.contents, clock, Progress(clock))
+    live = await post.queue(12, category="auth", expires_at=clock.now() + timedelta(days=1))
+    (over,) = await post.queue(category="auth", expires_at=clock.now() + timedelta(seconds=1))
+    clock.move(60)
+    await _expire(post, over)
+    assert [await sweeper.sweep_auth() for _ in range(2)] == [False, False]
+    assert {key.message_id for key in post.contents.kept} == set(live)
 
 
 async def test_content_is_kept_from_when_its_mail_is_over() -> None:
