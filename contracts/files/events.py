@@ -72,6 +72,12 @@ class FileUploaded(EventData):
     content_encoding: ContentEncoding | None = None
     """Where it is given, `size` and `checksum` are of the encoded bytes, and `originalSize` of the decoded ones."""
     original_size: Bytes | None = None
+    detected_type: str | None = None
+    """What the bytes look like, whatever was declared; absent where nobody knows."""
+    recognised: bool | None = None
+    """Whether they were recognised as `contentType`. False: the file is not public, and given out as an attachment
+    only. Absent: by an earlier version, which completed only what it recognised.
+    """
     by: Literal["client", "notification", "sweeper"]
 
 

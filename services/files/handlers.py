@@ -78,7 +78,9 @@ class Files:
         raise TransientError("others keep writing to this file")
 
     async def update(self, file_id: str, change: Update) -> Held:
-        """Change what people see of a file. Raises PermanentError `notFound`, `ended`; TransientError."""
+        """Change what people see of a file. Raises PermanentError `notFound`, `ended`, `notRecognised`;
+        TransientError.
+        """
         return await self._change(file_id, lambda _: change, looks=False)
 
     async def look(self, file_id: str, command: Decide) -> Held:

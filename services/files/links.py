@@ -69,7 +69,8 @@ class Links:
         self._may_go_out(file)
         assert file.verified is not None  # noqa: S101 - it is completed
         expires_at = (self.clock.now() + self.lasts).replace(microsecond=0)
-        disposition = content_disposition(file.original_name, inline=file.verified.content_type in self.inline_types)
+        shown = file.verified.recognised and file.verified.content_type in self.inline_types
+        disposition = content_disposition(file.original_name, inline=shown)
         about = {"content_type": file.verified.content_type, "disposition": disposition}
         key, version = file.request.key, file.verified.version_id
         if self.distribution is not None and file.is_public and user_id is None:

@@ -235,7 +235,7 @@ def test_a_download_goes_on_where_it_broke_off_and_what_is_spoilt_is_not_kept(pr
 
 def test_what_is_refused_is_told_and_the_others_go_on(mailroom: Mailroom, tmp_path: Path) -> None:
     lie, good = tmp_path / "lie.pdf", tmp_path / "good.pdf"
-    lie.write_bytes(b"just words")
+    lie.write_bytes(b"<html>just words")
     good.write_bytes(PDF)
     done = mailroom("files", "upload", str(lie), str(good), "--category", "document")
     assert done.returncode == 1

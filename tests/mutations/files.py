@@ -14,6 +14,7 @@ LINKS = "services/files/links.py"
 
 _DECIDE = "tests/unit/files_service/test_decisions.py::"
 _JUDGED = (_DECIDE + "test_what_is_not_what_was_asked_for_is_deleted",)
+_KINDS = "tests/unit/files_service/test_kinds.py::"
 _DOOR = "tests/unit/files_service/test_http_files.py::"
 _UPLOADS = "tests/unit/files_service/test_http_uploads.py::"
 
@@ -44,6 +45,22 @@ FILES: tuple[Mutation, ...] = (
         "    if found.sniffed is not None and (why :=",
         "    if found.sniffed is None and (why :=",
         (*_JUDGED, _UPLOADS + "test_a_lie_fails_the_file_and_deletes_the_object"),
+    ),
+    Mutation(
+        "11u",
+        "what nobody recognises is deleted, as a lie is",
+        "services/files/domain/kinds.py",
+        "    return Verdict()\n\n\n_ANY: Final",
+        '    return Verdict(contradiction=f"declared {declared}, looks like nothing")\n\n\n_ANY: Final',
+        (_KINDS + "test_what_nobody_recognises_is_taken_and_not_trusted",),
+    ),
+    Mutation(
+        "11v",
+        "an archive, or another program's file, is verified under a type that may not hold it",
+        "services/files/domain/kinds.py",
+        "    other = sniffed.types & _ELSEWHERE\n",
+        "    other: frozenset[str] = frozenset()\n",
+        (_KINDS + "test_a_lie_is_told",),
     ),
     Mutation(
         "11d",
@@ -261,6 +278,25 @@ FILES: tuple[Mutation, ...] = (
         "return self.is_public and self.may_go_out(scan)",
         "return self.is_public",
         (_DECIDE + "test_a_public_file_is_open_only_once_its_scan_has_cleared_it",),
+    ),
+    Mutation(
+        "12q",
+        "what was not recognised as its type is public",
+        "services/files/domain/file.py",
+        "            is_public = state.is_public and verified.recognised\n",
+        "            is_public = state.is_public\n",
+        (
+            _DECIDE + "test_what_is_not_recognised_completes_and_is_never_public",
+            _DOOR + "test_what_is_not_recognised_is_nobodys_and_an_attachment",
+        ),
+    ),
+    Mutation(
+        "12r",
+        "what was not recognised as its type is shown by browsers",
+        LINKS,
+        "        shown = file.verified.recognised and file.verified.content_type in self.inline_types\n",
+        "        shown = file.verified.content_type in self.inline_types\n",
+        (_DOOR + "test_what_is_not_recognised_is_nobodys_and_an_attachment",),
     ),
     Mutation(
         "12i",

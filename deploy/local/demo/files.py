@@ -58,7 +58,7 @@ def cases() -> list[FileCase]:
         FileCase("in parts", "completed", data=PDF + b"\n" * (17 * MIB), method="multipart"),
         FileCase("public", "completed", "me.png", "image/png", "avatar", PNG, is_public=True),
         FileCase("a name in Japanese with quotes", "completed", file_name='見積書"最終".pdf'),
-        FileCase("not what it says", "failed", data=b"just some words\n" * 20),
+        FileCase("not what it says", "failed", data=b"<html><body>words" * 20),
         FileCase("deleted", "deleted", then="delete"),
         FileCase("deleted and restored", "completed", then="restore"),
     ]

@@ -118,7 +118,7 @@ class _Known:
         body["category"] = said["category"]
         body["status"] = self._status
         body["scanStatus"] = self._scans.get(uploaded.get("versionId", ""), "pending")
-        body["isPublic"] = changed.get("isPublic", said["isPublic"])
+        body["isPublic"] = changed.get("isPublic", said["isPublic"]) and uploaded.get("recognised") is not False
         body["userId"] = said["userId"]
         if "clientId" in said:
             body["clientId"] = said["clientId"]

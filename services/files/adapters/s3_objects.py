@@ -250,10 +250,10 @@ class S3Objects:
     async def _sniff(self, key: str, version_id: str, first: bytes, size: int, encoding: str | None) -> Sniffed:
         """What its first bytes look like, through gzip where it is stored so; other encodings are nothing known."""
         if encoding is None:
-            return sniff(first)
+            return await asyncio.to_thread(sniff, first)
         if encoding != "gzip" or size < LEAST_GZIP:
             return Sniffed()
-        return sniff_gzip(first, await self._end(key, version_id, size))
+        return await asyncio.to_thread(sniff_gzip, first, await self._end(key, version_id, size))
 
     async def _end(self, key: str, version_id: str, size: int) -> bytes:
         """The last four bytes."""

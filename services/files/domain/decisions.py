@@ -11,7 +11,7 @@ repeats it. An abort destroys no object. Where the end is `file.uploaded`, the l
 that made it is over; any other one could only add a foreign version.
 
 An expected failure is an event; what cannot be done raises PermanentError: `notFound`, `conflictingRepeat`,
-`notDeleted`, `unrecoverable`, `ended`.
+`notDeleted`, `unrecoverable`, `ended`, `notRecognised`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from contracts.files.events import (
 from contracts.files.values import ScanResult, UploadFailureReason
 from services.files.domain.commands import Command, Look, Remove, Request, Restore, Update
 from services.files.domain.file import Absent, File, Policy, State, Verified
-from services.files.domain.kinds import contradiction
+from services.files.domain.kinds import Verdict, judged
 from services.files.domain.seen import TOLD_MODULO, Inspected, Seen
 from services.kit.errors import PermanentError
 from services.kit.event_store.port import Draft
@@ -111,12 +111,16 @@ def judge(state: File, found: Inspected, claimed_size: int | None) -> tuple[Uplo
         return ("typeMismatch", f"declared {request.content_type}, stored as {found.content_type}")
     if (problem := _wrongly_encoded(state, found)) is not None:
         return problem
-    if found.sniffed is not None and (why := contradiction(request.content_type, found.sniffed)) is not None:
+    if found.sniffed is not None and (why := _verdict(state, found).contradiction) is not None:
         return ("typeMismatch", why)
     wanted = request.metadata.checksum
     if wanted is not None and found.checksum != wanted:
         return ("checksumMismatch", "the SHA-256 of what came is another one")
     return None
+
+
+def _verdict(state: File, found: Inspected) -> Verdict:
+    return Verdict() if found.sniffed is None else judged(state.request.content_type, found.sniffed)
 
 
 def _wrongly_encoded(state: File, found: Inspected) -> tuple[UploadFailureReason, str] | None:
@@ -192,6 +196,8 @@ def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
         storage_class=found.storage_class,
         content_encoding=state.request.content_encoding,
         original_size=state.request.original_size,
+        detected_type=None if found.sniffed is None else found.sniffed.detected,
+        recognised=_verdict(state, found).recognised,
         by=command.by,
     )
     rest = _without(seen, found.version_id)
@@ -200,7 +206,7 @@ def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
     scan = _scan_after(state, scanned)
     if scan == "infected":
         return _infected(rest, found.version_id, drafts, command)
-    is_open = state.is_open(scan)
+    is_open = state.is_open(scan) and uploaded.recognised is True
     public = (found.version_id, is_open) if found.is_public != is_open else None
     return replace(rest, public=public, drafts=drafts)
 
@@ -352,6 +358,9 @@ def _update(state: File, command: Update) -> Decision:
     )
     if not changes.to_wire():
         return NOTHING
+    if changes.is_public and state.verified is not None and not state.verified.recognised:
+        why = f"its bytes were not recognised as {state.verified.content_type}: it cannot be public"
+        raise PermanentError("notRecognised", why)
     public: tuple[str, bool] | None = None
     if changes.is_public is not None and state.verified is not None:
         public = (state.verified.version_id, changes.is_public and state.may_go_out(state.scan))

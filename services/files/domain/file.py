@@ -62,7 +62,8 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class Verified:
     """The version that was looked at and found right. `size` and `checksum` are of the bytes as they are stored,
-    `original_size` of the decoded ones where they are stored encoded.
+    `original_size` of the decoded ones where they are stored encoded. `recognised`: its bytes are of its type; what is
+    not recognised is never public, and never shown by a browser.
     """
 
     version_id: str
@@ -74,6 +75,7 @@ class Verified:
     storage_class: str | None = None
     content_encoding: ContentEncoding | None = None
     original_size: int | None = None
+    recognised: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +181,12 @@ def _changed(state: File, data: EventData, at: datetime) -> File:
                 storage_class=data.storage_class,
                 content_encoding=data.content_encoding,
                 original_size=data.original_size,
+                recognised=data.recognised is not False,  # earlier versions completed nothing else
             )
-            return replace(state, phase="completed", verified=verified, failure=None, failure_detail=None)
+            is_public = state.is_public and verified.recognised
+            return replace(
+                state, phase="completed", verified=verified, is_public=is_public, failure=None, failure_detail=None
+            )
         case FileUploadFailed():
             return replace(state, phase="failed", failure=data.reason, failure_detail=data.detail)
         case FileDeleted():

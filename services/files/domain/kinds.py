@@ -1,7 +1,9 @@
 """Kinds of files: which extensions a media type may have, and whether bytes can be what they are declared to be.
 
-A type with a signature must show it; a textual type must be text; any other type may hold anything but a program.
-Looking into files is no malware scan: it catches lies about the type, which is what browsers and mail programs act on.
+A file is refused only where its bytes are recognised as something that the declared type may not contain: a program, a
+script, a page behind an image's type, an archive where none is allowed. What nobody recognises is no contradiction: it
+is taken, and not trusted. Looking into files is no malware scan: it catches lies about the type, which is what browsers
+and mail programs act on.
 """
 
 from __future__ import annotations
@@ -18,29 +20,69 @@ class Kind:
 
     Attributes:
         extensions: without dots, the usual one first.
-        signatures: media types of which the first bytes must fit one; none = it has no signature.
+        signatures: what its bytes are recognised as; none = it has no signature.
+        may_hold: what else programs save under this type. It is taken, and not recognised as the type.
         is_text: its bytes are text.
+        may_be_text: its bytes may be text, though it has a signature.
         compresses: whether compression may make it smaller.
     """
 
     extensions: tuple[str, ...]
     signatures: frozenset[str] = frozenset()
+    may_hold: frozenset[str] = frozenset()
     is_text: bool = False
+    may_be_text: bool = False
     compresses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What bytes are by the side of their declared type.
+
+    Attributes:
+        recognised: they are of that type. Only then may a file be public, and be shown by a browser.
+        contradiction: why they cannot be of that type; None = they can.
+    """
+
+    recognised: bool = False
+    contradiction: str | None = None
 
 
 def _signed(extensions: str, *signatures: str, compresses: bool = False) -> Kind:
     return Kind(tuple(extensions.split()), frozenset(signatures), compresses=compresses)
 
 
+def _media(extensions: str, *signatures: str) -> Kind:
+    return Kind(tuple(extensions.split()), frozenset(signatures), may_hold=_ISO_MEDIA)
+
+
+def _old_office(extensions: str) -> Kind:
+    """Programs save text, rich text and the newer format under these names, too."""
+    holds = frozenset({OOXML, "application/rtf"})
+    return Kind(tuple(extensions.split()), frozenset({OLE}), may_hold=holds, may_be_text=True, compresses=True)
+
+
+def _new_office(extension: str) -> Kind:
+    """With a password it is no ZIP archive: Office puts the encrypted file into its old container ([MS-OFFCRYPTO])."""
+    return Kind((extension,), frozenset({ZIP}), may_hold=frozenset({OLE}))
+
+
 def _text(extensions: str) -> Kind:
     return Kind(tuple(extensions.split()), is_text=True, compresses=True)
 
 
-_OOXML: Final = "application/vnd.openxmlformats-officedocument."
-_ZIP: Final = "application/zip"
-_OLE: Final = "application/msword"
-"""What every file of Microsoft's old container looks like from its first bytes."""
+_DOCUMENT: Final = "application/vnd.openxmlformats-officedocument."
+ZIP: Final = "application/zip"
+OLE: Final = "application/x-ole-storage"
+"""Microsoft's old container, of whatever contents."""
+
+OOXML: Final = "application/vnd.openxmlformats-officedocument"
+"""A ZIP archive that begins as a document of Microsoft Office does."""
+
+_ISO_MEDIA: Final = frozenset(
+    {"video/mp4", "audio/mp4", "video/quicktime", "video/3gpp", "image/heif", "image/avif", "image/x-canon-cr3"}
+)
+"""One container for all, told apart by brands that writers choose freely (ISO/IEC 14496-12, 4.3)."""
 
 KINDS: Final[dict[str, Kind]] = {
     "application/pdf": _signed("pdf", "application/pdf"),
@@ -49,33 +91,33 @@ KINDS: Final[dict[str, Kind]] = {
     "image/gif": _signed("gif", "image/gif"),
     "image/webp": _signed("webp", "image/webp"),
     "image/tiff": _signed("tif tiff", "image/tiff"),
-    "image/bmp": _signed("bmp", "image/bmp", "image/x-ms-bmp", compresses=True),
-    "image/heic": _signed("heic", "image/heic", "image/heif"),
-    "image/heif": _signed("heif", "image/heic", "image/heif"),
+    "image/bmp": _signed("bmp", "image/bmp", compresses=True),
+    "image/heic": _media("heic", "image/heif"),
+    "image/heif": _media("heif", "image/heif"),
     "image/svg+xml": _text("svg"),
-    "video/mp4": _signed("mp4 m4v", "video/mp4"),
-    "video/quicktime": _signed("mov qt", "video/quicktime"),
+    "video/mp4": _media("mp4 m4v", "video/mp4"),
+    "video/quicktime": _media("mov qt", "video/quicktime"),
     "video/webm": _signed("webm", "video/webm", "video/x-matroska"),
-    "audio/mpeg": Kind(("mp3",)),
-    "audio/wav": _signed("wav", "audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave", compresses=True),
-    _ZIP: _signed("zip", _ZIP),
-    "application/gzip": _signed("gz tgz", "application/gzip", "application/x-gzip"),
+    "audio/mpeg": _signed("mp3", "audio/mpeg"),
+    "audio/wav": _signed("wav", "audio/wav", compresses=True),
+    ZIP: Kind(
+        ("zip",),
+        frozenset({ZIP}),
+        may_hold=frozenset({"application/java-archive", "application/vnd.android.package-archive"}),
+    ),
+    "application/gzip": _signed("gz tgz", "application/gzip"),
     "application/x-7z-compressed": _signed("7z", "application/x-7z-compressed"),
-    "application/rtf": _signed("rtf", "application/rtf", "text/rtf", compresses=True),
-    "application/msword": _signed("doc dot", _OLE, compresses=True),
-    "application/vnd.ms-excel": _signed("xls xlt", _OLE, "application/vnd.ms-excel", compresses=True),
-    "application/vnd.ms-powerpoint": _signed("ppt pps", _OLE, "application/vnd.ms-powerpoint", compresses=True),
-    "application/vnd.ms-outlook": _signed("msg", _OLE, "application/vnd.ms-outlook", compresses=True),
-    f"{_OOXML}wordprocessingml.document": _signed("docx", f"{_OOXML}wordprocessingml.document", _ZIP),
-    f"{_OOXML}spreadsheetml.sheet": _signed("xlsx", f"{_OOXML}spreadsheetml.sheet", _ZIP),
-    f"{_OOXML}presentationml.presentation": _signed("pptx", f"{_OOXML}presentationml.presentation", _ZIP),
-    "application/vnd.oasis.opendocument.text": _signed("odt", "application/vnd.oasis.opendocument.text", _ZIP),
-    "application/vnd.oasis.opendocument.spreadsheet": _signed(
-        "ods", "application/vnd.oasis.opendocument.spreadsheet", _ZIP
-    ),
-    "application/vnd.oasis.opendocument.presentation": _signed(
-        "odp", "application/vnd.oasis.opendocument.presentation", _ZIP
-    ),
+    "application/rtf": _signed("rtf", "application/rtf", compresses=True),
+    "application/msword": _old_office("doc dot"),
+    "application/vnd.ms-excel": _old_office("xls xlt"),
+    "application/vnd.ms-powerpoint": _old_office("ppt pps"),
+    "application/vnd.ms-outlook": _signed("msg", OLE, compresses=True),
+    f"{_DOCUMENT}wordprocessingml.document": _new_office("docx"),
+    f"{_DOCUMENT}spreadsheetml.sheet": _new_office("xlsx"),
+    f"{_DOCUMENT}presentationml.presentation": _new_office("pptx"),
+    "application/vnd.oasis.opendocument.text": _signed("odt", ZIP),
+    "application/vnd.oasis.opendocument.spreadsheet": _signed("ods", ZIP),
+    "application/vnd.oasis.opendocument.presentation": _signed("odp", ZIP),
     "text/plain": _text("txt text log md"),
     "text/csv": _text("csv"),
     "text/markdown": _text("md markdown"),
@@ -94,14 +136,19 @@ PROGRAMS: Final = frozenset(
         "application/java-archive",
         "application/vnd.android.package-archive",
         "application/vnd.microsoft.portable-executable",
+        "application/vnd.ms-htmlhelp",
+        "application/wasm",
+        "application/x-android-dex",
         "application/x-dosexec",
         "application/x-elf",
         "application/x-executable",
         "application/x-iso9660-appimage",
+        "application/x-java-applet",
         "application/x-mach-binary",
         "application/x-ms-shortcut",
         "application/x-msdownload",
         "application/x-msi",
+        "application/x-pie-executable",
         "application/x-sharedlib",
         "text/html",
         "text/x-php",
@@ -110,8 +157,34 @@ PROGRAMS: Final = frozenset(
 )
 """What no declared type makes harmless."""
 
-_ZIPPED: Final = frozenset({"application/java-archive", "application/vnd.android.package-archive"})
-"""Programs whose first bytes are those of any ZIP archive: of these the name tells."""
+_RUNS: Final = frozenset(
+    {
+        "application/javascript",
+        "application/x-chrome-extension",
+        "image/svg+xml",
+        "text/javascript",
+        "text/x-ms-regedit",
+    }
+)
+_RUNS_BY_NAME: Final = ("text/x-script.", "text/x-msdos", "text/x-perl", "text/x-python", "text/x-ruby", "text/x-php")
+"""What else runs somewhere. Text may look so by accident, a file with a signature of its own never does."""
+
+_ELSEWHERE: Final = (
+    _ISO_MEDIA
+    | {each for kind in KINDS.values() for each in kind.signatures if each != "audio/mpeg"}
+    | {
+        "application/vnd.debian.binary-package",
+        "application/vnd.ms-cab-compressed",
+        "application/vnd.rar",
+        "application/x-bzip2",
+        "application/x-rar",
+        "application/x-rpm",
+        "application/x-tar",
+        "application/x-xz",
+        "application/zstd",
+    }
+)
+"""What is recognised for certain, and is then nothing else. Not so the two bytes by which sound is known."""
 
 _LIKE_HTML: Final = frozenset({"application/xml", "text/xml", "text/markdown", "message/rfc822"})
 """Text that may begin as a page does, with a comment or a heading."""
@@ -134,23 +207,40 @@ HARMLESS_INSIDE: Final = frozenset({"app", "com", "ins", "pl"})
 """Of these, what names hold before their extension too: `amazon.com.pdf`. No server runs them from there."""
 
 
-def contradiction(declared: str, sniffed: Sniffed) -> str | None:
-    """Why bytes that look like `sniffed` cannot be of the declared type; None = they can."""
-    kind = KINDS.get(declared)
-    harmless: frozenset[str] = _ZIPPED if _ZIP in sniffed.types else frozenset()
-    if declared in _LIKE_HTML:
-        harmless |= {"text/html"}
-    program = sorted((sniffed.types & PROGRAMS) - harmless)
-    if kind is not None and kind.signatures:
-        if sniffed.types & kind.signatures:
-            return None
-        looks_like = min(sniffed.types) if sniffed.types else "nothing that is known"
-        return f"declared {declared}, looks like {looks_like}"
-    if program:
-        return f"declared {declared}, looks like {program[0]}"
-    if kind is not None and kind.is_text and not sniffed.is_text:
-        return f"declared {declared}, holds what is not text"
-    return None
+def judged(declared: str, sniffed: Sniffed) -> Verdict:
+    """Whether bytes that look like `sniffed` are of the declared type, cannot be, or may be for all that is known."""
+    kind = KINDS.get(declared, _ANY_TEXT if declared.startswith("text/") else _ANY)
+    runs = _what_runs(declared, kind, sniffed)
+    if runs is not None:
+        return Verdict(contradiction=f"declared {declared}, looks like {runs}")
+    if kind.is_text and sniffed.is_text:
+        return Verdict(recognised=not sniffed.has_markup)
+    if sniffed.types & (kind.signatures or {declared}):
+        return Verdict(recognised=not sniffed.has_markup)
+    other = sniffed.types & _ELSEWHERE
+    if other and not sniffed.types & kind.may_hold and (kind.is_text or kind.signatures):
+        return Verdict(contradiction=f"declared {declared}, looks like {min(other)}")
+    return Verdict()
+
+
+_ANY: Final = Kind(())
+_ANY_TEXT: Final = Kind((), is_text=True)
+
+
+def _what_runs(declared: str, kind: Kind, sniffed: Sniffed) -> str | None:
+    """The program, script or page that the bytes are and the type may not contain."""
+    harmless = kind.may_hold | ({"text/html"} if declared in _LIKE_HTML else frozenset())
+    found = set(sniffed.types & PROGRAMS)
+    known = bool(sniffed.types & (kind.signatures | kind.may_hold)) or (kind.may_be_text and sniffed.is_text)
+    if kind.signatures and not known:
+        # An honest file has its signature: what has another one may be held to a mere guess.
+        if sniffed.has_markup and sniffed.is_text:
+            found.add("text/html")
+        if (guess := sniffed.detected) and (guess in PROGRAMS | _RUNS or guess.startswith(_RUNS_BY_NAME)):
+            found.add(guess)
+    elif kind.signatures and sniffed.detected in PROGRAMS - {"text/html"}:
+        found.add(str(sniffed.detected))
+    return min(found - harmless, default=None)
 
 
 COMPRESSIBLE: Final = (*(name for name, kind in KINDS.items() if kind.compresses), "text/*")

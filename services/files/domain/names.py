@@ -66,6 +66,29 @@ def type_of_name(name: str) -> str:
     return (usual or [kind for kind, _ in known] or ["application/octet-stream"])[0]
 
 
+_BY_NAME: Final = frozenset(["csv", "eml", "gz", "heic", "heif", "ics", "md", "msg", "rtf", "vcf", "wav", "zip"])
+"""Extensions for which browsers say no type, or one that depends on the programs installed: Excel makes a CSV
+`application/vnd.ms-excel`, Word an RTF `application/msword`. The same ones as in `clients/js`.
+"""
+
+
+def better_type(name: str, said: str) -> str:
+    """The media type of a file, by its name where what a browser says of such files is known to be wrong, else as was
+    said: of types that depend on the programs installed, and between those of office programs.
+    """
+    by_name = type_of_name(name)
+    last = (*extensions(name), "")[-2:-1]
+    if last and last[0] in _BY_NAME:
+        return by_name if said not in (kind for kind, each in KINDS.items() if last[0] in each.extensions) else said
+    return by_name if _is_office(said) and _is_office(by_name) else said
+
+
+def _is_office(kind: str) -> bool:
+    return kind in ("application/msword", "application/rtf") or kind.startswith(
+        ("application/vnd.ms-", "application/vnd.openxmlformats-officedocument.", "application/vnd.oasis.opendocument.")
+    )
+
+
 def object_key(category: FileCategory, at: datetime, file_id: str, nonce: str) -> str:
     """The key of a new object, `<category>/<yyyy>/<mm>/<fileId>/<nonce>`: immutable, without a word of a person's."""
     return f"{category}/{at:%Y}/{at:%m}/{file_id}/{nonce}"

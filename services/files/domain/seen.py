@@ -26,14 +26,19 @@ class Sniffed:
     """What the first bytes of an object look like, decoded where it is stored encoded.
 
     Attributes:
-        types: media types that their signature fits; none = no signature that is known.
+        types: media types whose signature stands where it must, long enough to be no accident; none = nothing that is
+            known for certain.
+        detected: the detector's one answer, which may be a guess; None = it knows none.
         is_text: they decode as text.
+        has_markup: they hold, at any place, what a browser or a web server runs: `<script>`, `<html>`, `<?php`.
         told_size: of an encoded object, the size of its contents that the stream ends with, modulo `TOLD_MODULO`; None
             where its bytes are not of the encoding that it is stored with.
     """
 
     types: frozenset[str] = frozenset()
+    detected: str | None = None
     is_text: bool = False
+    has_markup: bool = False
     told_size: int | None = None
 
 

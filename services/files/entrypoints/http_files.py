@@ -259,6 +259,6 @@ async def _refusing(change: Awaitable[Held]) -> Held:
             raise NotFound(NO_SUCH_FILE) from error
         if error.reason == "unrecoverable":
             raise Gone(message) from error
-        if error.reason in ("notDeleted", "ended"):
+        if error.reason in ("notDeleted", "ended", "notRecognised"):
             raise Conflict(message) from error
         raise

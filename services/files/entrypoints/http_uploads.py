@@ -262,6 +262,7 @@ class _Door:
     # --- beginning ---
 
     async def begin(self, body: UploadRequest, caller: Principal, key: str | None, request: Request) -> Upload:
+        body = body.typed(self.rules[body.category])
         body.check(self.rules[body.category])
         file_id = self.ids.new()
         hashed = body_hash(body.to_wire())

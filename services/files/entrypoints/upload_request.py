@@ -21,7 +21,7 @@ from contracts.files.values import (
     UploadMethod,
 )
 from services.files.domain.categories import DEFAULT_SIZE, POST_LIMIT, Rules, problems
-from services.files.domain.names import type_of_name
+from services.files.domain.names import better_type, type_of_name
 from services.files.domain.parts import is_of_parts, part_count, part_size
 from services.kit.errors import Detail, InvalidRequest
 
@@ -42,6 +42,19 @@ _ALIASES = {
     "image/x-png": "image/png",
 }
 """What browsers and systems say for a type that has another name."""
+
+_SAYS_NOTHING = frozenset(
+    {
+        "application/octet-stream",
+        "application/download",
+        "application/force-download",
+        "application/unknown",
+        "application/x-download",
+        "application/x-unknown",
+        "binary/octet-stream",
+    }
+)
+"""What is said of a file whose type nobody knows."""
 
 
 def _plain_type(value: Any) -> Any:
@@ -110,10 +123,21 @@ class UploadRequest(CommandData):
     @model_validator(mode="before")
     @classmethod
     def _has_a_type(cls, body: Any) -> Any:
-        """A browser says "" for a type that it does not know: the name may tell."""
-        if isinstance(body, dict) and body.get("contentType") == "":
-            return {**body, "contentType": type_of_name(str(body.get("fileName", "")))}
-        return body
+        """A browser says "" for a type that it does not know, and wrong ones for some: there the name decides."""
+        if not isinstance(body, dict):
+            return body
+        said, name = body.get("contentType"), body.get("fileName")
+        if not isinstance(said, str) or not isinstance(name, str):
+            return body
+        return {**body, "contentType": type_of_name(name) if said == "" else better_type(name, _plain_type(said))}
+
+    def typed(self, rules: Rules) -> UploadRequest:
+        """With the type that the name stands for, where what was said is no type that the category takes, and says
+        nothing (`application/octet-stream`).
+        """
+        if self.content_type not in _SAYS_NOTHING or rules.allows(self.content_type):
+            return self
+        return self.model_copy(update={"content_type": type_of_name(self.file_name)})
 
     def most(self, rules: Rules) -> int:
         """The most that will be taken: bytes."""

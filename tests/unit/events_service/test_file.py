@@ -383,3 +383,11 @@ def test_a_lifetime_is_shown_until_a_restore_after_its_end_lifts_it() -> None:
     assert at((5, deleted()), (99, restored()))["keptUntil"] == ends
     assert "keptUntil" not in at((5, deleted()), (100, restored()))
     assert "keptUntil" not in fold_of(uploaded())
+
+
+def test_what_was_not_recognised_is_shown_as_not_public() -> None:
+    log = file_log()
+    asked = [log.event(upload_requested(is_public=True)), log.event(uploaded(recognised=False))]
+    assert folded(asked)["isPublic"] is False
+    earlier = file_log()
+    assert folded([earlier.event(upload_requested(is_public=True)), earlier.event(uploaded())])["isPublic"] is True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from contracts.base import EventData
+from contracts.files.events import FileUploaded
 from contracts.files.values import UploadMetadata
 from services.files.domain.commands import Command, Look, Remove, Request, Restore, Update
 from services.files.domain.decisions import NOTHING, Decision, decide
@@ -17,7 +18,7 @@ from services.files.domain.file import Absent, File, Policy, State, due_at, evol
 from services.files.domain.seen import Inspected, Sniffed
 from services.kit.errors import PermanentError
 from tests.unit.files_service.bucket import Key
-from tests.unit.files_service.requests import EXPIRES, SHA, T0, requested, stored
+from tests.unit.files_service.requests import EXPIRES, PDF, SHA, T0, requested, stored
 
 POLICY = Policy()
 
@@ -210,7 +211,7 @@ def test_what_does_not_end_an_upload_aborts_none() -> None:
         ({"declared_size": 9}, stored(), None, "sizeMismatch"),
         ({}, stored(content_type="text/html"), None, "typeMismatch"),
         ({}, stored(sniffed=Sniffed(frozenset({"application/zip"}))), None, "typeMismatch"),
-        ({}, stored(sniffed=Sniffed(is_text=True)), None, "typeMismatch"),
+        ({}, stored(sniffed=Sniffed(frozenset({"text/html"}), is_text=True)), None, "typeMismatch"),
         ({}, stored(file_id="0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d4fff"), None, "notOurs"),
         ({}, stored(file_id=None), None, "notOurs"),
         ({"metadata": UploadMetadata(uploaded_by="u1", checksum=SHA)}, stored(checksum="x"), None, "checksumMismatch"),
@@ -224,6 +225,38 @@ def test_what_is_not_what_was_asked_for_is_deleted(
     case.key.put(found)
     assert case.look(by="client", claimed_size=claimed) == ["UploadFailed"]
     assert (case.file.failure, case.key.stack) == (reason, [])
+
+
+def test_what_is_not_recognised_completes_and_is_never_public() -> None:
+    case = Case().ask(is_public=True)
+    case.key.put(stored(sniffed=Sniffed(detected="text/x-tex", is_text=True), is_public=True))
+    assert case.look() == ["Uploaded"]
+    assert case.file.verified is not None
+    assert (case.file.verified.recognised, case.file.is_public) == (False, False)
+    assert not case.key.what["v0"].is_public, "the tag is what the bucket and the distribution go by"
+    with pytest.raises(PermanentError) as refused:
+        case.do(Update(is_public=True))
+    assert refused.value.reason == "notRecognised"
+    case.do(Update(tags=("a",)))
+
+
+def test_what_is_recognised_is_public_as_was_asked_and_its_type_is_told() -> None:
+    case = Case().ask(is_public=True)
+    case.key.put(stored(sniffed=replace(PDF, detected="application/pdf")))
+    (draft,) = decide(case.state, Look(case.key.seen(case.state), "client"), T0, POLICY).drafts
+    assert isinstance(draft.data, FileUploaded)
+    assert (draft.data.detected_type, draft.data.recognised) == ("application/pdf", True)
+    case.look()
+    assert (case.file.is_public, case.key.what["v0"].is_public) == (True, True)
+
+
+def test_a_file_of_an_earlier_version_counts_as_recognised() -> None:
+    """It completed nothing else, and said nothing of it."""
+    told = FileUploaded(version_id="v0", etag="e", size=1, content_type="application/pdf", by="client")
+    state = evolve(Case().ask(is_public=True).state, Event(told, T0))
+    assert isinstance(state, File)
+    assert state.verified is not None
+    assert (state.verified.recognised, state.is_public) == (True, True)
 
 
 def test_a_right_checksum_and_size_complete() -> None:
@@ -424,6 +457,7 @@ def test_what_cannot_be_done_says_why() -> None:
     assert decide(Absent(), Look(Key().seen(Absent()), "notification"), T0, POLICY) == NOTHING
 
 
+ZIPPED = Sniffed(frozenset({"application/zip"}))
 PACKED = {"content_encoding": "gzip", "content_type": "text/csv", "original_size": 900}
 CSV = Sniffed(is_text=True, told_size=900)
 
@@ -435,7 +469,8 @@ CSV = Sniffed(is_text=True, told_size=900)
         (PACKED, {"content_encoding": None, "sniffed": CSV}, "typeMismatch"),
         (PACKED, {"content_encoding": "br", "sniffed": CSV}, "typeMismatch"),
         (PACKED, {"content_encoding": "gzip", "sniffed": Sniffed()}, "typeMismatch"),  # no stream at all
-        (PACKED, {"content_encoding": "gzip", "sniffed": Sniffed(told_size=900)}, "typeMismatch"),  # of no text
+        (PACKED, {"content_encoding": "gzip", "sniffed": replace(ZIPPED, told_size=900)}, "typeMismatch"),
+        (PACKED, {"content_encoding": "gzip", "sniffed": Sniffed(told_size=900)}, None),  # of nothing that is known
         (PACKED, {"content_encoding": "gzip", "sniffed": Sniffed(is_text=True, told_size=901)}, "sizeMismatch"),
         (PACKED | {"original_size": 2**32 + 900, "max_size_bytes": 2**33}, {"content_encoding": "gzip"}, None),
         ({"content_type": "text/csv"}, {"content_encoding": "gzip", "sniffed": CSV}, "typeMismatch"),

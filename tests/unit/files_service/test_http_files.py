@@ -109,6 +109,24 @@ async def test_a_public_file_is_for_everybody_and_no_other_one_is(door: Door) ->
     assert (await door.client.get(f"/api/files/{file_id}/public", headers=nobody)).status_code == 404
 
 
+async def test_what_is_not_recognised_is_nobodys_and_an_attachment(door: Door) -> None:
+    asked: dict[str, Any] = {"category": "avatar", "contentType": "image/png", "fileName": "a.png", "isPublic": True}
+    file_id = await door.uploaded(b"no picture", **asked)
+    shown = (await door.complete(file_id, 10)).json()["data"]
+    assert (shown["status"], shown["isPublic"]) == ("completed", False)
+    path = f"/api/files/{file_id}"
+    link = (await door.client.get(f"{path}/download")).json()["data"]["url"]
+    assert "d=attachment" in link
+    assert "inline" not in link
+    assert (await door.client.get(f"{path}/public")).status_code == 404
+    refused = await door.client.patch(path, json={"isPublic": True})
+    assert (refused.status_code, "recognised" in refused.json()["error"]) == (409, True)
+    command_ = command("update", file_id, isPublic=True)
+    (parked,) = await CommandIntake(door.files, DEFAULTS)([command_])
+    assert isinstance(parked, Park)
+    assert parked.reason == "notRecognised"
+
+
 async def test_changes(door: Door) -> None:
     file_id = await door.uploaded()
     path = f"/api/files/{file_id}"
@@ -250,7 +268,7 @@ async def test_killed_between_two_steps_the_next_look_makes_it_true(where: str, 
     if what in ("good", "bad"):
         asked = (await door.ask()).json()["data"]
         file_id = asked["fileId"]
-        door.objects.store(door.signer.puts[-1], PDF if what == "good" else b"nothing of the kind")
+        door.objects.store(door.signer.puts[-1], PDF if what == "good" else b"<html>of another kind")
         path, method, body = "/api/files/upload-complete", "POST", {"fileId": file_id, "actualSize": len(PDF)}
     else:
         file_id = await door.uploaded()

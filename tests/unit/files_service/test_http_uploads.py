@@ -15,6 +15,7 @@ from services.files.domain.quotas import Quota
 from services.files.entrypoints.sweeper import Sweeper
 from services.kit.health import Progress
 from tests.unit.files_service.door import PDF, Door, as_
+from tests.unit.files_service.samples import PDF_BODY, encrypted_office, iso_media
 
 MIB = 1 << 20
 BIG = 120 * MIB
@@ -192,6 +193,64 @@ async def test_a_repetition_after_the_time_is_over_says_so(door: Door) -> None:
     await door.ask("k1")
     door.clock.move(16 * 60)
     assert (await door.ask("k1")).status_code == 410
+
+
+WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+HONEST: list[tuple[str, str, str, bytes]] = [
+    ("IMG_0042.heic", "image/heic", "document", iso_media("mif1", "mif1", "heic")),
+    ("call.mp4", "video/mp4", "general", iso_media("iso5", "avc1", "iso5", "dash")),
+    ("cam.mp4", "video/mp4", "general", iso_media("avc1", "avc1", "isom")),
+    ("report.pdf", "application/pdf", "contract", b"\n" + PDF_BODY),
+    ("report.pdf", "application/pdf", "contract", b"\xef\xbb\xbf" + PDF_BODY),
+    ("Vertrag.docx", WORD, "contract", encrypted_office()),
+    ("kunden.csv", "application/vnd.ms-excel", "document", b"Name;Betrag\r\nKim;100\r\n"),
+    ("brief.rtf", "application/msword", "document", b"{\\rtf1\\ansi Hello}"),
+]
+"""What phones, cameras, printers, Office and browsers make of files that are in order."""
+
+
+@pytest.mark.parametrize(("name", "kind", "category", "data"), HONEST, ids=lambda value: str(value)[:20])
+async def test_an_honest_file_of_whatever_program_completes(
+    door: Door, name: str, kind: str, category: str, data: bytes
+) -> None:
+    asked = await door.ask(fileName=name, contentType=kind, category=category)
+    assert asked.status_code == 201, asked.text
+    door.objects.store(door.signer.puts[-1], data)
+    answer = await door.complete(asked.json()["data"]["fileId"], len(data))
+    assert answer.status_code == 200, answer.text
+    assert len(door.objects.key(answer.json()["data"]["key"]).stack) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "category", "kind"),
+    [
+        *(("a.csv", said, "document", "text/csv") for said in (
+            "application/vnd.ms-excel", "text/plain", "application/csv", "text/x-csv", "text/comma-separated-values",
+            "application/excel", "application/octet-stream", "Application/VND.MS-Excel; charset=x",
+        )),
+        ("A.CSV", "application/vnd.ms-excel", "document", "text/csv"),
+        ("a.rtf", "text/rtf", "document", "application/rtf"),
+        ("a.docx", "application/msword", "contract", WORD),
+        ("a.heic", "", "document", "image/heic"),
+        ("a.heic", "application/octet-stream", "document", "image/heic"),
+        ("a.pdf", "application/octet-stream", "contract", "application/pdf"),
+        ("a.pdf", "application/force-download", "contract", "application/pdf"),
+        ("a.zip", "multipart/x-zip", "document", "application/zip"),
+        ("a.md", "text/plain", "document", "text/plain"),
+        ("dump.pdf", "application/octet-stream", "backup", "application/octet-stream"),
+    ],
+)  # fmt: skip
+async def test_the_extension_decides_where_what_browsers_say_is_known_to_be_wrong(
+    door: Door, name: str, said: str, category: str, kind: str
+) -> None:
+    asked = await door.ask(fileName=name, contentType=said, category=category)
+    assert asked.status_code == 201, asked.text
+    assert door.signer.puts[-1].content_type == kind
+
+
+async def test_a_type_that_no_browser_says_of_such_a_name_is_refused(door: Door) -> None:
+    for name, said in (("a.pdf", "image/png"), ("a.png", "application/pdf"), ("a.docx", "image/png")):
+        assert (await door.ask(fileName=name, contentType=said)).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -483,6 +542,7 @@ async def test_a_backup_may_be_anything_under_any_name(door: Door) -> None:
 
 CSV = b"name;amount\r\n" + b"Ann;100\r\n" * 400
 PACKED = gzip.compress(CSV, mtime=0)
+PACKED_PAGE = gzip.compress(b"<html>".ljust(len(CSV)), mtime=0)
 AS_GZIP: dict[str, Any] = {
     "fileName": "a.csv", "contentType": "text/csv", "contentEncoding": "gzip", "size": len(PACKED),
     "originalSize": len(CSV), "metadata": {"checksum": base64.b64encode(hashlib.sha256(PACKED).digest()).decode()},
@@ -504,7 +564,7 @@ async def test_a_file_may_come_and_lie_compressed(door: Door) -> None:
         ({"originalSize": len(CSV) + 1}, PACKED, "sizeMismatch"),
         ({"metadata": {}}, CSV[: len(PACKED)], "typeMismatch"),
         ({"metadata": {}, "size": len(PACKED) - 1}, PACKED[:-1], "sizeMismatch"),
-        ({"fileName": "a.rtf", "contentType": "application/rtf"}, PACKED, "typeMismatch"),
+        ({"metadata": {}, "size": len(PACKED_PAGE)}, PACKED_PAGE, "typeMismatch"),
     ],
 )
 async def test_what_lies_there_compressed_is_what_was_declared(
