@@ -63,6 +63,14 @@ FILES: tuple[Mutation, ...] = (
         (_KINDS + "test_a_lie_is_told",),
     ),
     Mutation(
+        "11w",
+        "what a gzip stream holds is looked for in its first bytes only, where its header may be all that there is",
+        "services/files/adapters/sniffing.py",
+        "    if len(head) < HEAD_BYTES and not is_all:\n",
+        "    if False:\n",
+        (_KINDS + "test_what_a_stream_holds_is_found_wherever_it_begins",),
+    ),
+    Mutation(
         "11d",
         "an object of which S3 tells no checksum is verified though one was promised",
         DECISIONS,
@@ -278,6 +286,14 @@ FILES: tuple[Mutation, ...] = (
         "return self.is_public and self.may_go_out(scan)",
         "return self.is_public",
         (_DECIDE + "test_a_public_file_is_open_only_once_its_scan_has_cleared_it",),
+    ),
+    Mutation(
+        "12s",
+        "a name is checked as it was given, and not as systems read it",
+        "services/files/domain/names.py",
+        '    forms = dict.fromkeys((name, safe_name(name), safe_name(unicodedata.normalize("NFKC", name))))\n',
+        "    forms = dict.fromkeys((name,))\n",
+        ("tests/unit/files_service/test_names.py::test_a_name_fits_its_type",),
     ),
     Mutation(
         "12q",

@@ -37,6 +37,7 @@ from services.kit.testing import FakeClock, FakeIds
 from tests.e2e.aws_fault_proxy import AwsFaultProxy
 from tests.e2e.tcp_proxy import running
 from tests.unit.files_service.requests import FILE, T0, requested
+from tests.unit.files_service.samples import gzip_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -422,6 +423,20 @@ async def test_what_is_said_to_be_a_stream_and_is_none_is_seen(place: Place, dat
     assert found.content_encoding == "gzip"
     assert found.sniffed is not None
     assert found.sniffed.told_size != len(CSV)
+
+
+async def test_a_stream_whose_contents_begin_late_is_read_on(place: Place) -> None:
+    for how in ({"extra": 65_535}, {"name": 300_000}, {"empty_members": 20_000}):
+        version = await place.put(gzip_stream(PDF.ljust(20_000), **how), ContentEncoding="gzip")
+        for checksum in (None, "whole"):
+            found = await place.objects.inspect(KEY, version, sniff=True, checksum=checksum)
+            assert found is not None
+            assert found.sniffed is not None
+            assert (found.sniffed.types, found.sniffed.told_size) == (frozenset({"application/pdf"}), 20_000)
+    version = await place.put(gzip_stream(CSV, name=1 << 20), ContentEncoding="gzip")
+    found = await place.objects.inspect(KEY, version, sniff=True, checksum=None)
+    assert found is not None
+    assert found.sniffed == Sniffed()
 
 
 async def test_an_encoding_that_nobody_knows_is_looked_into_no_further(place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
@@ -142,8 +143,11 @@ def created_between(since: datetime | None, before: datetime | None) -> Query:
 
 
 def holding(text: str) -> Query:
-    """The condition on a field that it holds a text, upper and lower case alike."""
-    return {"$regex": re.escape(text), "$options": "i"}
+    """The condition on a field that it holds a text, in upper or lower case, in either normal form of Unicode: in names
+    from a Mac accents are characters of their own.
+    """
+    forms = dict.fromkeys(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    return {"$regex": "|".join(re.escape(form) for form in forms), "$options": "i"}
 
 
 def is_midnight(time: datetime | None) -> bool:

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import aiohttp
 from botocore.exceptions import ClientError
 
-from services.files.adapters.sniffing import HEAD_BYTES, LEAST_GZIP, sniff, sniff_gzip
+from services.files.adapters.sniffing import FIRST_OF_GZIP, GZIP_BYTES, HEAD_BYTES, LEAST_GZIP, sniff, sniff_gzip
 from services.files.domain.parts import is_of_parts
 from services.files.domain.scans import SCAN_RESULTS
 from services.files.domain.seen import Inspected, ObjectVersion, Sniffed
@@ -122,7 +122,8 @@ class S3Objects:
             encoding = encoding_of(head.get("ContentEncoding"))
             looked: Sniffed | None = None
             if sniff or unknown:
-                first, computed = await self._read(key, version_id, whole=unknown)
+                least = HEAD_BYTES if encoding is None else FIRST_OF_GZIP
+                first, computed = await self._read(key, version_id, least, whole=unknown)
                 told = computed if unknown else told
                 looked = await self._sniff(key, version_id, first, size, encoding)
         except _NotThere:
@@ -253,7 +254,12 @@ class S3Objects:
             return await asyncio.to_thread(sniff, first)
         if encoding != "gzip" or size < LEAST_GZIP:
             return Sniffed()
-        return await asyncio.to_thread(sniff_gzip, first, await self._end(key, version_id, size))
+        end = await self._end(key, version_id, size)
+        looked = await asyncio.to_thread(sniff_gzip, first, end, is_all=len(first) >= size)
+        if looked is None:
+            first, _ = await self._read(key, version_id, GZIP_BYTES, whole=False)
+            looked = await asyncio.to_thread(sniff_gzip, first, end, is_all=len(first) >= size)
+        return looked or Sniffed()
 
     async def _end(self, key: str, version_id: str, size: int) -> bytes:
         """The last four bytes."""
@@ -265,9 +271,9 @@ class S3Objects:
                 async with answer["Body"] as body:
                     return bytes(await body.read())[-4:]
 
-    async def _read(self, key: str, version_id: str, *, whole: bool) -> tuple[bytes, str | None]:
-        """The first bytes; and, if asked for, the SHA-256 of all of them, never held at once."""
-        wanted = {} if whole else {"Range": f"bytes=0-{HEAD_BYTES - 1}"}
+    async def _read(self, key: str, version_id: str, least: int, *, whole: bool) -> tuple[bytes, str | None]:
+        """The first `least` bytes; and, if asked for, the SHA-256 of all of them, never held at once."""
+        wanted = {} if whole else {"Range": f"bytes=0-{least - 1}"}
         digest, first = hashlib.sha256(), b""
         with _s3():
             async with asyncio.timeout(READ_SECONDS if whole else CALL_SECONDS):
@@ -280,11 +286,11 @@ class S3Objects:
                         return b"", None  # an empty object has no first byte
                     raise
                 async with answer["Body"] as body:
-                    async for chunk in body.content.iter_chunked(1 << 20 if whole else HEAD_BYTES):
+                    async for chunk in body.content.iter_chunked(1 << 20 if whole else least):
                         digest.update(chunk)
-                        if len(first) < HEAD_BYTES:
-                            first += chunk[: HEAD_BYTES - len(first)]
-                        if not whole and len(first) >= HEAD_BYTES:
+                        if len(first) < least:
+                            first += chunk[: least - len(first)]
+                        if not whole and len(first) >= least:
                             body.close()  # not every store keeps to the range
                             break
         return first, base64.b64encode(digest.digest()).decode() if whole else None

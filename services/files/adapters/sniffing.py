@@ -18,6 +18,12 @@ HEAD_BYTES: Final = 8192
 PDF_WITHIN: Final = 1024
 """A PDF begins within so many bytes (Adobe PDF Reference 1.7, implementation note 13)."""
 
+GZIP_BYTES: Final = 1 << 20
+"""So much of a gzip stream is read for its contents: a header may have 64 KiB of extra fields and a long name."""
+
+FIRST_OF_GZIP: Final = 2 * HEAD_BYTES
+"""So much is read of it first: what does not compress takes a little more room than it had."""
+
 LEAST_GZIP: Final = 18
 """Bytes of a gzip stream's header and trailer: nothing shorter is one."""
 
@@ -108,16 +114,37 @@ def sniff(head: bytes) -> Sniffed:
     return Sniffed(frozenset(types), detected or min(types, default=None), is_text, has_markup)
 
 
-def sniff_gzip(head: bytes, end: bytes) -> Sniffed:
-    """Judge a gzip stream (RFC 1952) by its first `HEAD_BYTES` and its last four: what its contents begin with, of
-    which never more than `HEAD_BYTES` are decoded, and how many bytes it says that they have. Never raises.
+def sniff_gzip(first: bytes, end: bytes, *, is_all: bool = True) -> Sniffed | None:
+    """Judge a gzip stream (RFC 1952) by its first bytes and its last four: what its contents begin with, of which never
+    more than `HEAD_BYTES` are decoded, and how many bytes it says that they have. Never raises.
+
+    None where `first` decodes to fewer than `HEAD_BYTES` and there is more of it (`is_all` is false): read on. A stream
+    that is not one, or that hides its contents behind more than `GZIP_BYTES` of header and empty blocks, has no
+    `told_size`.
     """
     try:
-        first = zlib.decompressobj(WINDOW).decompress(head, HEAD_BYTES)
+        head = _decoded(first)
     except zlib.error:
         return Sniffed()
-    return replace(sniff(first), told_size=int.from_bytes(end, "little"))
+    if len(head) < HEAD_BYTES and not is_all:
+        return None if len(first) < GZIP_BYTES else Sniffed()
+    return replace(sniff(head), told_size=int.from_bytes(end, "little"))
 
+
+def _decoded(stream: bytes) -> bytes:
+    """The first `HEAD_BYTES` that a stream, or what has come of it, holds over all its members. Raises zlib.error."""
+    head, place, member = b"", 0, zlib.decompressobj(WINDOW)
+    while place < len(stream) and len(head) < HEAD_BYTES:
+        if member.eof:
+            member = zlib.decompressobj(WINDOW)
+        piece = stream[place : place + _PIECE]
+        head += member.decompress(piece, HEAD_BYTES - len(head))
+        place += len(piece) - len(member.unused_data)
+    return head
+
+
+_PIECE: Final = 1024
+"""What is left of a piece after a member is copied: pieces are small, so that many empty members cost little."""
 
 _GUESSED: Final = frozenset(
     {"application/x-dosexec", "application/x-mach-binary", "application/x-executable", "application/x-sharedlib"}

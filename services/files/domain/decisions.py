@@ -134,7 +134,7 @@ def _wrongly_encoded(state: File, found: Inspected) -> tuple[UploadFailureReason
         return None
     told = found.sniffed.told_size
     if told is None:
-        return ("typeMismatch", f"declared to be encoded with {agreed}, and is not")
+        return ("typeMismatch", f"declared to be encoded with {agreed}, and cannot be decoded, or hides what it holds")
     if size is not None and told != size % TOLD_MODULO:
         return ("sizeMismatch", f"{size} bytes were declared once decoded, the stream ends with {told}")
     return None

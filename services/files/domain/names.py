@@ -14,9 +14,14 @@ from services.files.domain.kinds import HARMLESS_INSIDE, KINDS, PROGRAM_EXTENSIO
 SAFE_BYTES: Final = 200
 """Of a safe name in UTF-8: every file system takes it, with a few characters to spare for " (1)" and the like."""
 
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]')
-"""What some system forbids in names, and what turns the reading direction or hides: `invoice[U+202E]fdp.exe` shows as a
-PDF.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u2028\u2029]')
+"""What some system forbids in names."""
+_IGNORED = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What is not shown, and may turn the reading direction: `invoice[U+202E]fdp.exe` shows as a PDF. Unicode's property
+Default_Ignorable_Code_Point (DerivedCoreProperties.txt), with what is reserved for it.
 """
 _CUT_OFF = re.compile(r"(?:;|::|%00|%0a).*")
 """From where on some servers do not read a name: `shell.asp;.pdf`, `shell.php%00.pdf` (OWASP File Upload Cheat Sheet,
@@ -31,9 +36,9 @@ _KEY = re.compile(
 
 def safe_name(original: str) -> str:
     """A form of the name that every file system takes and nobody reads wrongly: no separators, no reserved names, no
-    characters that hide or turn; at most `SAFE_BYTES` bytes of UTF-8, with the extension kept. Idempotent, never empty.
+    characters that are not shown; at most `SAFE_BYTES` bytes of UTF-8, the extension kept. Idempotent, never empty.
     """
-    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", original)).strip(" .")
+    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", _IGNORED.sub("", original))).strip(" .")
     name = _shortened(name) or "file"
     return f"_{name}"[:255] if _RESERVED.fullmatch(name) else name
 
@@ -44,7 +49,12 @@ def extensions(name: str) -> tuple[str, ...]:
 
 
 def name_problem(name: str, content_type: str) -> str | None:
-    """Why a file of this type must not have this name; None = it may."""
+    """Why a file of this type must not have this name, nor any form of it that a system makes of it; None = it may."""
+    forms = dict.fromkeys((name, safe_name(name), safe_name(unicodedata.normalize("NFKC", name))))
+    return next((why for each in forms if (why := _problem(each, content_type)) is not None), None)
+
+
+def _problem(name: str, content_type: str) -> str | None:
     found = extensions(name)
     inner = [_CUT_OFF.sub("", each) for each in name.lower().split(".")[1:-1]]  # with blanks, it is a word
     last = [_CUT_OFF.sub("", each) for each in found[-1:]]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.email import events as mail
+from services.events.adapters.mongo_queries import holding
 from services.events.cursors import LONGEST, Place, Step, decode, decode_step, encode, encode_step
 from services.events.projections.known import KnownEvent
 from services.events.queries import Queries
@@ -182,3 +186,15 @@ def test_a_long_history_tells_opens_by_their_own_words() -> None:
     steps = mail_timeline([log.event(requested(), at=0), *opens, log.event(bounced(), at=9000)])
     assert {step.changes for step in steps[1:-1]} == {("opens + 1",), ("machine opens + 1",)}
     assert steps[-1].changes == (f"{ANN}: sent → bounced", "mail: sent → bounced")
+
+
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+@pytest.mark.parametrize("named", ["NFC", "NFD"])
+def test_a_name_is_found_in_whichever_normal_form_it_was_given(
+    asked: Literal["NFC", "NFD"], named: Literal["NFC", "NFD"]
+) -> None:
+    """A Mac writes `é` as two characters, and everybody else as one."""
+    condition = holding(unicodedata.normalize(asked, "résumé (1)"))
+    assert condition["$options"] == "i"
+    assert re.search(condition["$regex"], unicodedata.normalize(named, "Mein résumé (1).pdf"))
+    assert re.search(condition["$regex"], "Mein resume (1).pdf") is None

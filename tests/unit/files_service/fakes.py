@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 
-from services.files.adapters.sniffing import HEAD_BYTES, sniff, sniff_gzip
+from services.files.adapters.sniffing import GZIP_BYTES, HEAD_BYTES, sniff, sniff_gzip
 from services.files.domain.parts import is_of_parts
 from services.files.domain.quotas import OpenUpload, Over, Quota, Usage
 from services.files.domain.seen import Inspected, ObjectVersion
@@ -97,7 +97,7 @@ class MemoryObjects:
             checksum=base64.b64encode(hashlib.sha256(data).digest()).decode(),
             sniffed=sniff(data[:HEAD_BYTES])
             if put.content_encoding is None
-            else sniff_gzip(data[:HEAD_BYTES], data[-4:]),
+            else sniff_gzip(data[:GZIP_BYTES], data[-4:], is_all=len(data) <= GZIP_BYTES),
             content_encoding=put.content_encoding,
         )
         return self.key(put.key).put(found)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import tarfile
 import zipfile
+import zlib
 
 PDF_BODY = b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<</Type/Catalog/Pages 2 0 R>>\nendobj\n"
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -57,3 +59,17 @@ def installer() -> bytes:
     clsid = bytes.fromhex("84100c0000000000c000000000000046")
     root = "Root Entry".encode("utf-16-le").ljust(80, b"\0") + clsid
     return OLE_MAGIC.ljust(512, b"\0") + root.ljust(512, b"\0")
+
+
+def gzip_stream(data: bytes, *, extra: int = 0, name: int = 0, empty_blocks: int = 0, empty_members: int = 0) -> bytes:
+    """A gzip stream whose contents begin late: after extra fields, a long name, empty blocks or empty members."""
+    fields = ((4 if extra else 0) | (8 if name else 0)).to_bytes(1, "big")
+    header = b"\x1f\x8b\x08" + fields + b"\0\0\0\0\0\xff"
+    if extra:
+        header += struct.pack("<H", extra) + b"e" * extra
+    if name:
+        header += b"n" * name + b"\0"
+    packing = zlib.compressobj(wbits=-15)
+    blocks = b"\0\0\0\xff\xff" * empty_blocks + packing.compress(data) + packing.flush()
+    member = header + blocks + struct.pack("<II", zlib.crc32(data), len(data) % 2**32)
+    return gzip.compress(b"", mtime=0) * empty_members + member

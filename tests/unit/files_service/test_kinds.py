@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.files.adapters.s3_objects import encoding_of
-from services.files.adapters.sniffing import HEAD_BYTES, sniff, sniff_gzip
+from services.files.adapters.sniffing import FIRST_OF_GZIP, GZIP_BYTES, HEAD_BYTES, sniff, sniff_gzip
 from services.files.domain.categories import DEFAULTS, POST_LIMIT, problems, with_changes
 from services.files.domain.kinds import KINDS, Verdict, judged
 from services.files.domain.seen import Sniffed
@@ -27,6 +28,7 @@ from tests.unit.files_service.samples import (
     WEBP,
     archive,
     encrypted_office,
+    gzip_stream,
     installer,
     iso_media,
 )
@@ -222,9 +224,52 @@ def test_rules_are_changed_by_setting_field_by_field() -> None:
 @pytest.mark.parametrize(("declared", "data"), RECOGNISED, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_is_stored_compressed_is_looked_through(declared: str, data: bytes) -> None:
     stream = gzip.compress(data)
-    found = sniff_gzip(stream[:HEAD_BYTES], stream[-4:])
+    found = looked_through(stream)
     assert found == replace(sniff(data[:HEAD_BYTES]), told_size=len(data))
     assert judged(declared, found) == Verdict(recognised=True)
+
+
+HIDDEN: list[dict[str, int]] = [
+    {"extra": 9000},
+    {"extra": 65_535},
+    {"name": 20_000},
+    {"name": 500_000},
+    {"empty_blocks": 3000},
+    {"empty_blocks": 200_000},
+    {"empty_members": 2000},
+    {"empty_members": 50_000},
+    {"extra": 65_535, "name": 65_535, "empty_blocks": 9000},
+]
+
+
+def looked_through(stream: bytes) -> Sniffed:
+    """As the adapter does: first a little, then all that is ever read."""
+    for most in (FIRST_OF_GZIP, GZIP_BYTES):
+        found = sniff_gzip(stream[:most], stream[-4:], is_all=len(stream) <= most)
+        if found is not None:
+            return found
+    raise AssertionError("at the limit there is an answer")
+
+
+@pytest.mark.parametrize("how", HIDDEN, ids=str)
+def test_what_a_stream_holds_is_found_wherever_it_begins(how: dict[str, int]) -> None:
+    page = HTML.ljust(50_000)
+    found = looked_through(gzip_stream(page, **how))
+    assert found == replace(sniff(page[:HEAD_BYTES]), told_size=len(page))
+    assert judged("text/csv", found).contradiction is not None
+
+
+@pytest.mark.parametrize("how", [{"name": GZIP_BYTES}, {"empty_blocks": 210_000}, {"empty_members": 60_000}], ids=str)
+def test_a_stream_that_hides_what_it_holds_to_the_limit_is_none(how: dict[str, int]) -> None:
+    assert looked_through(gzip_stream(b"a;b\n" * 9000, **how)) == Sniffed()
+
+
+@pytest.mark.parametrize("size", [1, HEAD_BYTES - 1, HEAD_BYTES, 3 * HEAD_BYTES, 2 * GZIP_BYTES])
+def test_what_does_not_compress_is_known_from_the_first_read(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    stream = gzip.compress(data)
+    found = sniff_gzip(stream[:FIRST_OF_GZIP], stream[-4:], is_all=len(stream) <= FIRST_OF_GZIP)
+    assert found == replace(sniff(data[:HEAD_BYTES]), told_size=size)
 
 
 def test_no_more_of_a_stream_is_decoded_than_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,13 +281,16 @@ def test_no_more_of_a_stream_is_decoded_than_is_looked_at(monkeypatch: pytest.Mo
         return Sniffed()
 
     monkeypatch.setattr("services.files.adapters.sniffing.sniff", looked)
-    assert sniff_gzip(bomb[:HEAD_BYTES], bomb[-4:]).told_size == 64 << 20
+    found = sniff_gzip(bomb[:HEAD_BYTES], bomb[-4:], is_all=False)
+    assert found is not None
+    assert found.told_size == 64 << 20
     assert seen == [HEAD_BYTES]
 
 
 @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
 def test_what_is_no_stream_is_told_and_never_raises(data: bytes, end: bytes) -> None:
     found = sniff_gzip(data, end)
+    assert found is not None
     assert found.told_size in (None, int.from_bytes(end, "little"))
     assert sniff_gzip(b"just words" + data, end) == Sniffed()
 
