@@ -176,7 +176,9 @@ class FileScanned(EventData):
 
 
 class FileDownloadIssued(EventData):
-    """A link was given out; S3 reports no reads."""
+    """A link was given to somebody who is signed in; S3 reports no reads. Views of public files are no facts, but those
+    of earlier versions are in the log, without `userId`.
+    """
 
     user_id: str | None = None
     expires_at: UtcDateTime

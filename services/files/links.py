@@ -50,7 +50,7 @@ class Distribution(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Gives links out, and tells the log of each before it is given."""
+    """Gives links out, and tells the log of each that somebody signed in gets, before it is given."""
 
     signer: Signer
     distribution: Distribution | None
@@ -60,12 +60,25 @@ class Links:
     clock: Clock
     ids: Ids
 
-    async def issue(self, held: Held, *, user_id: str | None, ip_address: str | None) -> SignedUrl:
-        """A link to a file that may be given out; the fact of it stands on Kafka when this returns.
+    async def issue(self, held: Held, *, user_id: str, ip_address: str | None) -> SignedUrl:
+        """A link for somebody who is signed in, to a file that may be given out; the fact of it stands on Kafka when
+        this returns.
 
         Raises Conflict, Gone (why it may not), TransientError.
         """
-        file = held.file
+        link = await self._link(held.file, anybody=False)
+        await self._tell(held, link, user_id, ip_address)
+        return link
+
+    async def show(self, file: File) -> SignedUrl:
+        """A link for anybody, to a public file that may be given out. Nothing is written of it: whoever looks at public
+        files as often as they like must not fill a log that is kept for ever.
+
+        Raises Conflict, Gone (why it may not), TransientError.
+        """
+        return await self._link(file, anybody=True)
+
+    async def _link(self, file: File, *, anybody: bool) -> SignedUrl:
         self._may_go_out(file)
         assert file.verified is not None  # noqa: S101 - it is completed
         expires_at = (self.clock.now() + self.lasts).replace(microsecond=0)
@@ -73,14 +86,11 @@ class Links:
         disposition = content_disposition(file.original_name, inline=shown)
         about = {"content_type": file.verified.content_type, "disposition": disposition}
         key, version = file.request.key, file.verified.version_id
-        if self.distribution is not None and file.is_public and user_id is None:
-            link = SignedUrl(self.distribution.address(key, version), expires_at)
-        elif self.distribution is not None:
-            link = self.distribution.download(key, version, **about, expires_at=expires_at)
-        else:
-            link = await self.signer.download(key, version, **about, expires_at=expires_at)
-        await self._tell(held, link, user_id, ip_address)
-        return link
+        if self.distribution is not None and anybody:
+            return SignedUrl(self.distribution.address(key, version), expires_at)
+        if self.distribution is not None:
+            return self.distribution.download(key, version, **about, expires_at=expires_at)
+        return await self.signer.download(key, version, **about, expires_at=expires_at)
 
     def _may_go_out(self, file: File) -> None:
         match file.phase:
@@ -99,7 +109,7 @@ class Links:
         if file.scan != "clean":
             raise Conflict(f"The malware scan did not clear this file ({file.scan}): it is not given out.")
 
-    async def _tell(self, held: Held, link: SignedUrl, user_id: str | None, ip_address: str | None) -> None:
+    async def _tell(self, held: Held, link: SignedUrl, user_id: str, ip_address: str | None) -> None:
         issued = FileDownloadIssued(user_id=user_id, expires_at=link.expires_at, ip_address=ip_address)
         fact = Envelope(
             id=self.ids.new(),

@@ -119,6 +119,7 @@ MESSAGES_FAILED = Counter("mailroom_messages_failed_total", "Deliveries that end
 
 # Files: what becomes of uploads, and what lies where it should not.
 FILE_DECISIONS = Counter("mailroom_file_decisions_total", "Decisions on files", ("type",))
+PUBLIC_VIEWS = Counter("mailroom_public_views_total", "Redirects to public files; caches answer further views")
 FOREIGN_VERSIONS = Counter("mailroom_foreign_versions_total", "Object versions that nobody verified, deleted")
 
 # Do the providers' notifications arrive, and are they understood?

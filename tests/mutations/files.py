@@ -296,6 +296,22 @@ FILES: tuple[Mutation, ...] = (
         ("tests/unit/files_service/test_names.py::test_a_name_fits_its_type",),
     ),
     Mutation(
+        "12t",
+        "whoever looks at a public file writes into the log",
+        "services/files/entrypoints/http_files.py",
+        "        link = await links.show(held.state)\n",
+        '        link = await links.issue(held, user_id="", ip_address=None)\n',
+        (_DOOR + "test_looking_at_a_public_file_leaves_nothing_but_a_number",),
+    ),
+    Mutation(
+        "12u",
+        "a redirect is kept for longer than its link works",
+        "services/files/entrypoints/http_files.py",
+        "        seconds = max(0, int((link.expires_at - links.clock.now()).total_seconds() / 2))\n",
+        "        seconds = int(links.lasts.total_seconds())\n",
+        (_DOOR + "test_a_redirect_is_kept_no_longer_than_the_credentials_of_its_link",),
+    ),
+    Mutation(
         "12q",
         "what was not recognised as its type is public",
         "services/files/domain/file.py",

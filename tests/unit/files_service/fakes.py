@@ -185,9 +185,10 @@ class MemoryObjects:
 
 @dataclass
 class PlainSigner:
-    """`Signer` whose addresses say what they are for."""
+    """`Signer` whose addresses say what they are for. `end`: when its credentials run out."""
 
     puts: list[Put] = field(default_factory=list)
+    end: datetime | None = None
 
     async def post(self, put: Put, *, least: int, most: int, expires_at: datetime) -> SignedPost:
         self.puts.append(put)
@@ -200,4 +201,5 @@ class PlainSigner:
     async def download(
         self, key: str, version_id: str, *, content_type: str, disposition: str, expires_at: datetime
     ) -> SignedUrl:
-        return SignedUrl(f"https://s3.example/b/{key}?versionId={version_id}&d={disposition}", expires_at)
+        ends = expires_at if self.end is None else min(expires_at, self.end)
+        return SignedUrl(f"https://s3.example/b/{key}?versionId={version_id}&d={disposition}", ends)

@@ -17,6 +17,7 @@ from services.files.domain.seen import ObjectVersion
 from services.files.entrypoints.commands import CommandIntake
 from services.files.entrypoints.settler import Settler
 from services.files.entrypoints.sweeper import BATCH, Sweeper
+from services.kit import metrics as m
 from services.kit.errors import Unavailable
 from services.kit.health import Progress
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
@@ -107,6 +108,25 @@ async def test_a_public_file_is_for_everybody_and_no_other_one_is(door: Door) ->
     hidden = await door.client.patch(f"/api/files/{file_id}", json={"isPublic": False})
     assert hidden.json()["data"]["isPublic"] is False
     assert (await door.client.get(f"/api/files/{file_id}/public", headers=nobody)).status_code == 404
+
+
+async def test_looking_at_a_public_file_leaves_nothing_but_a_number(door: Door) -> None:
+    file_id = await door.uploaded(PNG, category="avatar", contentType="image/png", fileName="me.png", isPublic=True)
+    before, door.publisher.away = await door.events(file_id), True
+    for _ in range(3):
+        answer = await door.client.get(f"/api/files/{file_id}/public", headers={"authorization": ""})
+        assert answer.status_code == 302
+    assert answer.headers["cache-control"] == "public, max-age=150", "half of the link's five minutes"
+    assert (door.publisher.published, await door.events(file_id)) == ([], before)
+    assert door.metrics.value(m.PUBLIC_VIEWS) == 3
+
+
+async def test_a_redirect_is_kept_no_longer_than_the_credentials_of_its_link(door: Door) -> None:
+    file_id = await door.uploaded(PNG, category="avatar", contentType="image/png", fileName="me.png", isPublic=True)
+    for left, kept in ((60, 30), (1, 0), (-5, 0)):
+        door.signer.end = door.clock.now() + timedelta(seconds=left)
+        answer = await door.client.get(f"/api/files/{file_id}/public")
+        assert answer.headers["cache-control"] == f"public, max-age={kept}"
 
 
 async def test_what_is_not_recognised_is_nobodys_and_an_attachment(door: Door) -> None:
