@@ -58,7 +58,10 @@ export interface UploadOptions {
   isPublic?: boolean;
   clientId?: string;
   tags?: string[];
-  /** SHA-256 of the whole file in base64; S3's is held against it. */
+  /**
+   * SHA-256 of the whole file in base64, held against what arrived. Above 100 MiB S3 compares no whole: then each part is held
+   * to its own SHA-256, which is computed here from the file (with TLS), and this value itself is not compared.
+   */
   checksum?: string;
   /** By default the service chooses, by size. */
   method?: "post" | "multipart";
@@ -67,7 +70,7 @@ export interface UploadOptions {
   onProgress?: (progress: Progress) => void;
 }
 
-/** What is kept of an unfinished upload. Whoever holds `uploadToken` and a token of the same user can go on with it. */
+/** What is kept of an unfinished upload, for the user who began it. Whoever holds `uploadToken` and a token of the same user can go on with it. */
 export interface Unfinished {
   fileId: string;
   uploadToken: string;
@@ -78,6 +81,7 @@ export interface Unfinished {
   partCount: number;
   category: Category;
   expiresAt: string;
+  user: string;
 }
 
 /** Where unfinished uploads are kept. */
@@ -93,6 +97,11 @@ export interface ClientOptions {
   baseUrl?: string;
   /** Bearer token, or what gives a valid one, asked before each call. Without one the same-origin cookie has to do. */
   token?: string | (() => string | undefined | Promise<string | undefined>);
+  /**
+   * Who is signed in: only their own unfinished uploads are kept, shown and gone on with. By default the subject of the token,
+   * if that is a JWT. Where nobody knows, nothing is kept for after a reload.
+   */
+  user?: string | (() => string | undefined);
   /** By default a `LocalStore`. */
   store?: Store;
   /** Transfers at a time, over all uploads of this client: 3. */
@@ -115,7 +124,7 @@ export class MailroomFiles {
    * try stopped, if that was in parts and is not over. Rejects with an `UploadError`: after one with `again`, call it again.
    */
   upload(file: Blob | File, options: UploadOptions): Promise<MailroomFile>;
-  /** Uploads in parts that were begun in this browser and can go on: give the same file to `upload` again. */
+  /** Uploads in parts that this user began in this browser and that can go on: give the same file to `upload` again. */
   unfinished(): Promise<Unfinished[]>;
   /** Give an unfinished upload up, here and in S3. */
   discard(record: Unfinished): Promise<void>;

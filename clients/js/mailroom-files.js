@@ -37,6 +37,8 @@
  * @property {string} [fileId]
  * @property {string} [uploadToken]
  * @property {boolean} [finishing]
+ * @property {string} [user] Whose it is; none = nobody knows.
+ * @property {string[]} [checksums] SHA-256 of each part, where S3 holds them to it.
  */
 
 // --- errors ----------------------------------------------------------------------------------------------------
@@ -226,6 +228,7 @@ function sentence(text) {
 export class MailroomFiles {
   #baseUrl;
   #token;
+  #user;
   #store;
   #parallel;
   #retries;
@@ -240,6 +243,7 @@ export class MailroomFiles {
   constructor(options = {}) {
     this.#baseUrl = (options.baseUrl ?? "").replace(/\/+$/, "");
     this.#token = options.token;
+    this.#user = options.user;
     this.#store = options.store ?? new LocalStore();
     this.#parallel = Math.max(1, options.parallel ?? 3);
     this.#retries = options.retries ?? 5;
@@ -260,32 +264,36 @@ export class MailroomFiles {
    */
   async upload(file, options) {
     const stop = new AbortController();
-    const run = this.#prepare(file, options, stop.signal);
     const unlink = follow(options.signal, stop);
+    /** @type {Run | undefined} */
+    let run;
     try {
+      run = await this.#prepare(file, options, stop.signal);
       return await this.#upload(run);
     } catch (error) {
       stop.abort(); // parts that are still on their way
       if (options.signal?.aborted) {
-        await this.#giveUp(run);
+        if (run) await this.#giveUp(run);
         throw new AbortedError();
       }
-      throw await this.#told(run, error);
+      throw run ? await this.#told(run, error) : error;
     } finally {
       unlink();
-      if (run.key) this.#running.delete(run.key);
+      if (run?.key) this.#running.delete(run.key);
     }
   }
 
   /**
-   * Uploads in parts that were begun in this browser and can go on: give the same file to `upload` again.
+   * Uploads in parts that this user began in this browser and that can go on: give the same file to `upload` again. Where
+   * nobody knows the user, none are kept.
    * @returns {Promise<Unfinished[]>}
    */
   async unfinished() {
     const found = [];
+    const user = await this.#who();
     for (const [key, record] of await this.#store.entries()) {
       if (Date.parse(record.expiresAt) <= Date.now()) await this.#store.remove(key);
-      else if (!this.#running.has(key)) found.push(record);
+      else if (user !== undefined && record.user === user && !this.#running.has(key)) found.push(record);
     }
     return found;
   }
@@ -324,15 +332,18 @@ export class MailroomFiles {
    * @param {Blob | File} file
    * @param {UploadOptions} options
    * @param {AbortSignal} signal
-   * @returns {Run}
+   * @returns {Promise<Run>}
    */
-  #prepare(file, options, signal) {
+  async #prepare(file, options, signal) {
     const name = options.name ?? ("name" in file ? file.name : "");
     const limit = options.maxSizeBytes;
     if (!name) throw new TypeError("a Blob without a name needs the option `name`");
     if (file.size === 0) throw new EmptyError();
     if (limit !== undefined && file.size > limit) throw new TooLargeError(`The file has ${file.size} bytes; at most ${limit} are allowed.`);
-    const { category, isPublic, clientId, tags, checksum, method } = options;
+    const { category, isPublic, clientId, tags, method } = options;
+    const checksums = options.checksum !== undefined && file.size > WHOLE_LIMIT ? await checksumsOf(file, signal) : undefined;
+    const checksum = checksums ? await checksumOfParts(checksums) : options.checksum;
+    const user = await this.#who();
     const request = {
       fileName: name,
       contentType: options.contentType ?? contentTypeOf(name, file.type),
@@ -344,11 +355,13 @@ export class MailroomFiles {
       ...(tags || checksum ? { metadata: { ...(tags ? { tags } : {}), ...(checksum ? { checksum } : {}) } } : {}),
       ...(method === undefined ? {} : { method }),
     };
-    const key = JSON.stringify([this.#baseUrl, lastModified(file), request]);
-    const run = { file, name, options, request, signal, idempotencyKey: randomId(), meter: new Meter(file.size, options.onProgress) };
+    const meter = new Meter(file.size, options.onProgress);
+    const run = { file, name, options, request, signal, idempotencyKey: randomId(), meter, ...(checksums ? { checksums } : {}) };
+    if (user === undefined) return run; // the next one at this browser may be somebody else
+    const key = JSON.stringify([this.#baseUrl, user, lastModified(file), request]);
     if (this.#running.has(key)) return run;
     this.#running.add(key);
-    return { ...run, key };
+    return { ...run, key, user };
   }
 
   /** @param {Run} run @returns {Promise<MailroomFile>} */
@@ -431,7 +444,7 @@ export class MailroomFiles {
     const { partSize, partCount, uploadToken } = upload;
     const missing = Array.from({ length: partCount }, (_, index) => index + 1).filter((number) => !there.has(number));
     const signatures = new Signatures(signed, (numbers) =>
-      this.#call("POST", "/api/files/parts", { uploadToken, partNumbers: numbers }, { signal: run.signal }),
+      this.#call("POST", "/api/files/parts", { uploadToken, partNumbers: numbers, ...checksumsFor(run, numbers) }, { signal: run.signal }),
     );
     const worker = async () => {
       for (let number = missing.shift(); number !== undefined; number = missing.shift()) {
@@ -557,7 +570,8 @@ export class MailroomFiles {
     if (!run.key) return;
     const { name, file, options } = run;
     const kept = { fileId, uploadToken, name, size: file.size, lastModified: lastModified(file) };
-    await this.#store.set(run.key, { ...kept, partSize, partCount, category: options.category, expiresAt });
+    const user = run.user ?? "";
+    await this.#store.set(run.key, { ...kept, partSize, partCount, category: options.category, expiresAt, user });
   }
 
   /** @param {Run} run */
@@ -613,6 +627,13 @@ export class MailroomFiles {
   #pause(failed, error) {
     if (error.retryAfter !== undefined) return Math.min(error.retryAfter, 60) * 1000;
     return Math.min(this.#backoffMs * 2 ** Math.max(0, failed - 1), 15_000) * (0.5 + Math.random() / 2);
+  }
+
+  /** Whose uploads these are: as the page says, or the subject of the token. @returns {Promise<string | undefined>} */
+  async #who() {
+    if (this.#user !== undefined) return typeof this.#user === "function" ? this.#user() : this.#user;
+    const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+    return subjectOf(token);
   }
 
   /**
@@ -704,6 +725,52 @@ export class MailroomFiles {
       xhr.send(body);
     });
   }
+}
+
+/** Up to so many bytes the service compares the SHA-256 of the whole; above it S3 compares that of each part. */
+const WHOLE_LIMIT = 100 * 1024 * 1024;
+
+/** Bytes of every part but the last, as the service cuts it. @param {number} size */
+function partSizeOf(size) {
+  const mib = 1024 * 1024;
+  return Math.max(8 * mib, Math.ceil(Math.ceil(size / 10_000) / mib) * mib);
+}
+
+/** @param {Uint8Array<ArrayBuffer>} bytes */
+function base64(bytes) {
+  return btoa(String.fromCharCode(...bytes));
+}
+
+/** SHA-256 of each part in base64, one part in memory at a time. @param {Blob} file @param {AbortSignal} signal */
+async function checksumsOf(file, signal) {
+  if (!globalThis.crypto?.subtle) throw new TypeError("a checksum of more than 100 MiB needs a page with TLS");
+  const found = [];
+  const each = partSizeOf(file.size);
+  for (let at = 0; at < file.size; at += each) {
+    if (signal.aborted) throw new AbortedError();
+    const bytes = await file.slice(at, at + each).arrayBuffer().catch(() => undefined);
+    if (!bytes) throw new UnreadableError();
+    found.push(base64(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))));
+  }
+  return found;
+}
+
+/** As S3 spells it: SHA-256 of the parts' SHA-256, and how many there are. @param {string[]} checksums */
+async function checksumOfParts(checksums) {
+  const all = Uint8Array.from(checksums.map(atob).join(""), (byte) => byte.charCodeAt(0));
+  return `${base64(new Uint8Array(await crypto.subtle.digest("SHA-256", all)))}-${checksums.length}`;
+}
+
+/** @param {Run} run @param {number[]} numbers */
+function checksumsFor(run, numbers) {
+  return run.checksums ? { checksums: numbers.map((number) => run.checksums?.[number - 1]) } : {};
+}
+
+/** The subject of a JWT, which is only read here; nothing for any other token. @param {string | undefined} token @returns {string | undefined} */
+function subjectOf(token) {
+  const payload = token?.split(".")[1]?.replaceAll("-", "+").replaceAll("_", "/");
+  const subject = quietly(() => JSON.parse(atob(payload ?? "")))?.sub;
+  return typeof subject === "string" && subject !== "" ? subject : undefined;
 }
 
 /** Set by browsers themselves, and never by scripts; they are signed all the same. */

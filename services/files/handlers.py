@@ -7,22 +7,23 @@ where somebody else appended meanwhile it begins again, and has destroyed nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from contracts.files.events import FileUploadRequested
-from services.files.domain.commands import Command, Look, Request, Update
+from services.files.domain.commands import Command, Look, Remove, Request, Update
 from services.files.domain.decisions import Decision, decide
 from services.files.domain.file import Absent, File, State
 from services.files.domain.names import folder_of
 from services.files.domain.parts import is_of_parts
-from services.files.domain.seen import Seen, wanted
+from services.files.domain.seen import Seen, as_told, wanted
 from services.files.ports import Checkpoints, ChecksumOf, Objects
 from services.files.quotas import UploadQuotas
 from services.files.streams import FileStreams, Held
 from services.kit import metrics as m
 from services.kit.clock import Clock
-from services.kit.errors import MailroomError, PermanentError, RefusedHere, TransientError
+from services.kit.errors import MailroomError, PermanentError, RefusedHere, TransientError, Unavailable
 from services.kit.event_store.port import is_race
 from services.kit.logs import get_logger
 from services.kit.metrics import Metrics
@@ -39,6 +40,15 @@ LOOKS_TO_CLOSE = 4
 """After so many, one after the other, nothing is left to do: one ends the upload or the lifetime, one deletes what is
 foreign, one closes; one more for what comes between.
 """
+
+TOGETHER = 100
+"""Files that are deleted by one call to S3 and one append: so many markers may lie there untold for a moment."""
+
+AT_ONCE = 16
+"""Files of a batch that are worked on one by one at the same time."""
+
+REFUSED_SECONDS = 20.0
+"""How soon whoever was refused by S3 may come again."""
 
 Decide = Callable[[Seen], Command]
 
@@ -90,6 +100,65 @@ class Files:
         `notDeleted`, `unrecoverable`; TransientError; RefusedHere `otherBucket`.
         """
         return await self._change(file_id, command, looks=True)
+
+    async def remove_many(self, files: Sequence[Held], remove: Callable[[File], Remove]) -> list[Held | MailroomError]:
+        """Delete files that lie in S3 as their streams say without looking at each: a call to S3 and one to the store
+        for up to `TOGETHER` of them. What happened to one meanwhile, S3 tells of by itself, and the look that follows
+        puts it right. All others (uploads under way, public ones, those that somebody else writes to) go one by one.
+        The results are in the order of `files`.
+        """
+        results: list[Held | MailroomError] = list(files)
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(n: int) -> None:
+            async with places:
+                try:
+                    asked = remove(files[n].file)
+                    results[n] = await self.look(files[n].file_id, lambda seen: replace(asked, seen=seen))
+                except MailroomError as error:
+                    results[n] = error
+
+        apart = [n for n, held in enumerate(files) if not self._lies_as_told(held.file)]
+        together = sorted(set(range(len(files))) - set(apart))
+        for start in range(0, len(together), TOGETHER):
+            those = together[start : start + TOGETHER]
+            try:
+                done = await self._remove_together([files[n] for n in those], remove)
+            except MailroomError as error:
+                done = [error] * len(those)
+            for n, result in zip(those, done, strict=True):
+                results[n] = result
+                if isinstance(result, MailroomError) and is_race(result):
+                    apart.append(n)
+        await asyncio.gather(*(one(n) for n in apart))
+        return results
+
+    def _lies_as_told(self, file: File) -> bool:
+        """Whether a deletion needs no look: there is a verified version to hide, and nobody can read it by its tag."""
+        request = file.request
+        return file.phase == "completed" and not file.is_public and request.bucket == self.objects.bucket
+
+    async def _remove_together(
+        self, files: Sequence[Held], remove: Callable[[File], Remove]
+    ) -> list[Held | MailroomError]:
+        """Hide all, then append: as for one, a crash between the two leaves markers, of which S3 tells."""
+        now, policy = self.clock.now(), self.streams.policy
+        decided: list[tuple[Held, Remove, Decision]] = []
+        for held in files:
+            asked = replace(remove(held.file), seen=as_told(held.file))
+            decided.append((held, asked, decide(held.state, asked, now, policy)))
+        refused = await self.objects.mark_all([held.file.request.key for held in files])
+        self.checkpoints.reach("files.append")
+        hidden = [each for each in decided if each[0].file.request.key not in refused]
+        told = await self.streams.append_many([(held, decision.drafts) for held, _, decision in hidden])
+        self.checkpoints.reach("files.appended")
+        results: dict[str, Held | MailroomError] = {}
+        for (held, asked, decision), result in zip(hidden, told, strict=True):
+            results[held.file_id] = result
+            if isinstance(result, Held):
+                self._count(result.state, decision, asked)
+        away = Unavailable("S3", "did not hide the file", retry_after=REFUSED_SECONDS)
+        return [results.get(held.file_id, away) for held in files]
 
     async def _change(self, file_id: str, command: Decide, *, looks: bool) -> Held:
         for _ in range(TRIES):

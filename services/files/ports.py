@@ -128,6 +128,10 @@ class Objects(Protocol):
         """Put a delete marker on top."""
         ...
 
+    async def mark_all(self, keys: Sequence[str]) -> frozenset[str]:
+        """Put a delete marker on top of each of these keys, a thousand a call; those that S3 refuses."""
+        ...
+
     async def tag_public(self, key: str, version_id: str, is_public: bool) -> None:
         """Tag a version as public or not, its other tags kept; one that is not there is fine."""
         ...

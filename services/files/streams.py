@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from contracts.envelope import Envelope
 from services.files.domain.decisions import Drafts
 from services.files.domain.file import File, Policy, State, due_at, fold
 from services.kit.clock import Clock, Ids
@@ -72,12 +73,36 @@ class FileStreams:
         """Append to a file as it was held; what the append made of it, or why it did not stand (as
         `EventStore.append_many`). `correlation` and `traceparent` matter for the first event; later ones carry on.
         """
-        if not drafts:
-            return held
-        stream = held.stream
+        (result,) = await self.append_many([(held, drafts)], correlation=correlation, traceparent=traceparent)
+        return result
+
+    async def append_many(
+        self,
+        changes: Sequence[tuple[Held, Drafts]],
+        *,
+        correlation: str | None = None,
+        traceparent: str | None = None,
+    ) -> list[Held | MailroomError]:
+        """`append` to several files, in one call of the store; each has its own result, in the order asked."""
+        results: list[Held | MailroomError] = [held for held, _ in changes]
+        wanted: list[tuple[int, State, Append]] = []
+        for n, (held, drafts) in enumerate(changes):
+            if drafts:
+                events = self._stamped(held.stream, drafts, correlation, traceparent)
+                state = fold(events, held.state)
+                wanted.append((n, state, Append(held.stream, events, self.index(state))))
+        told = await self.store.append_many([each for _, _, each in wanted]) if wanted else []
+        for (n, state, _), result in zip(wanted, told, strict=True):
+            results[n] = Held(result.stream, state) if isinstance(result, Appended) else result
+        self._publish([each.stream for each in told if isinstance(each, Appended)])
+        return results
+
+    def _stamped(
+        self, stream: Stream, drafts: Drafts, correlation: str | None, traceparent: str | None
+    ) -> tuple[Envelope, ...]:
         if stream.version:
             correlation, traceparent = stream.events[0].correlationid, stream.events[0].traceparent
-        events = stamp(
+        return stamp(
             stream,
             drafts,
             now=self._clock.now(),
@@ -86,12 +111,6 @@ class FileStreams:
             correlation=correlation or stream.stream_id,
             traceparent=traceparent,
         )
-        state = fold(events, held.state)
-        (result,) = await self.store.append_many([Append(stream, events, self.index(state))])
-        if not isinstance(result, Appended):
-            return result
-        self._publish([result.stream])
-        return Held(result.stream, state)
 
     def index(self, state: State) -> StreamIndex:
         """By what a file in this state is found."""

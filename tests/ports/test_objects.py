@@ -209,6 +209,16 @@ async def test_deleting_is_for_good_and_may_be_repeated(place: Place) -> None:
     assert await place.objects.versions(KEY) == ()
 
 
+async def test_many_keys_are_marked_by_one_call(place: Place) -> None:
+    keys = [f"document/2026/11/{FILE}/{n}" for n in range(3)]
+    for key in keys:
+        await place.put(key=key)
+    assert await place.objects.mark_all(keys) == frozenset()
+    for key in keys:
+        assert [each.is_marker for each in await place.objects.versions(key)] == [True, False]
+    assert await place.objects.mark_all([]) == frozenset()
+
+
 async def test_a_form_lets_one_object_be_stored_and_no_other(place: Place) -> None:
     form = await place.signer.post(put(), least=1, most=1000, expires_at=soon())
     good = await place.post(form, PDF)

@@ -159,6 +159,18 @@ class S3Objects:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._client.delete_object(Bucket=self._bucket, Key=key)
 
+    async def mark_all(self, keys: Sequence[str]) -> frozenset[str]:
+        refused: set[str] = set()
+        for start in range(0, len(keys), 1000):
+            entries = [{"Key": key} for key in keys[start : start + 1000]]
+            with _s3():
+                async with asyncio.timeout(CALL_SECONDS):
+                    answer = await self._client.delete_objects(
+                        Bucket=self._bucket, Delete={"Objects": entries, "Quiet": True}
+                    )
+            refused |= {str(each.get("Key")) for each in answer.get("Errors", ())}
+        return frozenset(refused)
+
     async def tag_public(self, key: str, version_id: str, is_public: bool) -> None:
         try:
             with _s3():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from contracts.files.values import ScanResult
-from services.files.domain.file import Absent, State
+from services.files.domain.file import Absent, File, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,11 @@ class Seen:
         """What came to lie on top of the version."""
         ids = [each.version_id for each in self.versions]
         return self.versions[: ids.index(version_id)] if version_id in ids else self.versions
+
+
+def as_told(file: File) -> Seen:
+    """What S3 shows of a file's key where nothing happened behind the stream's back: its verified version alone."""
+    return Seen(() if file.verified is None else (ObjectVersion(file.verified.version_id),))
 
 
 def wanted(state: State, versions: tuple[ObjectVersion, ...]) -> str | None:

@@ -11,8 +11,8 @@ POST   /api/files/batch           delete or tag up to 1,000, answered item by it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -27,6 +27,7 @@ from services.files.domain.categories import Rules, bad_name
 from services.files.domain.commands import Remove, Restore, Update
 from services.files.domain.file import File
 from services.files.domain.names import safe_name
+from services.files.domain.seen import Seen
 from services.files.handlers import Files
 from services.files.links import NO_SUCH_FILE, Links, address_of
 from services.files.streams import Held
@@ -55,6 +56,9 @@ log = get_logger(__name__)
 MOST_IN_BATCH: Final = 1000
 AT_ONCE: Final = 16
 """Files of a batch that are worked on at the same time."""
+
+LOADED_TOGETHER: Final = 100
+"""Streams that are read by one query."""
 
 _ENDED: dict[int | str, dict[str, Any]] = {
     409: {"model": Refusal, "description": "It contradicts what stands already"},
@@ -218,39 +222,65 @@ class _Door:
         held = await self.own(file_id, caller)
         if held.file.phase in ("failed", "deleted"):
             return held  # nothing is left to do, and S3 need not be asked
-        reason: Literal["user", "admin"] = "user" if held.file.request.user_id == caller.user_id else "admin"
-        return await _refusing(self.files.look(file_id, lambda seen: Remove(seen, reason, actor=caller.actor)))
+        asked = self._removal(held.file, caller)
+        return await _refusing(self.files.look(file_id, lambda seen: replace(asked, seen=seen)))
 
     async def batch(self, body: BatchRequest, caller: Principal) -> BatchResult:
-        do: Callable[[str], Awaitable[object]]
         if body.action == "delete":
-            do = lambda file_id: self.remove(file_id, caller)  # noqa: E731 - one of two ways
+            results = await self._remove_all(body.file_ids, caller)
         else:
-            if "files:create" not in caller.scopes:
-                raise Forbidden("The token lacks the scope files:create.", [{"missingScope": "files:create"}])
-            change = ChangeRequest(tags=body.tags)
-            do = lambda file_id: self.change(file_id, change, caller)  # noqa: E731
-        places = asyncio.Semaphore(AT_ONCE)
+            results = await self._tag_all(body.file_ids, body.tags or [], caller)
+        good = sum(each.success for each in results)
+        return BatchResult(results=results, succeeded=good, failed=len(results) - good)
+
+    async def _remove_all(self, file_ids: Sequence[str], caller: Principal) -> list[ItemResult]:
+        found: dict[str, Held | PermanentError] = {}
+        unique = list(dict.fromkeys(file_ids))
+        for start in range(0, len(unique), LOADED_TOGETHER):
+            found |= await self.files.streams.load_many(unique[start : start + LOADED_TOGETHER])
+        outcomes: dict[str, Held | MailroomError | ApiError] = dict(found)
+        wanted: list[Held] = []
+        for file_id, held in found.items():
+            if isinstance(held, PermanentError):
+                continue
+            if not isinstance(held.state, File) or not caller.may_see(held.state.request.user_id):
+                outcomes[file_id] = NotFound(NO_SUCH_FILE)
+            elif held.state.phase not in ("failed", "deleted"):
+                wanted.append(held)
+        done = await self.files.remove_many(wanted, lambda file: self._removal(file, caller))
+        outcomes |= {held.file_id: result for held, result in zip(wanted, done, strict=True)}
+        return [_item(file_id, outcomes[file_id]) for file_id in file_ids]
+
+    async def _tag_all(self, file_ids: Sequence[str], tags: list[str], caller: Principal) -> list[ItemResult]:
+        if "files:create" not in caller.scopes:
+            raise Forbidden("The token lacks the scope files:create.", [{"missingScope": "files:create"}])
+        change, places = ChangeRequest(tags=tags), asyncio.Semaphore(AT_ONCE)
 
         async def one(file_id: str) -> ItemResult:
             async with places:
-                return await _outcome(file_id, do)
+                try:
+                    await self.change(file_id, change, caller)
+                except (ApiError, MailroomError) as error:
+                    return _item(file_id, error)
+            return ItemResult(file_id=file_id, success=True)
 
-        results = await asyncio.gather(*(one(file_id) for file_id in body.file_ids))
-        good = sum(each.success for each in results)
-        return BatchResult(results=list(results), succeeded=good, failed=len(results) - good)
+        return list(await asyncio.gather(*(one(file_id) for file_id in file_ids)))
+
+    @staticmethod
+    def _removal(file: File, caller: Principal) -> Remove:
+        reason: Literal["user", "admin"] = "user" if file.request.user_id == caller.user_id else "admin"
+        return Remove(Seen(), reason, actor=caller.actor)
 
 
-async def _outcome(file_id: str, do: Callable[[str], Awaitable[object]]) -> ItemResult:
-    try:
-        await do(file_id)
-    except ApiError as error:
-        return ItemResult(file_id=file_id, success=False, error=error.error)
-    except TransientError:
-        return ItemResult(file_id=file_id, success=False, error="This cannot be done at the moment: repeat later.")
-    except MailroomError as error:
-        log.warning("an item of a batch failed", aggregate_id=file_id, error=str(error))
-        return ItemResult(file_id=file_id, success=False, error="This cannot be done.")
+def _item(file_id: str, outcome: object) -> ItemResult:
+    match outcome:
+        case ApiError():
+            return ItemResult(file_id=file_id, success=False, error=outcome.error)
+        case TransientError():
+            return ItemResult(file_id=file_id, success=False, error="This cannot be done at the moment: repeat later.")
+        case MailroomError():
+            log.warning("an item of a batch failed", aggregate_id=file_id, error=str(outcome))
+            return ItemResult(file_id=file_id, success=False, error="This cannot be done.")
     return ItemResult(file_id=file_id, success=True)
 
 

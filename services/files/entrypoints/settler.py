@@ -14,6 +14,7 @@ from contracts.envelope import Envelope
 from contracts.files.events import FileObjectExpired, FileScanned
 from contracts.files.values import ScanResult
 from services.files.domain.commands import Command, Look
+from services.files.domain.file import File
 from services.files.domain.seen import Seen
 from services.files.handlers import Files
 from services.kit.errors import MailroomError, PermanentError, RefusedHere
@@ -37,6 +38,8 @@ LOOKED_AT: Final = frozenset(
     }
 )
 """Facts from which a decision may follow."""
+
+_MARKED: Final = "file.deleteMarkerCreated"
 
 
 class Settler:
@@ -68,6 +71,8 @@ class Settler:
         facts = [event for _, event in found]
         async with self._places:
             try:
+                if all(fact.type == _MARKED for fact in facts) and await self._is_hidden(file_id):
+                    return DONE
                 await self._files.look(file_id, lambda seen: _command(facts, seen))
             except RefusedHere as error:
                 return Park(error.reason, kind="poison", detail=error.detail)
@@ -76,6 +81,11 @@ class Settler:
             except MailroomError as error:
                 return Retry(error)
         return DONE
+
+    async def _is_hidden(self, file_id: str) -> bool:
+        """Whether a marker is no news: the file is deleted. What else happened to its versions has facts of its own."""
+        state = (await self._files.streams.load(file_id)).state
+        return isinstance(state, File) and state.phase == "deleted"
 
 
 def _command(facts: Sequence[Envelope], seen: Seen) -> Command:

@@ -22,6 +22,9 @@ log = get_logger(__name__)
 
 EVERY_SECONDS: Final = 5.0
 BATCH: Final = 50
+AT_ONCE: Final = 8
+"""Files of a batch that are looked at at the same time."""
+
 LEASE_FOR: Final = timedelta(minutes=5)
 """Longer than a batch of looks takes; what a dead process held is looked at by another one after it."""
 
@@ -49,21 +52,28 @@ class Sweeper:
         """
         store = self._files.streams.store
         due = await store.lease_due([(LANE, BATCH)], self._owner, LEASE_FOR, self._clock.now())
-        trouble: TransientError | None = None
-        for stream in due:
-            try:
-                await self._look(stream.stream_id)
-            except (PermanentError, RefusedHere) as error:
-                log.error("a file cannot be swept", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
-            except TransientError as error:
-                trouble = trouble or error
-            # Where each look waits long for S3, a batch takes longer than a loop that lives may be silent.
-            if trouble is None:
-                self._progress.progressed()
-            else:
-                self._progress.waiting(str(trouble))
-        if trouble is not None:
-            raise trouble
+        places = asyncio.Semaphore(AT_ONCE)
+        trouble: list[TransientError] = []
+
+        async def look(file_id: str) -> None:
+            async with places:
+                try:
+                    await self._look(file_id)
+                except (PermanentError, RefusedHere) as error:
+                    log.error("a file cannot be swept", aggregate_id=file_id, error=str(error))  # noqa: TRY400
+                except TransientError as error:
+                    trouble.append(error)
+                # Where each look waits long for S3, a batch takes longer than a loop that lives may be silent.
+                if not trouble:
+                    self._progress.progressed()
+                else:
+                    self._progress.waiting(str(trouble[0]))
+
+        async with asyncio.TaskGroup() as tasks:  # none outlives the sweep, however it ends
+            for stream in due:
+                tasks.create_task(look(stream.stream_id))
+        if trouble:
+            raise trouble[0]
         return len(due) == BATCH
 
     async def _look(self, file_id: str) -> None:

@@ -134,6 +134,13 @@ class MemoryObjects:
         self._there()
         self.key(key).mark()
 
+    async def mark_all(self, keys: Sequence[str]) -> frozenset[str]:
+        self._there()
+        for key in keys:
+            if key not in self.refused:
+                self.key(key).mark()
+        return frozenset(keys) & self.refused
+
     async def tag_public(self, key: str, version_id: str, is_public: bool) -> None:
         self._there()
         self.key(key).tag(version_id, is_public)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -12,17 +14,19 @@ import pytest
 from contracts.files.events import FileDownloadIssued
 from services.files.adapters.s3_objects import CALL_SECONDS
 from services.files.domain.categories import DEFAULTS
-from services.files.domain.commands import Look
+from services.files.domain.commands import Look, Update
 from services.files.domain.seen import ObjectVersion
 from services.files.entrypoints.commands import CommandIntake
 from services.files.entrypoints.settler import Settler
-from services.files.entrypoints.sweeper import BATCH, Sweeper
+from services.files.entrypoints.sweeper import AT_ONCE, BATCH, Sweeper
+from services.files.handlers import TOGETHER
 from services.kit import metrics as m
 from services.kit.errors import Unavailable
 from services.kit.health import Progress
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 from services.kit.request_limits import Limit
 from tests.unit.files_service.door import PDF, Door, as_
+from tests.unit.files_service.fakes import MemoryObjects
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0" * 100
 
@@ -314,6 +318,104 @@ async def test_killed_between_two_steps_the_next_look_makes_it_true(where: str, 
     assert (file.phase, [each.is_marker for each in stack]) == expected
     before = (await door.store.load(file_id)).version
     assert (await door.files.look(file_id, lambda seen: Look(seen, "sweeper"))).stream.version == before
+
+
+async def test_the_sweeper_looks_at_several_files_at_once_and_at_no_more(door: Door) -> None:
+    for _ in range(BATCH):
+        await door.ask()
+    door.clock.move(timedelta(hours=2).total_seconds())
+    running: list[int] = [0]
+    peaks: list[int] = []
+    look = door.objects.versions
+
+    async def watched(key: str) -> tuple[ObjectVersion, ...]:
+        running[0] += 1
+        for _ in range(100):  # a turn of everybody who may run
+            await asyncio.sleep(0)
+        peaks.append(running[0])
+        running[0] -= 1
+        return await look(key)
+
+    door.objects.versions = watched  # type: ignore[method-assign]
+    await Sweeper(door.files, "me", door.clock, Progress(door.clock)).sweep()
+    assert max(peaks) == AT_ONCE
+    assert (await door.store.due_counts(["uploads"], door.clock.now()))["uploads"] == 0
+
+
+async def delete_all(door: Door, *file_ids: str) -> list[tuple[bool, str | None]]:
+    answer = await door.client.post("/api/files/batch", json={"action": "delete", "fileIds": list(file_ids)})
+    assert answer.status_code == 200
+    return [(each["success"], each.get("error")) for each in answer.json()["data"]["results"]]
+
+
+async def test_many_files_are_deleted_by_few_calls_and_not_looked_at(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [await door.uploaded() for _ in range(TOGETHER + 1)]
+    calls: list[int] = []
+    mark_all = door.objects.mark_all
+
+    async def counted(keys: Sequence[str]) -> frozenset[str]:
+        calls.append(len(keys))
+        return await mark_all(keys)
+
+    monkeypatch.setattr(door.objects, "mark_all", counted)
+    for name in ("versions", "inspect", "mark"):
+        monkeypatch.delattr(MemoryObjects, name)
+    assert await delete_all(door, *files) == [(True, None)] * len(files)
+    assert calls == [TOGETHER, 1]
+    for file_id in files:
+        file = await door.file(file_id)
+        assert (file.phase, file.removal, file.recoverable) == ("deleted", "user", True)
+        assert [each.is_marker for each in door.objects.key(file.request.key).stack] == [True, False]
+    marked = [fact("deleteMarkerCreated", file_id) for file_id in files]
+    assert await settle(door, *marked) == [DONE] * len(files), (
+        "a marker on a deleted file is no news, and costs no look"
+    )
+
+
+async def test_of_many_files_each_has_its_own_fate(door: Door) -> None:
+    private, refused = await door.uploaded(), await door.uploaded()
+    public = await door.uploaded(PNG, category="avatar", contentType="image/png", fileName="a.png", isPublic=True)
+    uploading = (await door.ask()).json()["data"]["fileId"]
+    door.objects.refused = frozenset({(await door.file(refused)).request.key})
+    door.client.headers.update(as_("bob"))
+    bobs = await door.uploaded()
+    door.client.headers.update(as_("ann"))
+    asked = [private, private, refused, public, uploading, bobs, str(uuid4())]
+    done = await delete_all(door, *asked)
+    assert [good for good, _ in done] == [True, True, False, True, True, False, False]
+    assert [done[n][1] for n in (2, 5)] == [
+        "This cannot be done at the moment: repeat later.",
+        "There is no such file.",
+    ]
+    assert not door.objects.key((await door.file(public)).request.key).what["v0"].is_public
+    phases = [(await door.file(each)).phase for each in (private, refused, public, uploading, bobs)]
+    assert phases == ["deleted", "completed", "deleted", "failed", "completed"]
+
+
+@pytest.mark.parametrize("where", ["files.append", "files.appended"])
+async def test_killed_while_many_are_deleted_what_s3_tells_makes_it_true(door: Door, where: str) -> None:
+    files = [await door.uploaded() for _ in range(3)]
+    door.kills.at = where
+    killed = await door.client.post("/api/files/batch", json={"action": "delete", "fileIds": files})
+    assert killed.status_code == 500
+    await settle(door, *(fact("deleteMarkerCreated", file_id) for file_id in files))
+    assert [(await door.file(each)).phase for each in files] == ["deleted"] * 3
+
+
+async def test_who_changes_a_file_while_it_is_deleted_among_many_does_not_save_it(door: Door) -> None:
+    files = [await door.uploaded() for _ in range(3)]
+    mark_all = door.objects.mark_all
+
+    async def in_between(keys: Sequence[str]) -> frozenset[str]:
+        await door.files.update(files[1], Update(tags=("late",)))
+        return await mark_all(keys)
+
+    door.objects.mark_all = in_between  # type: ignore[method-assign]
+    assert await delete_all(door, *files) == [(True, None)] * 3
+    assert [(await door.file(each)).phase for each in files] == ["deleted"] * 3
+    assert (await door.file(files[1])).tags == ("late",)
 
 
 async def test_one_file_that_s3_refuses_keeps_nobody_else_from_being_swept(door: Door) -> None:
