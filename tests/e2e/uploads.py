@@ -98,9 +98,7 @@ class Uploads:
         kind = self.chance.random()
         says_so = {"either": self.chance.random() < 0.6, "client": True, "notification": False}[self.teller]
         if kind < 0.12:
-            return FileCase(
-                "a lie", "failed", data=b"<html>words " + uuid.uuid4().bytes.hex().encode(), says_so=says_so
-            )
+            return FileCase("a lie", "failed", data=b"<html>" + uuid.uuid4().bytes.hex().encode(), says_so=says_so)
         if kind < 0.24:
             return FileCase("public", "completed", "a.png", "image/png", "avatar", PNG, is_public=True, says_so=says_so)
         if self.teller != "notification" and kind < 0.32:

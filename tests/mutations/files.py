@@ -224,9 +224,13 @@ FILES: tuple[Mutation, ...] = (
         "12a",
         "a file is given to whoever names it",
         "services/files/entrypoints/http_files.py",
-        "        if not isinstance(held.state, File) or not caller.may_see(held.state.request.user_id):\n",
-        "        if not isinstance(held.state, File):\n",
-        (_DOOR + "test_what_may_not_go_out_says_why", _DOOR + "test_changes"),
+        "    return isinstance(held.state, File) and caller.may_see(held.state.request.user_id)\n",
+        "    return isinstance(held.state, File)\n",
+        (
+            _DOOR + "test_what_may_not_go_out_says_why",
+            _DOOR + "test_changes",
+            _DOOR + "test_of_many_files_each_has_its_own_fate",
+        ),
     ),
     Mutation(
         "12b",

@@ -214,7 +214,7 @@ def judged(declared: str, sniffed: Sniffed) -> Verdict:
     if runs is not None:
         return Verdict(contradiction=f"declared {declared}, looks like {runs}")
     if kind.is_text and sniffed.is_text:
-        return Verdict(recognised=not sniffed.has_markup)
+        return Verdict(recognised=not sniffed.has_markup or declared == "image/svg+xml")
     if sniffed.types & (kind.signatures or {declared}):
         return Verdict(recognised=not sniffed.has_markup)
     other = sniffed.types & _ELSEWHERE

@@ -195,7 +195,7 @@ class _Door:
     async def own(self, file_id: str, caller: Principal) -> Held:
         """The file, if it exists for the caller. Raises NotFound."""
         held = await self.files.streams.load(file_id)
-        if not isinstance(held.state, File) or not caller.may_see(held.state.request.user_id):
+        if not _exists_for(held, caller):
             raise NotFound(NO_SUCH_FILE)
         return held
 
@@ -243,9 +243,9 @@ class _Door:
         for file_id, held in found.items():
             if isinstance(held, PermanentError):
                 continue
-            if not isinstance(held.state, File) or not caller.may_see(held.state.request.user_id):
+            if not _exists_for(held, caller):
                 outcomes[file_id] = NotFound(NO_SUCH_FILE)
-            elif held.state.phase not in ("failed", "deleted"):
+            elif held.file.phase not in ("failed", "deleted"):
                 wanted.append(held)
         done = await self.files.remove_many(wanted, lambda file: self._removal(file, caller))
         outcomes |= {held.file_id: result for held, result in zip(wanted, done, strict=True)}
@@ -270,6 +270,10 @@ class _Door:
     def _removal(file: File, caller: Principal) -> Remove:
         reason: Literal["user", "admin"] = "user" if file.request.user_id == caller.user_id else "admin"
         return Remove(Seen(), reason, actor=caller.actor)
+
+
+def _exists_for(held: Held, caller: Principal) -> bool:
+    return isinstance(held.state, File) and caller.may_see(held.state.request.user_id)
 
 
 def _item(file_id: str, outcome: object) -> ItemResult:

@@ -90,6 +90,7 @@ RECOGNISED = [
     ("text/markdown", b"<!-- a comment -->\n# Title\n"),
     ("message/rfc822", b"From: a@b.example\nSubject: x\n\nhi"),
     ("application/x-tar", TAR),
+    ("image/svg+xml", SVG),
 ]
 """Of what is declared: may be public, and shown."""
 
