@@ -218,11 +218,14 @@ def judged(declared: str, sniffed: Sniffed) -> Verdict:
     if sniffed.types & (kind.signatures or {declared}):
         return Verdict(recognised=not sniffed.has_markup)
     other = sniffed.types & _ELSEWHERE
+    if declared in _PICTURES and other <= _PICTURES:
+        return Verdict()  # programs that rename pictures are many, and whoever shows one looks at its bytes
     if other and not sniffed.types & kind.may_hold and (kind.is_text or kind.signatures):
         return Verdict(contradiction=f"declared {declared}, looks like {min(other)}")
     return Verdict()
 
 
+_PICTURES: Final = frozenset(name for name in KINDS if name.startswith("image/")) - {"image/svg+xml"}
 _ANY: Final = Kind(())
 _ANY_TEXT: Final = Kind((), is_text=True)
 

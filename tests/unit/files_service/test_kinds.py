@@ -122,6 +122,9 @@ TAKEN = [
     ("image/gif", b"GIF89a/*<script>*/=1;alert(1)//" + b"\0" * 20),
     ("image/jpeg", b"\xff\xd8\xff\xfe\0\x20<?php system($_GET[0]); ?>" + b"\0" * 90),
     ("application/pdf", b"x<html><script>alert(1)</script>\n" + PDF_BODY),
+    ("image/png", GIF),
+    ("image/jpeg", PNG),
+    ("image/png", iso_media("heic", "mif1")),
 ]
 """Nothing else for certain: kept, not trusted."""
 
@@ -134,8 +137,6 @@ LIES = [
     ("application/pdf", archive("a.txt")),
     ("application/pdf", archive("a.txt") + PDF_BODY),
     ("application/pdf", RAR),
-    ("image/png", GIF),
-    ("image/jpeg", PNG),
     *(("image/png", each) for each in (RAR, TAR, archive("a.txt"), gzip.compress(b"x"), OLE_MAGIC + b"\0" * 600)),
     *(("image/png", each) for each in (HTML, b"\n\0<HTML>", b"words first <html><body>", SVG, b"<%@ page %><%= 1 %>")),
     ("image/gif", "\ufeff<script>alert(1)</script>".encode("utf-16-le")),
