@@ -50,8 +50,8 @@ FILES: tuple[Mutation, ...] = (
         "11u",
         "what nobody recognises is deleted, as a lie is",
         "services/files/domain/kinds.py",
-        "    return Verdict()\n\n\n_ANY: Final",
-        '    return Verdict(contradiction=f"declared {declared}, looks like nothing")\n\n\n_ANY: Final',
+        "    return Verdict()\n\n\n_PICTURES: Final",
+        '    return Verdict(contradiction=f"declared {declared}, looks like nothing")\n\n\n_PICTURES: Final',
         (_KINDS + "test_what_nobody_recognises_is_taken_and_not_trusted",),
     ),
     Mutation(
