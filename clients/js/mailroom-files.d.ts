@@ -99,7 +99,7 @@ export interface ClientOptions {
   token?: string | (() => string | undefined | Promise<string | undefined>);
   /**
    * Who is signed in: only their own unfinished uploads are kept, shown and gone on with. By default the subject of the token,
-   * if that is a JWT. Where nobody knows, nothing is kept for after a reload.
+   * if that is a JWT. Where nobody knows, the service is asked whose an unfinished upload is.
    */
   user?: string | (() => string | undefined);
   /** By default a `LocalStore`. */

@@ -37,7 +37,7 @@
  * @property {string} [fileId]
  * @property {string} [uploadToken]
  * @property {boolean} [finishing]
- * @property {string} [user] Whose it is; none = nobody knows.
+ * @property {string} [user] Whose it is; "" = nobody knows.
  * @property {string[]} [checksums] SHA-256 of each part, where S3 holds them to it.
  */
 
@@ -284,8 +284,8 @@ export class MailroomFiles {
   }
 
   /**
-   * Uploads in parts that this user began in this browser and that can go on: give the same file to `upload` again. Where
-   * nobody knows the user, none are kept.
+   * Uploads in parts that this user began in this browser and that can go on: give the same file to `upload` again. Of one
+   * that was begun where nobody knew the user, the service is asked whose it is.
    * @returns {Promise<Unfinished[]>}
    */
   async unfinished() {
@@ -293,9 +293,19 @@ export class MailroomFiles {
     const user = await this.#who();
     for (const [key, record] of await this.#store.entries()) {
       if (Date.parse(record.expiresAt) <= Date.now()) await this.#store.remove(key);
-      else if (user !== undefined && record.user === user && !this.#running.has(key)) found.push(record);
+      else if (!this.#running.has(key) && (record.user ? record.user === user : await this.#isTheirs(record))) found.push(record);
     }
     return found;
+  }
+
+  /** Whether the service takes the upload for the caller's. @param {Unfinished} record */
+  async #isTheirs({ uploadToken }) {
+    try {
+      await this.#call("POST", "/api/files/parts/list", { uploadToken });
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /**
@@ -357,11 +367,10 @@ export class MailroomFiles {
     };
     const meter = new Meter(file.size, options.onProgress);
     const run = { file, name, options, request, signal, idempotencyKey: randomId(), meter, ...(checksums ? { checksums } : {}) };
-    if (user === undefined) return run; // the next one at this browser may be somebody else
-    const key = JSON.stringify([this.#baseUrl, user, lastModified(file), request]);
+    const key = JSON.stringify([this.#baseUrl, user ?? "", lastModified(file), request]);
     if (this.#running.has(key)) return run;
     this.#running.add(key);
-    return { ...run, key, user };
+    return { ...run, key, user: user ?? "" };
   }
 
   /** @param {Run} run @returns {Promise<MailroomFile>} */

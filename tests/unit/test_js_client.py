@@ -86,10 +86,12 @@ globalThis.localStorage = new Proxy({}, {
 });
 const asked = [];
 let answer = () => ({});
-globalThis.fetch = async (url, { body }) => {
+globalThis.fetch = async (url, { body, headers }) => {
   const call = { path: new URL(url, "http://x").pathname, body: body ? JSON.parse(body) : null };
   asked.push(call);
-  return new Response(JSON.stringify({ success: true, data: answer(call) }), { status: 200 });
+  const data = answer(call, headers.get("Authorization"));
+  const there = data !== null;
+  return new Response(JSON.stringify({ success: there, data, error: "" }), { status: there ? 200 : 404 });
 };
 class Sent {
   upload = {};
@@ -124,26 +126,36 @@ def test_nobody_sees_the_unfinished_uploads_of_who_used_the_browser_before() -> 
     """Each begins one in parts that breaks off, with the same file; what is kept is told to its user alone."""
     told = in_node("""
 let number = 0;
-answer = ({ path }) => path === "/api/files/parts" ? undefined : {
-  fileId: `f${++number}`, method: "multipart", uploadToken: "t", partSize: 8, partCount: 1, parts: [],
-  expiresAt: new Date(Date.now() + 1e6).toISOString(),
+answer = ({ path, body }, caller) => {
+  if (path === "/api/files/parts") return undefined;
+  if (path === "/api/files/parts/list") return body.uploadToken === `of ${caller}` ? { parts: [] } : null;
+  return {
+    fileId: `f${++number}`, method: "multipart", uploadToken: `of ${caller}`, partSize: 8, partCount: 1, parts: [],
+    expiresAt: new Date(Date.now() + 1e6).toISOString(),
+  };
 };
-const file = () => new File(["abc"], "a.txt", { lastModified: 1 });
+const file = (name) => new File(["abc"], name === "opaque" ? "b.txt" : "a.txt", { lastModified: 1 });
 const clients = {
   ann: new MailroomFiles({ token: () => token("ann") }), bob: new MailroomFiles({ token: token("bob") }),
   cookie: new MailroomFiles({ user: () => "ann" }), opaque: new MailroomFiles({ token: "opaque" }),
-  none: new MailroomFiles(),
+  cookieAlone: new MailroomFiles(),
 };
-for (const name of ["ann", "bob", "opaque", "none"]) {
-  await clients[name].upload(file(), { category: "document", method: "multipart" }).catch(() => undefined);
+for (const name of ["ann", "bob", "opaque", "cookieAlone"]) {
+  await clients[name].upload(file(name), { category: "document", method: "multipart" }).catch(() => undefined);
 }
 const expiresAt = new Date(Date.now() + 1e6).toISOString();
-new LocalStore().set("of an earlier version", { fileId: "old", expiresAt });
+new LocalStore().set("of an earlier version", { fileId: "old", uploadToken: "of null", expiresAt });
 const shown = {};
 for (const name of Object.keys(clients)) shown[name] = (await clients[name].unfinished()).map((each) => each.fileId);
 report(shown);
 """)
-    assert told == {"ann": ["f1"], "bob": ["f2"], "cookie": ["f1"], "opaque": [], "none": []}
+    assert told == {
+        "ann": ["f1"],
+        "bob": ["f2"],
+        "cookie": ["f1", "f4", "old"],
+        "opaque": ["f3"],
+        "cookieAlone": ["f4", "old"],
+    }
 
 
 def test_a_large_upload_with_a_checksum_is_held_to_those_of_its_parts() -> None:
