@@ -167,11 +167,14 @@ async def test_a_key_outlives_the_process(callers: Callers) -> None:
 
 async def test_what_was_just_sent_can_be_read_by_its_owner_alone(callers: Callers) -> None:
     message_id = await callers.send(htmlContent="<p>for you alone</p>", category="client-portal")
-    log, content = await asyncio.gather(
-        callers.get(f"/api/email/{message_id}"), callers.get(f"/api/email/{message_id}/content")
-    )
-    assert data(log)["messageId"] == message_id
-    assert data(content) == {"messageId": message_id, "html": "<p>for you alone</p>"}
+    log, content = f"/api/email/{message_id}", f"/api/email/{message_id}/content"
+
+    async def both_there() -> bool:
+        return {(await callers.get(each)).status_code for each in (log, content)} == {200}
+
+    await until(both_there)
+    assert data(await callers.get(log))["messageId"] == message_id
+    assert data(await callers.get(content)) == {"messageId": message_id, "html": "<p>for you alone</p>"}
     for part in ("", "/history", "/content"):
         path = f"/api/email/{message_id}{part}"
         refused(await callers.get(path, "bob"), 404)

@@ -180,7 +180,7 @@ def test_the_token_is_asked_for_each_call(bench: Bench, bed: Bed) -> None:
         bed.token,
     )
     assert bench.upload(1000)["status"] == "completed"
-    assert bench.page.evaluate("() => asked") == 2
+    assert bench.page.evaluate("() => asked") == 3, "for both calls, and for whose upload it is"
 
 
 def test_a_token_that_is_not_accepted(bench: Bench) -> None:
