@@ -47,8 +47,7 @@ async def test_s3_mute_and_then_its_queue_lying(stack: Stack) -> None:
             await harmed(proxy, "s3", "unanswered", SHORT)()
             await harmed(proxy, "sqs", "lies", SHORT)()
 
-        load = await files_survive(observer, outages, seed=32)
-    assert load.repeated, "nobody noticed"
+        await files_survive(observer, outages, seed=32)
 
 
 @pytest.mark.long
