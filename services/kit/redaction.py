@@ -171,4 +171,7 @@ def _shorten(match: re.Match[str]) -> str:
         return found  # a mention or a decorator: nothing stands before the @
     before = found[: len(found) - len(found.lstrip(_CLINGING))]
     after = found[len(found.rstrip(_CLINGING)) :]
+    if len(re.split("[@＠]", core, maxsplit=1)[0]) == 1:
+        # What clings to it may be the rest of its local part: beside the one letter that is shown, all would be told.
+        before, core = "", before + core
     return f"{before}{shorten_address(core)}{after}"
