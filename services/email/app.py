@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 
 from contracts.topics import LANES
 from services.email.adapters.content import MongoContentStore
@@ -52,7 +52,7 @@ from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams
 from services.kit import aws, mongo
 from services.kit.addresses import recipient_keys
-from services.kit.auth_settings import authenticator, request_limits
+from services.kit.application import application
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
 from services.kit.errors import PermanentError, Unavailable
@@ -62,7 +62,6 @@ from services.kit.event_store.relay import Relay, StreamPublisher
 from services.kit.facts import TranslatorCounts
 from services.kit.gauges import due_streams, keep_looking, parked_open
 from services.kit.health import Health, Progress
-from services.kit.http import create_app
 from services.kit.idempotency import MongoIdempotencyKeys
 from services.kit.ingest import Ingest, IngestCounts, ingest_part
 from services.kit.kafka.codec import encode
@@ -80,7 +79,6 @@ from services.kit.rate_mongo import MongoRateLimits
 from services.kit.releases_mongo import MongoReleases
 from services.kit.retry import retrying
 from services.kit.server import HttpServer
-from services.kit.tracing import Tracing
 
 __all__ = ["ROLES", "Email", "Role", "run"]
 
@@ -378,24 +376,17 @@ class Email:
 
     # --- HTTP ---
 
-    def _application(self) -> Any:
-        settings = self.settings
-        return create_app(
-            title="Mailroom: email",
+    def _application(self) -> FastAPI:
+        return application(
+            self.settings,
+            self.clock,
             service="email",
             version=VERSION,
-            authenticator=authenticator(settings, self.clock),
-            limits=request_limits(settings, self.clock, writes="send"),
             health=self.health,
             metrics=self.metrics,
             routers=[*(self._routers() if self.has("http") else ()), *self.extra_routers],
-            tracing=Tracing.configured(settings.traces, "email", settings.otlp_endpoint),
+            writes="send",
             ids=self.ids,
-            body_bytes_in_flight=settings.body_bytes_in_flight,
-            body_bytes_per_second=settings.body_bytes_per_second,
-            clock=self.clock,
-            cors_origins=settings.cors_origins,
-            requests_in_flight=settings.requests_in_flight,
         )
 
     def _routers(self) -> list[APIRouter]:

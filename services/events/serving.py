@@ -20,12 +20,10 @@ from services.events.projections.projection import EMAIL_LOG, FILE
 from services.events.queries import WAIT_SECONDS
 from services.events.retrying import ParkedHandler, Remembering
 from services.events.settings import EventsSettings
-from services.kit.auth_settings import authenticator, request_limits
+from services.kit.application import application as kit_application
 from services.kit.clock import Clock
-from services.kit.http import create_app
 from services.kit.parking import ParkingLot
 from services.kit.parking_retry import ParkedRetries
-from services.kit.tracing import Tracing
 
 VERSION = "1.0.0"
 
@@ -52,21 +50,14 @@ def application(base: Foundation, *, serves_api: bool = True, wait_seconds: floa
         retries=parked_retries(base.sides.values(), base.parking, clock),
         clock=clock,
     )
-    return create_app(
-        title="Mailroom: events",
+    return kit_application(
+        settings,
+        clock,
         service="events",
         version=VERSION,
-        authenticator=authenticator(settings, clock),
-        limits=request_limits(settings, clock),
         health=base.health,
         metrics=base.metrics,
         routers=routers if serves_api else (),
-        tracing=Tracing.configured(settings.traces, "events", settings.otlp_endpoint),
-        body_bytes_in_flight=settings.body_bytes_in_flight,
-        body_bytes_per_second=settings.body_bytes_per_second,
-        clock=clock,
-        cors_origins=settings.cors_origins,
-        requests_in_flight=settings.requests_in_flight,
     )
 
 

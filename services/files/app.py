@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 
 from services.files.adapters.cloudfront import CloudFront
 from services.files.adapters.mongo_quotas import MongoQuotas
@@ -41,7 +41,7 @@ from services.files.quotas import UploadQuotas
 from services.files.settings import FilesSettings
 from services.files.streams import LANE, FileStreams
 from services.kit import aws, mongo
-from services.kit.auth_settings import authenticator, request_limits
+from services.kit.application import application
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
 from services.kit.errors import Unavailable
@@ -51,7 +51,6 @@ from services.kit.event_store.relay import Relay, StreamPublisher
 from services.kit.facts import TranslatorCounts
 from services.kit.gauges import due_streams, keep_looking, parked_open
 from services.kit.health import Health, Progress
-from services.kit.http import create_app
 from services.kit.idempotency import MongoIdempotencyKeys
 from services.kit.ingest import Ingest, IngestCounts, ingest_part
 from services.kit.kafka.component import consumer_part, publisher_part
@@ -67,7 +66,6 @@ from services.kit.parking_retry import ParkedRetries
 from services.kit.releases_mongo import MongoReleases
 from services.kit.retry import retrying
 from services.kit.server import HttpServer
-from services.kit.tracing import Tracing
 
 __all__ = ["ROLES", "FilesService", "Role", "run"]
 
@@ -271,24 +269,17 @@ class FilesService:
 
     # --- HTTP ---
 
-    def _application(self) -> Any:
-        settings = self.settings
-        return create_app(
-            title="Mailroom: files",
+    def _application(self) -> FastAPI:
+        return application(
+            self.settings,
+            self.clock,
             service="files",
             version=VERSION,
-            authenticator=authenticator(settings, self.clock),
-            limits=request_limits(settings, self.clock, writes="upload"),
             health=self.health,
             metrics=self.metrics,
             routers=self._routers() if self.has("http") else (),
-            tracing=Tracing.configured(settings.traces, "files", settings.otlp_endpoint),
+            writes="upload",
             ids=self.ids,
-            body_bytes_in_flight=settings.body_bytes_in_flight,
-            body_bytes_per_second=settings.body_bytes_per_second,
-            clock=self.clock,
-            cors_origins=settings.cors_origins,
-            requests_in_flight=settings.requests_in_flight,
         )
 
     def _routers(self) -> list[APIRouter]:
