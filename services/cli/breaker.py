@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
@@ -281,9 +281,6 @@ def _release_wire(found: Release) -> dict[str, Any]:
         "by": found.by,
         "at": found.at,
         "source": found.source,
-        "bounds": [
-            {"topic": each.topic, "partition": each.partition, "first": each.first, "until": each.until}
-            for each in found.bounds
-        ],
+        "bounds": [asdict(each) for each in found.bounds],
         "closedAt": found.closed_at,
     }

@@ -11,8 +11,6 @@ answers /healthz, /readyz and /metrics on its port.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -74,6 +72,7 @@ from services.kit.logs import configure
 from services.kit.metrics import Metrics
 from services.kit.parking_mongo import MongoParkingLot
 from services.kit.parking_retry import ParkedRetries
+from services.kit.process_name import process_name
 from services.kit.rate import RateBudget
 from services.kit.rate_mongo import MongoRateLimits
 from services.kit.releases_mongo import MongoReleases
@@ -260,7 +259,7 @@ class Email:
             self.metrics,
             NoCheckpoints(),
             lanes=settings.lanes,
-            owner=f"{socket.gethostname()}:{os.getpid()}:{self.ids.new()}",
+            owner=f"{process_name()}:{self.ids.new()}",
             limits=SenderLimits(attachment_bytes=settings.max_attachment_bytes, bytes_in_hand=settings.bytes_in_hand),
             right_of_way=self.right_of_way,
         )
@@ -319,8 +318,7 @@ class Email:
         await self.retries.auto_retry("uncorrelated", "email-translator", stopping)
 
     def _consume(self, group: str, topic: str, handler: BatchHandler, batch: int, limits: Limits | None = None) -> None:
-        if (group, topic) not in access_of(self.role).reads:
-            raise ValueError(f"{group} of {topic} is not in kafka_access.READS: its ACLs would lack")
+        access_of(self.role).check(group, topic)
         self.handlers[group] = handler
         loop = ConsumerLoop(
             self.settings.kafka,

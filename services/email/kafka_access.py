@@ -41,7 +41,5 @@ def roles_in(role: str) -> frozenset[str]:
 
 def access_of(role: str) -> Access:
     """What a process with this role does on Kafka."""
-    plays = [each for each in ROLES if each in roles_in(role)]
-    reads = (reading for each in plays for reading in READS.get(each, ()))
-    writes = (topic for each in plays for topic in WRITES.get(each, ()))
-    return Access(tuple(reads), (*writes, *DECISIONS))
+    plays = roles_in(role)
+    return Access.of((each for each in ROLES if each in plays), READS, WRITES, DECISIONS)

@@ -21,7 +21,6 @@ from services.kit.health import Progress
 from services.kit.lifecycle import Process, Stage
 from services.kit.logs import configure
 from services.kit.mongo import ping
-from services.kit.releases_mongo import MongoReleases
 from services.kit.server import HttpServer
 
 __all__ = ["Foundation", "Part", "foundation", "projector_service", "run"]
@@ -74,7 +73,7 @@ async def run(part: Part, settings: EventsSettings) -> int:
     background = in_background(base)
     base.metrics.describe_build("events", VERSION)
     await base.parking.ensure_indexes()
-    await MongoReleases(base.client[settings.database]).ensure_indexes()
+    await base.releases.ensure_indexes()
     loops: dict[str, Component] = {}
     if part in ("all", "projector"):
         for name, side in background.sides.items():

@@ -25,6 +25,7 @@ class Foundation:
     client: Client
     sides: Mapping[str, ReadingSide]
     parking: MongoParkingLot
+    releases: MongoReleases
     metrics: Metrics
     health: Health
     clock: SystemClock
@@ -60,7 +61,7 @@ def foundation(settings: EventsSettings, *, serves: bool = False) -> Foundation:
         )
         for projection in projections
     }
-    return Foundation(settings, client, sides, parking, metrics, Health(clock), clock)
+    return Foundation(settings, client, sides, parking, releases, metrics, Health(clock), clock)
 
 
 def in_background(base: Foundation) -> Foundation:
@@ -79,7 +80,7 @@ def in_background(base: Foundation) -> Foundation:
     sides = {
         name: replace(side, database=database, parking=parking, releases=releases) for name, side in base.sides.items()
     }
-    return replace(base, client=client, sides=sides, parking=parking)
+    return replace(base, client=client, sides=sides, parking=parking, releases=releases)
 
 
 def side_of(base: Foundation, projection: str) -> ReadingSide:

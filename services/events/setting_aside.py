@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NoReturn, Protocol
@@ -17,7 +15,8 @@ from services.kit.kafka.records import Park, Record
 from services.kit.kafka.releasing import report_of
 from services.kit.logs import get_logger
 from services.kit.metrics import BREAKER_OPEN, RECORDS_DISCARDED, RECORDS_PARKED, Metrics
-from services.kit.parking import ParkedRecord, ParkingLot
+from services.kit.parking import ParkedRecord, ParkingLot, parked_id
+from services.kit.process_name import process_name
 from services.kit.releases import NoReleases, Release, Releases, release_for
 
 log = get_logger(__name__)
@@ -68,7 +67,7 @@ class SettingAside:
         self._clock = clock
         self._metrics = metrics
         self._releases: Releases = releases or NoReleases()
-        self._member = f"{socket.gethostname()}:{os.getpid()}:g{generation}"
+        self._member = f"{process_name()}:g{generation}"
         self._since: datetime | None = None
 
     async def park(self, refused: Sequence[Refused]) -> None:
@@ -117,7 +116,7 @@ class SettingAside:
 
     async def _lying(self, found: Mapping[_At, tuple[Record, Park]]) -> set[_At]:
         """Those that are in the parking lot, whatever became of them."""
-        ids = {f"{self._consumer}|{self._topic}|{at[0]}|{at[1]}": at for at in found}
+        ids = {parked_id(self._consumer, record): at for at, (record, _) in found.items()}
         return {ids[each] for each in await self._lot.known(ids.keys())}
 
     async def _released(self, new: Mapping[_At, tuple[Record, Park]]) -> dict[_At, Release]:

@@ -8,8 +8,6 @@ Each role is a part of the data's way, and `all` is every part; `relay` also swe
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -63,6 +61,7 @@ from services.kit.metrics import Metrics
 from services.kit.mongo import Database
 from services.kit.parking_mongo import MongoParkingLot
 from services.kit.parking_retry import ParkedRetries
+from services.kit.process_name import process_name
 from services.kit.releases_mongo import MongoReleases
 from services.kit.retry import retrying
 from services.kit.server import HttpServer
@@ -217,8 +216,7 @@ class FilesService:
         self.retries = ParkedRetries(self.parking, self.handlers, self.clock)
 
     def _consume(self, group: str, topic: str, handler: BatchHandler) -> None:
-        if (group, topic) not in access_of(self.role).reads:
-            raise ValueError(f"{group} of {topic} is not in kafka_access.READS: its ACLs would lack")
+        access_of(self.role).check(group, topic)
         self.handlers[group] = handler
         loop = ConsumerLoop(
             self.settings.kafka,
@@ -263,7 +261,7 @@ class FilesService:
             "gauges", partial(keep_looking, looks, self.clock, progress), progress
         )
         progress = Progress(self.clock, stuck_after=600)
-        owner = f"{socket.gethostname()}:{os.getpid()}:{self.ids.new()}"
+        owner = f"{process_name()}:{self.ids.new()}"
         sweeper = Sweeper(self.files, owner, self.clock, progress)
         self.components["sweeper"] = LoopComponent("sweeper", sweeper.run, progress)
 

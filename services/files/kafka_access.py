@@ -27,7 +27,4 @@ WRITES: Final[dict[str, tuple[Topic, ...]]] = {"ingest": (FILES_NOTIFICATIONS,)}
 
 def access_of(role: str) -> Access:
     """What a process with this role does on Kafka."""
-    plays = [each for each in ROLES if role in ("all", each)]
-    reads = (reading for each in plays for reading in READS.get(each, ()))
-    writes = (topic for each in plays for topic in WRITES.get(each, ()))
-    return Access(tuple(reads), (*writes, FILES_EVENTS))
+    return Access.of(ROLES if role == "all" else (role,), READS, WRITES, (FILES_EVENTS,))

@@ -30,6 +30,7 @@ __all__ = [
     "ParkedPage",
     "ParkedRecord",
     "ParkingLot",
+    "parked_id",
     "presentable_value",
 ]
 
@@ -50,6 +51,26 @@ ParkStatus = Literal["parked", "retried", "discarded"]
 """`parked`: waits. `retried`: a retry handled it. `discarded`: an operator gave it up; kept for the audit."""
 
 _MAY_BE_SECRET = frozenset(topic.name for topic in LANES.values())
+
+
+class _At(Protocol):
+    """Where a record lies."""
+
+    @property
+    def topic(self) -> str: ...
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def offset(self) -> int: ...
+
+
+def parked_id(consumer: str, record: _At) -> str:
+    """The id of a record that `consumer` parks, `consumer|topic|partition|offset`: unique, and the same however often it
+    is parked.
+    """
+    return f"{consumer}|{record.topic}|{record.partition}|{record.offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +150,8 @@ class ParkedRecord:
 
     @property
     def id(self) -> str:
-        """`consumer|topic|partition|offset`: unique, and the same however often it is parked."""
-        return f"{self.consumer}|{self.topic}|{self.partition}|{self.offset}"
+        """As `parked_id` says."""
+        return parked_id(self.consumer, self)
 
     @property
     def record(self) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import gather
 from collections.abc import Collection as AnyOf
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -208,10 +209,7 @@ def _document(release: Release) -> Document:
         "by": release.by,
         "at": release.at,
         "source": release.source,
-        "bounds": [
-            {"topic": each.topic, "partition": each.partition, "first": each.first, "until": each.until}
-            for each in release.bounds
-        ],
+        "bounds": [asdict(each) for each in release.bounds],
         "passed": [[each.topic, each.partition] for each in release.passed],
         "closedAt": release.closed_at,
     }

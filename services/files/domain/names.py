@@ -48,6 +48,10 @@ def extensions(name: str) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in name.split(".")[1:])
 
 
+def _last_extension(name: str) -> str:
+    return (extensions(name) or ("",))[-1]
+
+
 def name_problem(name: str, content_type: str) -> str | None:
     """Why a file of this type must not have this name, nor any form of it that a system makes of it; None = it may."""
     forms = dict.fromkeys((name, safe_name(name), safe_name(unicodedata.normalize("NFKC", name))))
@@ -70,9 +74,9 @@ def _problem(name: str, content_type: str) -> str | None:
 
 def type_of_name(name: str) -> str:
     """The media type that a name's extension stands for; `application/octet-stream` where it tells nothing."""
-    last = (*extensions(name), "")[-2:-1] or ("",)
-    known = [(kind, each.extensions) for kind, each in KINDS.items() if last[0] in each.extensions]
-    usual = [kind for kind, found in known if found[0] == last[0]]
+    last = _last_extension(name)
+    known = [(kind, each.extensions) for kind, each in KINDS.items() if last in each.extensions]
+    usual = [kind for kind, found in known if found[0] == last]
     return (usual or [kind for kind, _ in known] or ["application/octet-stream"])[0]
 
 
@@ -86,10 +90,9 @@ def better_type(name: str, said: str) -> str:
     """The media type of a file, by its name where what a browser says of such files is known to be wrong, else as was
     said: of types that depend on the programs installed, and between those of office programs.
     """
-    by_name = type_of_name(name)
-    last = (*extensions(name), "")[-2:-1]
-    if last and last[0] in _BY_NAME:
-        return by_name if said not in (kind for kind, each in KINDS.items() if last[0] in each.extensions) else said
+    by_name, last = type_of_name(name), _last_extension(name)
+    if last in _BY_NAME:
+        return said if said in KINDS and last in KINDS[said].extensions else by_name
     return by_name if _is_office(said) and _is_office(by_name) else said
 
 

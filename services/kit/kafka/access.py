@@ -6,7 +6,7 @@ from the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +26,26 @@ class Access:
 
     reads: tuple[Reading, ...] = ()
     writes: tuple[Topic, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        roles: Iterable[str],
+        reads: Mapping[str, tuple[Reading, ...]],
+        writes: Mapping[str, tuple[Topic, ...]],
+        always: tuple[Topic, ...],
+    ) -> Access:
+        """What these roles do together, by tables of what each reads and writes; all of them write `always`."""
+        plays = tuple(roles)
+        return cls(
+            tuple(reading for role in plays for reading in reads.get(role, ())),
+            (*(topic for role in plays for topic in writes.get(role, ())), *always),
+        )
+
+    def check(self, group: str, topic: str) -> None:
+        """Raise ValueError for a consumer that no ACL would let read."""
+        if (group, topic) not in self.reads:
+            raise ValueError(f"{group} of {topic} is not in kafka_access.READS: its ACLs would lack")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -7,8 +7,6 @@ handled in order within a partition. Nothing is guaranteed about how often: effe
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -30,6 +28,7 @@ from services.kit.kafka.stepping_over import ordered_offset
 from services.kit.logs import get_logger
 from services.kit.metrics import BREAKER_OPEN, CONSUMER_LAG, CONSUMER_RESTARTS, PARTITIONS_BLOCKED, Metrics
 from services.kit.parking import ParkingLot
+from services.kit.process_name import process_name
 from services.kit.releases import NoReleases, Releases
 
 __all__ = [
@@ -111,9 +110,7 @@ class ConsumerLoop:
             releases=orders,
             **(runner_options or {}),
         )
-        self._watch = ReleaseWatch(
-            orders, group, f"{socket.gethostname()}:{os.getpid()}", tuple(self._topics), self.breaker, self._clock
-        )
+        self._watch = ReleaseWatch(orders, group, process_name(), tuple(self._topics), self.breaker, self._clock)
         self._task: asyncio.Task[None] | None = None
         self._reporter: asyncio.Task[None] | None = None
         self._session: ConsumerSession | None = None
