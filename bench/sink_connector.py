@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.ground import Program, running
 from deploy.local import provision
+from deploy.local.kafka import WARNINGS_TO_CONSOLE
 from deploy.local.site import HOST, free_ports
 from deploy.local.stack import Stack
 
@@ -20,15 +21,6 @@ NAME = "projection-peer"
 GROUP = f"connect-{NAME}"
 """The consumer group whose committed offsets tell how far it is."""
 
-_LOGGING = """\
-rootLogger.level = warn
-rootLogger.appenderRef.out.ref = out
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{ISO8601} %p %c{1} %m%n
-"""
-
 
 @contextmanager
 def sink_connector(stack: Stack, topic: str, database: str, collection: str) -> Iterator[Program]:
@@ -39,7 +31,7 @@ def sink_connector(stack: Stack, topic: str, database: str, collection: str) -> 
     connect = provision.jars(stack.site.cache_dir, "connect", CONNECT, print)
     plugin = provision.jars(stack.site.cache_dir, "mongo-sink", SINK, print)
     worker, sink, logging = folder / "worker.properties", folder / "sink.properties", folder / "log4j2.properties"
-    logging.write_text(_LOGGING)
+    logging.write_text(WARNINGS_TO_CONSOLE)
     addresses = stack.site.addresses()
     _write(
         worker,

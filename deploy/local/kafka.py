@@ -13,13 +13,17 @@ from deploy.local.provision import Progress
 from deploy.local.site import HOST, Site, StackError
 from deploy.processes import KAFKA_SETTINGS
 
-_LOGGING = """\
+WARNINGS_TO_CONSOLE = """\
 rootLogger.level = warn
 rootLogger.appenderRef.out.ref = out
 appender.out.type = Console
 appender.out.name = out
 appender.out.layout.type = PatternLayout
 appender.out.layout.pattern = %d{ISO8601} %p %c{1} %m%n
+"""
+"""log4j2's properties for any program of Kafka's: warnings, to standard output."""
+
+_LOGGING = f"""{WARNINGS_TO_CONSOLE}\
 logger.server.name = kafka.server.KafkaRaftServer
 logger.server.level = info
 """

@@ -12,12 +12,12 @@ from services.kit.clock import Clock
 from services.kit.errors import TransientError
 from services.kit.kafka.batch import what_to_do
 from services.kit.kafka.records import Park, Record
-from services.kit.kafka.releasing import report_of
+from services.kit.kafka.releasing import report_of, tell_of_discarded
 from services.kit.logs import get_logger
-from services.kit.metrics import BREAKER_OPEN, RECORDS_DISCARDED, RECORDS_PARKED, Metrics
+from services.kit.metrics import BREAKER_OPEN, RECORDS_PARKED, Metrics
 from services.kit.parking import ParkedRecord, ParkingLot, parked_id
 from services.kit.process_name import process_name
-from services.kit.releases import NoReleases, Release, Releases, release_for
+from services.kit.releases import NoReleases, Release, Releases, by_release, release_for
 
 log = get_logger(__name__)
 
@@ -89,7 +89,10 @@ class SettingAside:
         released = await self._released(new)
         admitted = {at for at in new if at not in released and self._breaker.admit(at)}
         discarded = {at: release for at, release in released.items() if release.discards(found[at][1].kind)}
-        await self._discard([(found[at][0], release) for at, release in discarded.items()], now)
+        for release, places in by_release(discarded):
+            records = [found[at][0] for at in places]
+            fresh = await self._releases.discard(release, records, now)
+            tell_of_discarded(self._metrics, self._consumer, release, records, fresh)
         await self._park(
             [
                 ParkedRecord.of(self._consumer, record, why, now, released[at].id if at in released else None)
@@ -123,20 +126,6 @@ class SettingAside:
         orders = await self._releases.in_force(self._consumer) if new else ()
         holding = {at: release_for(orders, record, why.kind) for at, (record, why) in new.items()}
         return {at: release for at, release in holding.items() if release is not None}
-
-    async def _discard(self, released: Sequence[tuple[Record, Release]], now: datetime) -> None:
-        by_order: dict[str, tuple[Release, list[Record]]] = {}
-        for record, release in released:
-            by_order.setdefault(release.id, (release, []))[1].append(record)
-        for release, records in by_order.values():
-            fresh = await self._releases.discard(release, records, now)
-            self._metrics.inc(RECORDS_DISCARDED, fresh, group=self._consumer, topic=self._topic)
-            log.warning(
-                "records discarded by an operator's order",
-                consumer=self._consumer,
-                release=release.id,
-                records=len(records),
-            )
 
     async def _park(self, parked: Sequence[ParkedRecord]) -> None:
         if not parked:

@@ -67,9 +67,7 @@ class _At(Protocol):
 
 
 def parked_id(consumer: str, record: _At) -> str:
-    """The id of a record that `consumer` parks, `consumer|topic|partition|offset`: unique, and the same however often it
-    is parked.
-    """
+    """The id of a record that `consumer` parks, `consumer|topic|partition|offset`: the same however often it is."""
     return f"{consumer}|{record.topic}|{record.partition}|{record.offset}"
 
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeVar
 
 from services.kit.breaker import BreakerState
 from services.kit.kafka.binding import source_of
@@ -28,6 +28,8 @@ ReleaseAction = Literal["park", "discard"]
 
 Run = tuple[int, int]
 """First and last of offsets of which none is left out."""
+
+K = TypeVar("K")
 
 _OFFSET: Final = Struct(">q")
 _LENGTH: Final = Struct(">i")
@@ -230,6 +232,14 @@ def release_for(releases: Iterable[Release], record: Record, kind: ParkKind) -> 
     if kind in UNCOUNTED:
         return None
     return next((each for each in releases if each.holds(record)), None)
+
+
+def by_release(released: Mapping[K, Release]) -> list[tuple[Release, list[K]]]:
+    """Each order with what it holds for, in the order in which they come."""
+    found: dict[str, tuple[Release, list[K]]] = {}
+    for which, release in released.items():
+        found.setdefault(release.id, (release, []))[1].append(which)
+    return list(found.values())
 
 
 async def note_passed(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from deploy.local import children, provision
 from deploy.local.children import Child
+from deploy.local.kafka import WARNINGS_TO_CONSOLE
 from deploy.local.parts import plain_environment
 from deploy.local.site import HOST, QUICK_JAVA, ROOT, Site, free_ports, throwaway_site
 from deploy.processes import KAFKA_SETTINGS, MONGO_OPTIONS
@@ -128,7 +129,7 @@ class Place:
         file = self.folder / f"kafka-{n}.properties"
         file.write_text("\n".join(f"{name}={value}" for name, value in properties.items()) + "\n")
         logging = self.folder / "log4j2.properties"
-        logging.write_text(_LOGGING)
+        logging.write_text(WARNINGS_TO_CONSOLE)
         jars = provision.kafka_jars(self.site.cache_dir, _silent)
         java = [str(provision.java(self.site.cache_dir, _silent)), HEAP, *QUICK_JAVA]
         java += [f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*"]
@@ -198,13 +199,3 @@ def _several(count: int) -> dict[str, str]:
 
 def _silent(_line: str) -> None:
     pass
-
-
-_LOGGING = """\
-rootLogger.level = warn
-rootLogger.appenderRef.out.ref = out
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{ISO8601} %p %c{1} %m%n
-"""

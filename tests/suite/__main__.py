@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.local.site import StackError
 from deploy.processes import BACKING
 from tests.suite import shared
 from tests.suite.timings import add, read, table
@@ -144,4 +145,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except StackError as error:
+        sys.exit(f"\nThe tests' stack did not start. {error}")

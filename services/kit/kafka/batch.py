@@ -9,10 +9,11 @@ from services.kit.clock import Clock
 from services.kit.errors import MailroomError, PermanentError, TransientError
 from services.kit.kafka.bounded import bounded
 from services.kit.kafka.records import DONE, BatchHandler, Done, Outcome, Park, Record, Retry
+from services.kit.kafka.releasing import tell_of_discarded
 from services.kit.logs import get_logger
-from services.kit.metrics import RECORDS_DISCARDED, RECORDS_PARKED, Metrics
+from services.kit.metrics import RECORDS_PARKED, Metrics
 from services.kit.parking import UNCOUNTED, ParkedRecord, ParkingLot
-from services.kit.releases import NoReleases, Release, Releases, release_for
+from services.kit.releases import NoReleases, Release, Releases, by_release, release_for
 
 log = get_logger(__name__)
 
@@ -242,13 +243,12 @@ class BatchRunner:
         self, records: Sequence[Record], outcomes: list[Outcome], released: Mapping[int, Release], now: datetime
     ) -> None:
         """Have what is discarded by an order recorded; what cannot be becomes a Retry."""
-        by_order: dict[str, list[int]] = {}
-        for index, release in released.items():
-            outcome = outcomes[index]
-            if isinstance(outcome, Park) and release.discards(outcome.kind):
-                by_order.setdefault(release.id, []).append(index)
-        for indexes in by_order.values():
-            release = released[indexes[0]]
+        discarded = {
+            index: release
+            for index, release in released.items()
+            if isinstance(outcome := outcomes[index], Park) and release.discards(outcome.kind)
+        }
+        for release, indexes in by_release(discarded):
             try:
                 fresh = await bounded(
                     self._releases.discard(release, [records[index] for index in indexes], now), self._parking_seconds
@@ -265,14 +265,7 @@ class BatchRunner:
             else:
                 for index in indexes:
                     outcomes[index] = DONE
-                self._metrics.inc(RECORDS_DISCARDED, fresh, group=self._consumer, topic=records[indexes[0]].topic)
-                log.warning(
-                    "records discarded by an operator's order",
-                    consumer=self._consumer,
-                    release=release.id,
-                    records=len(indexes),
-                    recorded_before=len(indexes) - fresh,
-                )
+                tell_of_discarded(self._metrics, self._consumer, release, [records[index] for index in indexes], fresh)
 
     async def _in_force(self) -> Sequence[Release]:
         """The orders that are in force: asked for once a run, and while there are any once a second. One that is known

@@ -1,20 +1,17 @@
 """How far each consumer group is behind, asked from outside: of the coordinator and of the log."""
 
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from contracts.topics import TOPICS
+from services.kit.kafka import asking
 from services.kit.kafka.bounded import bounded
-from services.kit.kafka.connection import Where, connection
-from services.kit.kafka.diagnosis import unreachable
+from services.kit.kafka.connection import Where
 
 _ALL = tuple(topic.name for topic in TOPICS)
-_SECONDS = 10.0
+_NAME = "mailroom-lag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +32,12 @@ class GroupLag:
 
 async def group_lags(bootstrap: Where, topics: Collection[str] = _ALL) -> list[GroupLag]:
     """Every group that ever committed an offset in one of `topics`, by group, topic, partition. Raises Unavailable."""
-    async with _connected(bootstrap) as (admin, consumer):
-        groups = await bounded(admin.list_consumer_groups(), _SECONDS)
+    reading = asking.consumer(bootstrap, _NAME, isolation_level="read_committed")
+    async with asking.admin(bootstrap, _NAME) as admin, reading as consumer:
+        groups = await bounded(admin.list_consumer_groups(), asking.SECONDS)
         committed: list[tuple[str, TopicPartition, int]] = []
         for group in sorted({name for name, *_ in groups}):
-            found = await bounded(admin.list_consumer_group_offsets(group), _SECONDS)
+            found = await bounded(admin.list_consumer_group_offsets(group), asking.SECONDS)
             committed += [(group, at, offset.offset) for at, offset in found.items() if at.topic in topics]
         ends = await _ends(consumer, {at for _, at, _ in committed})
     return sorted(
@@ -50,20 +48,4 @@ async def group_lags(bootstrap: Where, topics: Collection[str] = _ALL) -> list[G
 
 async def _ends(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     wanted = list(partitions)
-    return dict(await bounded(consumer.end_offsets(wanted), _SECONDS)) if wanted else {}
-
-
-@asynccontextmanager
-async def _connected(bootstrap: Where) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
-    options = connection(bootstrap).arguments("mailroom-lag")
-    admin = AIOKafkaAdminClient(**options)
-    consumer = AIOKafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False)
-    try:
-        await bounded(admin.start(), _SECONDS)
-        await bounded(consumer.start(), _SECONDS)
-        yield admin, consumer
-    except (KafkaError, OSError, TimeoutError) as failure:
-        raise await unreachable(bootstrap, failure) from failure
-    finally:
-        await bounded(consumer.stop(), _SECONDS)
-        await bounded(admin.close(), _SECONDS)
+    return dict(await bounded(consumer.end_offsets(wanted), asking.SECONDS)) if wanted else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +12,7 @@ from services.kit.kafka.binding import source_of
 from services.kit.kafka.bounded import bounded
 from services.kit.kafka.records import Park, Partition, Record
 from services.kit.logs import get_logger
+from services.kit.metrics import RECORDS_DISCARDED, Metrics
 from services.kit.releases import BreakerReport, Release, Releases, note_passed
 
 log = get_logger(__name__)
@@ -101,6 +102,18 @@ class ReleaseWatch:
                     action=order.action,
                     by=order.by,
                 )
+
+
+def tell_of_discarded(metrics: Metrics, consumer: str, release: Release, records: Sequence[Record], fresh: int) -> None:
+    """Count and log these records of one topic, `fresh` of which were not recorded before."""
+    metrics.inc(RECORDS_DISCARDED, fresh, group=consumer, topic=records[0].topic)
+    log.warning(
+        "records discarded by an operator's order",
+        consumer=consumer,
+        release=release.id,
+        records=len(records),
+        recorded_before=len(records) - fresh,
+    )
 
 
 def report_of(

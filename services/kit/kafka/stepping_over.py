@@ -10,21 +10,18 @@ inside the batch. So a batch is stepped over to its end, and parked whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
+from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 
 from services.kit.errors import PermanentError, Unavailable
+from services.kit.kafka import asking
 from services.kit.kafka.connection import Where, connection
-from services.kit.kafka.diagnosis import unreachable
 from services.kit.kafka.offsets import log_bounds, start_offsets
 from services.kit.kafka.records import Park, Partition, Record
 from services.kit.parking import ParkedRecord
@@ -32,7 +29,7 @@ from services.kit.parking import ParkedRecord
 STEP_OVER_TO: Final = "mailroom-step-over-to"
 SKIPPED: Final = "skippedByOperator"
 
-_SECONDS = 10.0
+_NAME: Final = "mailroom-skip"
 _BYTES = 4 << 20
 _BATCH = Struct(">qiibIhiq")
 """Of a record batch, version 2: first offset, bytes after the length, leader epoch, version, checksum, attributes, last
@@ -67,7 +64,7 @@ def find_batch(raw: bytes, offset: int) -> RawBatch:
 
 async def fetch_batch(bootstrap: Where, partition: Partition, offset: int) -> RawBatch:
     """The batch with `offset`, undecoded. Raises PermanentError where there is none, and Unavailable."""
-    async with _client(bootstrap) as client:
+    async with asking.client(bootstrap, _NAME) as client:
         await client.set_topics([partition.topic])
         leader = client.cluster.leader_for_partition(TopicPartition(*partition))
         if leader is None or leader < 0:
@@ -75,7 +72,7 @@ async def fetch_batch(bootstrap: Where, partition: Partition, offset: int) -> Ra
                 "noPartition", f"{partition.topic}/{partition.partition} does not exist, or has no leader"
             )
         wanted = [(partition.topic, [(partition.partition, offset, _BYTES)])]
-        response = await asyncio.wait_for(client.send(leader, FetchRequest(100, 1, _BYTES, 0, wanted)), _SECONDS)
+        response = await asyncio.wait_for(client.send(leader, FetchRequest(100, 1, _BYTES, 0, wanted)), asking.SECONDS)
     ((_, ((_, code, *_, raw),)),) = response.topics
     if code == OffsetOutOfRangeError.errno or (not code and not raw):
         raise PermanentError("noRecord", f"{partition.topic}/{partition.partition} has nothing at offset {offset}")
@@ -86,24 +83,24 @@ async def fetch_batch(bootstrap: Where, partition: Partition, offset: int) -> Ra
 
 async def standing(bootstrap: Where, group: str, partition: Partition) -> int:
     """Where the group stands: what it committed, else the beginning of the log. Raises Unavailable."""
-    async with _consumer(bootstrap) as consumer:
-        starts = await start_offsets(connection(bootstrap).arguments("mailroom-skip"), group, consumer, [partition])
+    async with asking.consumer(bootstrap, _NAME) as consumer:
+        starts = await start_offsets(connection(bootstrap).arguments(_NAME), group, consumer, [partition])
     return starts[partition][0]
 
 
 async def first_offset(bootstrap: Where, partition: Partition) -> int:
     """Where the log of the partition begins. Raises Unavailable."""
-    async with _consumer(bootstrap) as consumer:
+    async with asking.consumer(bootstrap, _NAME) as consumer:
         return (await log_bounds(consumer, [partition]))[partition][0]
 
 
 async def why_unreadable(bootstrap: Where, partition: Partition, offset: int) -> str:
     """What a client makes of the record at `offset`; "" = it can be read here. Raises Unavailable."""
-    async with _consumer(bootstrap) as consumer:
+    async with asking.consumer(bootstrap, _NAME) as consumer:
         consumer.assign([TopicPartition(*partition)])
         consumer.seek(TopicPartition(*partition), offset)
         try:
-            await asyncio.wait_for(consumer.getmany(timeout_ms=3000, max_records=1), _SECONDS)
+            await asyncio.wait_for(consumer.getmany(timeout_ms=3000, max_records=1), asking.SECONDS)
         except (OSError, TimeoutError):
             raise
         except Exception as failure:  # noqa: BLE001 - whatever a batch makes the client raise
@@ -132,27 +129,3 @@ def ordered_offset(parked: ParkedRecord | None) -> int | None:
     """Where a consumer that is blocked at this parked record's offset is to go on; None = nobody said so."""
     given = None if parked is None else dict(parked.headers).get(STEP_OVER_TO)
     return int(given) if given is not None and given.isdigit() else None
-
-
-def _consumer(bootstrap: Where) -> AbstractAsyncContextManager[Any]:
-    options = connection(bootstrap).arguments("mailroom-skip")
-    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="none")
-    return _connected(bootstrap, consumer, consumer.start, consumer.stop)
-
-
-def _client(bootstrap: Where) -> AbstractAsyncContextManager[Any]:
-    client = AIOKafkaClient(**connection(bootstrap).arguments("mailroom-skip"))
-    return _connected(bootstrap, client, client.bootstrap, client.close)
-
-
-@asynccontextmanager
-async def _connected(
-    bootstrap: Where, client: Any, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
-) -> AsyncIterator[Any]:
-    try:
-        await asyncio.wait_for(start(), _SECONDS)
-        yield client
-    except (KafkaError, OSError, TimeoutError) as failure:
-        raise await unreachable(bootstrap, failure) from failure
-    finally:
-        await asyncio.wait_for(stop(), _SECONDS)
