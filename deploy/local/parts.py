@@ -14,6 +14,7 @@ from deploy.local.provision import Progress
 from deploy.local.site import HOST, ROOT, Site, StackError
 from deploy.processes import AwsResources, Job, Process
 
+_LONGEST_ANSWER = 1 << 20
 _OF_THE_GATEWAY = ("MAILROOM_GATEWAY_PATIENCE", "MAILROOM_GATEWAY_REQUESTS")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
 
@@ -61,13 +62,28 @@ def http_ok(site: Site, part: str, path: str) -> None:
     try:
         connection.request("GET", path, headers={"Accept": "application/json"})
         answer = connection.getresponse()
-        body = answer.read(2000).decode(errors="replace").strip()
+        body = answer.read(_LONGEST_ANSWER).decode(errors="replace").strip()
     except (OSError, http.client.HTTPException) as error:
         raise NotReady(f"{path} does not answer: {error}") from None
     finally:
         connection.close()
     if answer.status != http.HTTPStatus.OK:
-        raise NotReady(f"{path} answers {answer.status}: {body}")
+        raise NotReady(f"{path} answers {answer.status}: {in_short(body)}")
+
+
+def in_short(body: str) -> str:
+    """What keeps a process from being ready, of all that its `/readyz` tells; what is no such answer, its beginning."""
+    try:
+        told = json.loads(body)
+        away = [f"{name}: {why}" for name, why in told["dependencies"].items() if why != "reachable"]
+        unready = {name: each for name, each in told["components"].items() if not (each["live"] and each["ready"])}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return body[:2000]
+    parts = [
+        f"{name}: {'; '.join(each.get('reasons', ())) or each.get('state', 'not ready')}"
+        for name, each in unready.items()
+    ]
+    return ", ".join([*away, *parts]) or body[:2000]
 
 
 def read_outputs(site: Site) -> AwsResources:
