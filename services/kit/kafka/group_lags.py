@@ -32,8 +32,10 @@ class GroupLag:
 
 async def group_lags(bootstrap: Where, topics: Collection[str] = _ALL) -> list[GroupLag]:
     """Every group that ever committed an offset in one of `topics`, by group, topic, partition. Raises Unavailable."""
-    reading = asking.consumer(bootstrap, _NAME, isolation_level="read_committed")
-    async with asking.admin(bootstrap, _NAME) as admin, reading as consumer:
+    async with (
+        asking.admin(bootstrap, _NAME) as admin,
+        asking.consumer(bootstrap, _NAME, isolation_level="read_committed") as consumer,
+    ):
         groups = await bounded(admin.list_consumer_groups(), asking.SECONDS)
         committed: list[tuple[str, TopicPartition, int]] = []
         for group in sorted({name for name, *_ in groups}):
