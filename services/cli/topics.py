@@ -122,10 +122,9 @@ def acls_of(process: str) -> list[Acl]:
     from services.kit.kafka.access import Access, acls, merged
 
     service, _, role = process.partition("-")
-    if service == "email" and (role or "all") in email.ROLES:
-        return acls(email.access_of(role or "all"))
-    if service == "files" and (role or "all") in files.ROLES:
-        return acls(files.access_of(role or "all"))
+    for name, tables in (("email", email), ("files", files)):
+        if service == name and (role or "all") in tables.ROLES:
+            return acls(tables.access_of(role or "all"))
     if process == "events":
         return acls(events.access())
     if process == "callers":

@@ -18,7 +18,7 @@ from services.files.domain.file import Absent, File, State
 from services.files.domain.names import folder_of
 from services.files.domain.parts import is_of_parts
 from services.files.domain.seen import Seen, as_told, wanted
-from services.files.ports import Checkpoints, ChecksumOf, Objects
+from services.files.ports import REFUSED_SECONDS, Checkpoints, ChecksumOf, Objects
 from services.files.quotas import UploadQuotas
 from services.files.streams import FileStreams, Held
 from services.kit import metrics as m
@@ -46,9 +46,6 @@ TOGETHER = 100
 
 AT_ONCE = 16
 """Files of a batch that are worked on one by one at the same time."""
-
-REFUSED_SECONDS = 20.0
-"""How soon whoever was refused by S3 may come again."""
 
 Decide = Callable[[Seen], Command]
 

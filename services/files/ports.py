@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from contracts.files.events import FileUploadRequested
 from services.files.domain.notifications import Translation
@@ -17,6 +17,9 @@ from services.files.domain.seen import Inspected, ObjectVersion
 
 Json = dict[str, Any]
 ChecksumOf = Literal["whole", "parts"]
+
+REFUSED_SECONDS: Final = 20.0
+"""How soon whoever was refused by S3 may come again."""
 
 
 @dataclass(frozen=True, slots=True)

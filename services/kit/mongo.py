@@ -96,9 +96,7 @@ def check_url(url: str) -> None:
         raise ValueError("not a MongoDB URL")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error"
-            )  # the client only warns of an option that it leaves out: of tls, for instance
+            warnings.simplefilter("error")  # the client only warns of an option that it leaves out, such as tls
             AsyncMongoClient(url)
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from None

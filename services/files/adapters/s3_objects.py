@@ -20,7 +20,7 @@ from services.files.adapters.sniffing import FIRST_OF_GZIP, GZIP_BYTES, HEAD_BYT
 from services.files.domain.parts import is_of_parts
 from services.files.domain.scans import SCAN_RESULTS
 from services.files.domain.seen import Inspected, ObjectVersion, Sniffed
-from services.files.ports import ChecksumOf, Listed, Multipart, Part, Put
+from services.files.ports import REFUSED_SECONDS, ChecksumOf, Listed, Multipart, Part, Put
 from services.kit import aws
 from services.kit.errors import PermanentError, SettingsError, Unavailable
 
@@ -29,9 +29,6 @@ CALL_SECONDS: Final = 15.0
 
 READ_SECONDS: Final = 120.0
 """For reading a whole object to know its checksum."""
-
-REFUSED_SECONDS: Final = 20.0
-"""How soon whoever was refused may come again."""
 
 PUBLIC_TAG: Final = "public"
 SCAN_TAG: Final = "GuardDutyMalwareScanStatus"
