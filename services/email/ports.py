@@ -194,7 +194,8 @@ class ContentStore(Protocol):
 
     async def get_many(self, keys: Sequence[ContentKey]) -> dict[ContentKey, bytes | TransientError]:
         """Read and decrypt, each by itself: one that is stored and cannot be had now comes as the error, which may say
-        when to ask again. A content that was deleted or never was, or cannot be decrypted, is not in the result.
+        when to ask again; KeyUnknown where this process lacks the key. A content that was deleted or never was, or was
+        changed since it was encrypted, is not in the result.
         """
         ...
 

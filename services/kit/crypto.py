@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from services.kit.errors import PermanentError
+from services.kit.errors import KeyUnknown, PermanentError
 
 SHORTEST_SECRET = 32
 """Characters a secret needs at least: what 32 random bytes have when each is one character."""
@@ -40,14 +40,16 @@ class Cipher(Protocol):
         ...
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
-        """Decrypt. Raises PermanentError: `sealedBroken` (changed, cut short, other context) or
-        `sealedKeyUnknown`.
+        """Decrypt. Raises PermanentError `sealedBroken` (changed, cut short, other context), KeyUnknown where another
+        process may have the key.
         """
         ...
 
 
 class KeyRing:
-    """The current key, with which is sealed, and old ones, which still open. A `Cipher`."""
+    """The current key, with which is sealed, and others, which open: old ones, and the next one before it is the
+    current one. A `Cipher`.
+    """
 
     def __init__(self, current: bytes, old: Sequence[bytes] = ()) -> None:
         """`current` and `old` are secrets as bytes; keys are derived from them, never the secrets themselves
@@ -62,7 +64,7 @@ class KeyRing:
 
     @classmethod
     def from_secret(cls, secret: str, old: Sequence[str] = ()) -> Self:
-        """From FILE_ENCRYPTION_KEY and the secrets it had before. ValueError when one is too short."""
+        """From FILE_ENCRYPTION_KEY and the other secrets it had or will have. ValueError when one is too short."""
         return cls(secret.encode(), [s.encode() for s in old])
 
     def seal(self, plain: bytes, context: bytes) -> bytes:
@@ -77,10 +79,7 @@ class KeyRing:
         key_id = header[1 : 1 + _KEY_ID_BYTES]
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise PermanentError(
-                "sealedKeyUnknown",
-                f"sealed with key {key_id.hex()}, which is not among the keys given: add the secret it came from",
-            )
+            raise KeyUnknown(key_id.hex())
         try:
             return cipher.decrypt(header[-_NONCE_BYTES:], body, header + context)
         except InvalidTag:

@@ -3,6 +3,7 @@
     MailroomError
     ├── TransientError                 again      it may well work later; `retry_after` says when, if known
     │   ├── Unavailable                again      a dependency cannot be reached; the message names it
+    │   ├── KeyUnknown                 again      sealed or signed with a key that this process has not been given (yet)
     │   └── AppendOutcomeUnknown       again      an append was sent and not answered: read back before acting
     ├── ExpectedVersionConflict        again      somebody else wrote first: load, decide and append anew
     ├── RefusedHere                    elsewhere  this account or owner cannot; another one may
@@ -66,6 +67,19 @@ class Unavailable(TransientError):
     def __init__(self, dependency: str, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(f"{dependency}: {message}", retry_after=retry_after)
         self.dependency = dependency
+
+
+class KeyUnknown(TransientError):
+    """Something was sealed or signed with a key that this process does not have. While FILE_ENCRYPTION_KEY is rotated
+    another process may have it already: what was sealed is kept, and can be opened once this one is given the secret.
+    """
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(
+            f"key {key_id} is not among the keys of this process: add the secret that it comes from to "
+            "MAILROOM_OLD_ENCRYPTION_KEYS and restart"
+        )
+        self.key_id = key_id
 
 
 class AppendOutcomeUnknown(TransientError):

@@ -196,7 +196,9 @@ class ParkingLot(Protocol):
         ...
 
     async def show(self, parked_id: str) -> ParkedRecord | None:
-        """All of one record, its raw bytes included; None when there is none."""
+        """All of one record, its raw bytes included; None when there is none. Raises KeyUnknown where this process
+        lacks the key, PermanentError `sealedBroken` where it was changed.
+        """
         ...
 
     async def known(self, parked_ids: Collection[str]) -> set[str]:
@@ -230,7 +232,8 @@ class ParkingLot(Protocol):
         self, kind: ParkKind, consumer: str, *, now: datetime, since: datetime, lease_until: datetime, limit: int
     ) -> Sequence[ParkedRecord]:
         """Open records of `kind`, parked not before `since`, whose next try is due: with their raw bytes, and
-        put off to `lease_until` so that no other process takes them too.
+        put off to `lease_until` so that no other process takes them too. One that cannot be opened is put off as well,
+        and not among them.
         """
         ...
 

@@ -12,10 +12,13 @@ from pymongo.errors import PyMongoError
 
 from services.kit.cancellation import cancellation_kept
 from services.kit.crypto import Cipher
-from services.kit.errors import PermanentError, Unavailable
+from services.kit.errors import KeyUnknown, PermanentError, Unavailable
+from services.kit.logs import get_logger
 from services.kit.mongo import Collection, Database, Document, classify_bulk, foreign_errors
 from services.kit.mongo_time import READ_SECONDS, in_time, milliseconds
 from services.kit.parking import ParkedFilter, ParkedPage, ParkedRecord, ParkKind
+
+log = get_logger(__name__)
 
 COLLECTION = "parked"
 
@@ -153,13 +156,16 @@ class MongoParkingLot:
         }
         claimed: list[ParkedRecord] = []
         with foreign_errors():
-            while len(claimed) < limit:
+            for _ in range(limit):
                 document: Document | None = await self._collection.find_one_and_update(
                     query, {"$set": {"nextTryAt": lease_until}}, sort=[("nextTryAt", 1)]
                 )
                 if document is None:
                     break
-                claimed.append(self._from_document(document))
+                try:
+                    claimed.append(self._from_document(document))
+                except (KeyUnknown, PermanentError) as error:  # it stays parked, and the others go on
+                    log.warning("a parked record cannot be opened", parked_id=document["_id"], error=str(error))
         return claimed
 
     async def counts(self) -> Mapping[tuple[str, ParkKind], int]:

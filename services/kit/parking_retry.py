@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from services.kit.clock import Clock
-from services.kit.errors import PermanentError, Unavailable
+from services.kit.errors import PermanentError, TransientError
 from services.kit.kafka.bounded import bounded
 from services.kit.kafka.records import BatchHandler, Outcome, Park, Retry
 from services.kit.logs import get_logger
@@ -88,7 +88,7 @@ class ParkedRetries:
         while not stopping.is_set():
             try:
                 busy = await self.retry_due(kind, consumer, until=until)
-            except Unavailable as failure:
+            except TransientError as failure:
                 log.warning("parked records cannot be retried now", consumer=consumer, error=str(failure))
                 busy = 0
             if not busy:

@@ -134,7 +134,7 @@ class KitSettings(KafkaSettings):
     old_encryption_keys: StrongSecrets = Field(
         (),
         alias="MAILROOM_OLD_ENCRYPTION_KEYS",
-        description="former values of FILE_ENCRYPTION_KEY, separated by commas",
+        description="other values of FILE_ENCRYPTION_KEY, separated by commas: former ones, and the next one",
     )
 
     jwt_algorithm: Literal["HS256", "RS256"] = Field(
@@ -265,7 +265,7 @@ class KitSettings(KafkaSettings):
         return value
 
     def key_ring(self) -> KeyRing:
-        """The keys derived from FILE_ENCRYPTION_KEY and its former values."""
+        """The keys derived from FILE_ENCRYPTION_KEY and its other values."""
         old = [secret.get_secret_value() for secret in self.old_encryption_keys]
         return KeyRing.from_secret(self.file_encryption_key.get_secret_value(), old)
 

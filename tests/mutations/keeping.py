@@ -213,6 +213,26 @@ KEEPING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        "3w",
+        "a mail fails when its content was sealed with a key that this process has not been given yet",
+        "services/email/adapters/content.py",
+        "        except KeyUnknown as error:\n            return error\n",
+        "        except KeyUnknown:\n            return None\n",
+        (
+            "tests/integration/test_key_rotation.py::"
+            "test_a_key_that_is_used_before_it_was_distributed_makes_mail_wait_and_nothing_fail",
+            "tests/ports/test_content_store.py::test_old_keys_open_and_a_strange_one_may_come",
+        ),
+    ),
+    Mutation(
+        "3x",
+        "a parked record that cannot be opened holds up those behind it",
+        "services/kit/parking_mongo.py",
+        "except (KeyUnknown, PermanentError) as error:  # it stays parked, and the others go on\n",
+        "except ZeroDivisionError as error:\n",
+        ("tests/ports/test_parking_lot.py::test_records_that_cannot_be_opened_hold_up_no_other",),
+    ),
+    Mutation(
         "8a",
         "the neighbours of a bad record are parked with it",
         BATCH,

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from services.kit.crypto import KeyRing
-from services.kit.errors import PermanentError
+from services.kit.errors import KeyUnknown, PermanentError
 from services.kit.kafka.records import Park, ParkKind, Record
 from services.kit.mongo import connect
 from services.kit.parking import ParkedFilter, ParkedRecord, ParkingLot, presentable_value
@@ -155,6 +155,30 @@ async def test_due_records_are_claimed_once(lot: ParkingLot) -> None:
     assert await claim(NOW + 9 * SECOND, since=NOW + 3 * SECOND) == [3]
     assert sorted(await claim(NOW + 61 * SECOND)) == [0, 1, 2]
     assert await claim(NOW + 70 * SECOND) == [3]
+
+
+async def test_records_that_cannot_be_opened_hold_up_no_other(lot: ParkingLot) -> None:
+    """One was sealed by a process that has a newer key, one was changed in the database."""
+    if not isinstance(lot, MongoParkingLot):
+        pytest.skip("memory seals nothing")
+    newer = MongoParkingLot(lot._collection.database, KeyRing.from_secret("the next secret, long enough to pass it"))
+    await newer.park([parked(0, "uncorrelated")])
+    await lot.park([parked(1, "uncorrelated"), parked(2, "uncorrelated")])
+    await lot._collection.update_one({"_id": parked(1).id}, {"$set": {"raw": b"cut short"}})
+
+    async def claim(which: ParkingLot, now: datetime) -> list[int]:
+        due = await which.claim_due(
+            "uncorrelated", "intake", now=now, since=NOW, lease_until=now + 60 * SECOND, limit=10
+        )
+        return [one.offset for one in due]
+
+    assert await claim(lot, NOW + SECOND) == [2]
+    with pytest.raises(KeyUnknown):
+        await lot.show(parked(0).id)
+    with pytest.raises(PermanentError, match="sealedBroken"):
+        await lot.show(parked(1).id)
+    assert (await lot.counts())["intake", "uncorrelated"] == 3
+    assert await claim(newer, NOW + 70 * SECOND) == [0]
 
 
 async def test_values_are_not_readable_in_the_database(lot: ParkingLot) -> None:

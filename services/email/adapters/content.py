@@ -29,7 +29,7 @@ from services.email.adapters.objects import Objects
 from services.email.ports import ContentKey, NewContent, ReviewedTo, StoredContent
 from services.kit.clock import Clock
 from services.kit.crypto import Cipher
-from services.kit.errors import PermanentError, TransientError, Unavailable
+from services.kit.errors import KeyUnknown, PermanentError, TransientError, Unavailable
 from services.kit.logs import get_logger
 from services.kit.mongo import DUPLICATE_KEY, Collection, Database, Document, foreign_errors
 
@@ -289,6 +289,8 @@ class MongoContentStore:
         message_id, _, ref = str(document["_id"]).partition("/")
         try:
             return self._cipher.open(bytes(sealed), _context(message_id, ref))
+        except KeyUnknown as error:
+            return error
         except PermanentError as error:
             log.warning("content.cannotBeOpened", aggregate_id=message_id, reason=error.reason)
             return None

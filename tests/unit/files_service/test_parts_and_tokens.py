@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -17,7 +19,7 @@ from services.files.adapters.cloudfront import CloudFront
 from services.files.domain.parts import LEAST, MOST_PARTS, part_count, part_size, size_of
 from services.files.entrypoints.upload_tokens import UploadTokens
 from services.files.ports import UploadTicket
-from services.kit.errors import Gone, InvalidRequest, SettingsError
+from services.kit.errors import Gone, InvalidRequest, SettingsError, TransientError
 
 NOW = datetime(2026, 11, 29, 10, tzinfo=UTC)
 TICKET = UploadTicket("f1", "up", "a/b", "u1", NOW + timedelta(hours=1))
@@ -55,12 +57,30 @@ def test_a_token_that_is_not_ours_or_too_old_is_refused() -> None:
         "",
         "x",
         token[:-2],
-        UploadTokens([b"x" * 32]).issue(TICKET),
+        jwt.encode(_claims(token), b"x" * 32, algorithm="HS256"),
+        jwt.encode(_claims(token), b"x" * 32, algorithm="HS256", headers={"kid": "no key id"}),
     ):
         with pytest.raises(InvalidRequest):
             tokens.verify(forged, NOW)
     with pytest.raises(Gone):
         tokens.verify(token, TICKET.expires_at)
+
+
+def test_a_token_under_a_key_that_another_process_has_already_is_asked_for_again() -> None:
+    token = UploadTokens([b"x" * 32, *KEYS]).issue(TICKET)
+    with pytest.raises(TransientError, match="MAILROOM_OLD_ENCRYPTION_KEYS"):
+        UploadTokens(KEYS).verify(token, NOW)
+    assert UploadTokens([*KEYS, b"x" * 32]).verify(token, NOW) == TICKET
+
+
+def test_a_token_of_an_earlier_version_names_no_key() -> None:
+    token = jwt.encode(_claims(UploadTokens(KEYS).issue(TICKET)), KEYS[1], algorithm="HS256")
+    assert "kid" not in jwt.get_unverified_header(token)
+    assert UploadTokens(KEYS).verify(token, NOW) == TICKET
+
+
+def _claims(token: str) -> dict[str, Any]:
+    return jwt.decode(token, options={"verify_signature": False})
 
 
 def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:

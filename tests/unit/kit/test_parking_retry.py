@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from contracts.envelope import CommandEnvelope
-from services.kit.errors import PermanentError, TransientError
+from services.kit.errors import KeyUnknown, PermanentError, TransientError, Unavailable
 from services.kit.kafka.codec import decode_command
 from services.kit.kafka.records import DONE, Outcome, Park, ParkKind, Record, Retry
 from services.kit.parked_view import detail_of
@@ -97,6 +98,26 @@ async def test_what_fails_again_stays_parked(answer: Outcome | Exception, reason
     assert await bench.retries.retry(parked_id) != DONE
     one = await bench.shown(parked_id)
     assert (one.status, one.reason, one.last_error, one.tries) == ("parked", reason, error, 1)
+
+
+async def test_a_record_that_cannot_be_opened_now_does_not_end_the_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    await bench.park(7)
+    claim, failures = bench.lot.claim_due, iter([KeyUnknown("0" * 16), Unavailable("MongoDB", "away")])
+
+    async def claim_due(*args: Any, **named: Any) -> Sequence[ParkedRecord]:
+        for failure in failures:
+            raise failure
+        return await claim(*args, **named)
+
+    monkeypatch.setattr(bench.lot, "claim_due", claim_due)
+    stopping = asyncio.Event()
+    async with asyncio.timeout(60):
+        loop = asyncio.create_task(bench.retries.auto_retry("uncorrelated", "translator", stopping, every=0.001))
+        await asyncio.wait([loop, handled := asyncio.create_task(bench.handled.wait())], return_when="FIRST_COMPLETED")
+        assert handled.done(), loop.exception()
+        stopping.set()
+        await loop
 
 
 async def test_what_is_not_open_or_not_ours_is_refused() -> None:
