@@ -26,6 +26,9 @@ from services.email.streams import SOURCE, TRIES, Held, MessageStreams, StepResu
 from services.kit.clock import Clock, Ids
 from services.kit.errors import MailroomError, PermanentError, TransientError
 from services.kit.event_store.port import Append, Appended, EventStore, Stream, StreamIndex, is_race, stamp
+from services.kit.logs import get_logger
+
+log = get_logger(__name__)
 
 SUPPRESSED = "suppressed"
 """The look-up value of recipients for whom something holds."""
@@ -62,19 +65,25 @@ class RecipientStreams:
         self, after: str | None, limit: int, now: datetime
     ) -> tuple[list[tuple[str, Holding]], str | None]:
         """What holds for everybody: (address, suppression) of at most `limit` recipients, and where to go on, if there
-        is more. Raises Unavailable.
+        is more. Leaves out whose stream this build cannot read. Raises Unavailable.
         """
         streams = await self._store.list_by_lookup(SUPPRESSED, after, limit)
         found: list[tuple[str, Holding]] = []
         for stream in streams:
+            try:
+                state = recipients.fold(stream.events)
+            except PermanentError as error:
+                log.error("a stream cannot be read", aggregate_id=stream.stream_id, error=str(error))  # noqa: TRY400
+                continue
             address = next(e.data.address for e in reversed(stream.events) if isinstance(e.data, RecipientSuppressed))
-            found += [(address, each) for each in _holdings(recipients.fold(stream.events), now)]
+            found += [(address, each) for each in _holdings(state, now)]
         return found, streams[-1].stream_id if len(streams) == limit else None
 
     async def change(
         self, commands: Mapping[str, Sequence[recipients.Command]]
     ) -> dict[str, Recipient | MailroomError]:
-        """Decide and append for each key, again where a race was lost; an error stands for what did not succeed.
+        """Decide and append for each key, again where a race was lost; an error stands for what did not succeed, among
+        them PermanentError `unreadableStream` for a stream that this build cannot read.
 
         Raises Unavailable.
         """
@@ -84,7 +93,11 @@ class RecipientStreams:
             appends: list[Append] = []
             states: list[Recipient] = []
             for key, stream in (await self._store.load_many(going)).items():
-                state, events = self._decide(key, stream, going[key])
+                try:
+                    state, events = self._decide(key, stream, going[key])
+                except PermanentError as error:
+                    results[key] = error
+                    continue
                 results[key] = state
                 if events:
                     appends.append(Append(stream, events, _index(state), keep_lease=True))

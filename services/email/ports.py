@@ -306,14 +306,27 @@ class SuppressionQuery:
     list_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Those of a query's addresses that must not be written to now.
+
+    Attributes:
+        suppressed: with the reason.
+        unreadable: of whom nobody can tell here, since what this build reads of them is not all there is.
+    """
+
+    suppressed: dict[str, SuppressionReason] = field(default_factory=dict)
+    unreadable: frozenset[str] = frozenset()
+
+
 class SuppressionList(Protocol):
     """Who must not be written to."""
 
-    async def blocked(self, queries: Sequence[SuppressionQuery], now: datetime) -> list[dict[str, SuppressionReason]]:
-        """For each query the blocked ones of its addresses, with the reason; every suppression acknowledged before
+    async def blocked(self, queries: Sequence[SuppressionQuery], now: datetime) -> list[Blocked]:
+        """For each query the blocked ones of its addresses, a verdict for each; every suppression acknowledged before
         the call counts (primary, majority).
 
-        Raises TransientError when it cannot be read: nothing may be sent then.
+        Raises TransientError when nothing can be read: nothing may be sent then.
         """
         ...
 

@@ -116,7 +116,9 @@ class MessageStreams:
     async def append(self, steps: Sequence[Step]) -> list[StepResult]:
         """Append all that have drafts, in one bulk; the others come back as they are. Confirmed ones are published.
 
-        A stream may be named once. Raises nothing but a cancellation, after which the outcomes are unknown.
+        A stream may be named once. Raises nothing but a cancellation, after which the outcomes are unknown. The result
+        of an append whose answer was lost, and behind which stands what this build cannot read, is PermanentError
+        `unreadableStream`.
         """
         writing = [(n, step, self._stamp(step)) for n, step in enumerate(steps) if step.drafts]
         results: list[StepResult] = [step.held for step in steps]
@@ -131,10 +133,14 @@ class MessageStreams:
         if not appends:
             return results
         confirmed: list[Stream] = []
-        for (n, step, _), state, result in zip(writing, states, await self.store.append_many(appends), strict=True):
+        for (n, step, events), state, result in zip(
+            writing, states, await self.store.append_many(appends), strict=True
+        ):
             if isinstance(result, Appended):
                 confirmed.append(result.stream)
-                results[n] = Held(result.stream, state)
+                # Read back after a lost answer, it may have grown on: then `state` is not what stands there.
+                grown = result.stream.version > step.held.stream.version + len(events)
+                results[n] = hold(result.stream) if grown else Held(result.stream, state)
                 self._count(step.drafts, state)
             else:
                 results[n] = result

@@ -92,8 +92,13 @@ class FileStreams:
                 state = fold(events, held.state)
                 wanted.append((n, state, Append(held.stream, events, self.index(state))))
         told = await self.store.append_many([each for _, _, each in wanted]) if wanted else []
-        for (n, state, _), result in zip(wanted, told, strict=True):
-            results[n] = Held(result.stream, state) if isinstance(result, Appended) else result
+        for (n, state, append), result in zip(wanted, told, strict=True):
+            if not isinstance(result, Appended):
+                results[n] = result
+                continue
+            # Read back after a lost answer, it may have grown on: then `state` is not what stands there.
+            grown = result.stream.version > append.stream.version + len(append.events)
+            results[n] = hold(result.stream) if grown else Held(result.stream, state)
         self._publish([each.stream for each in told if isinstance(each, Appended)])
         return results
 

@@ -24,6 +24,7 @@ _PARTS = "tests/unit/email_service/test_sender_parts.py::"
 _PROVIDER = "tests/ports/test_mail_provider.py::"
 _STORE = "tests/ports/test_event_store.py::"
 _LICENCE = "tests/unit/email_service/test_sender_licence.py::"
+_RECORD = "tests/unit/email_service/test_sender_record.py::"
 _SUPPRESSED = "tests/unit/email_service/test_sender_suppression.py::"
 
 SENDING: tuple[Mutation, ...] = (
@@ -123,6 +124,14 @@ SENDING: tuple[Mutation, ...] = (
         "            return _open(items, type(error).__name__)\n",
         "            codes, acknowledged = {}, True\n",
         ("tests/integration/test_event_store_mongo.py::TestLostAnswers::test_another_writer_in_between_is_a_conflict",),
+    ),
+    Mutation(
+        "1m",
+        "what was decided stands for a stream that has grown on",
+        "services/email/streams.py",
+        "hold(result.stream) if grown else Held(result.stream, state)",
+        "Held(result.stream, state)",
+        (_RECORD + "test_what_is_read_back_and_has_grown_is_held_as_it_stands",),
     ),
     Mutation(
         "2a",
@@ -250,10 +259,38 @@ SENDING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        "2o",
+        "an outage of minutes ends whoever writes answers down",
+        "services/kit/event_store/mongo.py",
+        "            results = [away for _ in appends]\n",
+        "            raise away\n",
+        (
+            "tests/unit/kit/test_event_store_away.py::test_an_append_is_answered_however_long_the_store_is_away",
+            "tests/integration/test_sender_streams.py::"
+            "test_answers_are_written_down_after_an_outage_that_outlasts_what_is_known_of_the_server_s_time",
+        ),
+    ),
+    Mutation(
+        "2p",
+        "answers wait for a stream that cannot be read here",
+        "services/email/entrypoints/sender_record.py",
+        "                self._give_up(wave, dict(wave.unrecorded), held)\n",
+        "                await asyncio.Event().wait()\n",
+        (_RECORD + "test_a_stream_that_became_unreadable_holds_up_no_other_answer",),
+    ),
+    Mutation(
+        "2q",
+        "an answer that cannot be written down yet holds up the others",
+        "services/email/entrypoints/sender_record.py",
+        "            self._pending[wave] = None\n\n    async def _reloaded",
+        "            self._pending[wave] = None\n            await asyncio.sleep(600)\n\n    async def _reloaded",
+        (_RECORD + "test_an_answer_that_cannot_be_written_down_yet_holds_up_no_other",),
+    ),
+    Mutation(
         "7a",
         "suppressions are not looked at before an attempt is recorded",
         PLAN,
-        "            blocked = await self._blocked(picks)\n",
+        "            picks, blocked = await self._judged(picks)\n",
         "            blocked: list[dict[str, SuppressionReason]] = [{} for _ in picks]\n",
         (
             _SENDER + "test_the_suppressed_fail_and_the_others_are_sent",
@@ -272,9 +309,12 @@ SENDING: tuple[Mutation, ...] = (
         "7c",
         "a recipient whose stream cannot be read is written to",
         "services/email/adapters/suppressions.py",
-        "        except PermanentError as error:\n",
-        "        except PermanentError as error:\n            return [{} for _ in queries]\n",
-        (_SUPPRESSED + "test_a_recipient_who_cannot_be_read_is_waited_for",),
+        "                unreadable.add(key)\n",
+        "",
+        (
+            _SUPPRESSED + "test_a_recipient_who_cannot_be_read_is_waited_for_alone",
+            _SUPPRESSED + "test_more_who_cannot_be_read_than_a_wave_has_hold_up_no_other_recipient",
+        ),
     ),
     Mutation(
         "7d",
@@ -341,5 +381,24 @@ SENDING: tuple[Mutation, ...] = (
         "replace(command, happened_at=None)",
         "command",
         ("tests/unit/email_service/test_settler.py::test_what_a_process_that_is_behind_is_told_after_a_lift_stands",),
+    ),
+    Mutation(
+        "7k",
+        "one recipient who cannot be read stops all mail",
+        "services/email/adapters/suppressions.py",
+        "                unreadable.add(key)\n",
+        "                raise\n",
+        (
+            _SUPPRESSED + "test_a_recipient_who_cannot_be_read_is_waited_for_alone",
+            "tests/integration/test_sender_streams.py::test_one_stream_that_cannot_be_read_holds_up_nothing_else",
+        ),
+    ),
+    Mutation(
+        "7l",
+        "a recipient who cannot be read is asked for again in every turn",
+        PLAN,
+        "                turn.leave(work, RECIPIENT_SECONDS)\n",
+        "                turn.leave(work, 0.0)\n",
+        (_SUPPRESSED + "test_a_recipient_who_cannot_be_read_is_waited_for_alone",),
     ),
 )

@@ -9,6 +9,7 @@ An expected failure is an event; a broken rule (a plan for a delivery that is no
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from zlib import crc32
 
@@ -94,14 +95,18 @@ def decide(state: State, command: Command, now: datetime, policy: Policy) -> Dra
             return _fail_queued(state, command.reason, command.detail)
 
 
-def ready(state: State, now: datetime) -> tuple[str, ...]:
-    """Who may be attempted now: at most a wave, and nobody while a wave is open."""
+def ready(state: State, now: datetime, without: Collection[str] = ()) -> tuple[str, ...]:
+    """Who may be attempted now: at most a wave of all but those in `without`, and nobody while a wave is open."""
+    return tuple(each for each in _waiting(state, now) if each not in without)[:WAVE]
+
+
+def _waiting(state: State, now: datetime) -> tuple[str, ...]:
+    """Everybody who waits for an attempt and may have it now."""
     if isinstance(state, Absent) or state.cancelled or now >= state.request.expires_at:
         return ()
     if any(isinstance(delivery, Open) for delivery in state.deliveries.values()):
         return ()
-    waiting = [d.recipient for d in state.deliveries.values() if isinstance(d, Queued) and d.not_before <= now]
-    return tuple(waiting[:WAVE])
+    return tuple(d.recipient for d in state.deliveries.values() if isinstance(d, Queued) and d.not_before <= now)
 
 
 def backoff(spent: int, salt: str, policy: Policy) -> timedelta:
@@ -163,8 +168,10 @@ def _failed(recipient: str, reason: FailureReason, detail: str | None = None) ->
 
 
 def _plan(state: Message, command: PlanAttempts, now: datetime) -> Drafts:
-    allowed = ready(state, now)
+    allowed = _waiting(state, now)
     wanted = [planned.recipient for planned in command.attempts] + list(command.suppressed)
+    if len(wanted) > WAVE:
+        raise PermanentError("notReady", f"{len(wanted)} recipients are more than a wave")
     if len(set(wanted)) != len(wanted) or not set(wanted) <= set(allowed):
         raise PermanentError("notReady", "a recipient is planned twice, or may not be attempted now")
     known = {attempt.attempt_id for delivery in state.deliveries.values() for attempt in delivery.attempts}

@@ -2,7 +2,8 @@
 
 The order is the rule: a place and a rate token are had before an attempt is recorded; suppression is read in the very
 step that records it, after all that may take its time; and when any of it cannot be had, the mail waits and nothing was
-written. A mail whose own content or files cannot be had waits alone, without a token.
+written. A mail whose own content or files cannot be had waits alone, without a token. A recipient of whom nobody can
+tell here whether they are suppressed waits alone too, and the mail's other recipients go on.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ TYPICAL_BYTES = 10_000
 
 IDLE_SECONDS = 1.0
 EXHAUSTED_SECONDS = 30.0
+RECIPIENT_SECONDS = 60.0
+"""Until another look, by whichever process, at a recipient whose stream could not be read: it costs a token."""
+
 _BACKOFF = Backoff(first=0.2, most=5.0)
 _GHOSTS_AT_MOST = 10_000
 
@@ -68,6 +72,10 @@ class Turn:
     recorded: int = 0
     pause: float | None = None
     waiting: str = ""
+
+    def leave(self, work: Work, seconds: float) -> None:
+        """Have this one left alone by everybody for so long."""
+        self.put_off.setdefault(seconds, []).append(work)
 
 
 @dataclass(slots=True)
@@ -147,7 +155,7 @@ class Planner:
         try:
             picks, failing = await self._with_mail(picks, turn)
             picks = await self._with_tokens(picks, provider, turn)
-            blocked = await self._blocked(picks)
+            picks, blocked = await self._judged(picks)
         except MailroomError as error:
             self.lanes.put_back([*(pick.work for pick in picks), *(work for work, _ in failing)])
             self._failures += 1
@@ -188,13 +196,15 @@ class Planner:
             return picks, turn
         draw = self.lanes.urgent if urgent else self.lanes.other
         while room > 0 and (work := draw()) is not None:
-            recipients = ready(work.held.state, self._clock.now())[:room]
+            recipients = ready(work.held.state, self._clock.now(), work.unreadable)[:room]
             if recipients:
                 picks.append(_Pick(work, recipients))
                 room -= len(recipients)
+            elif ready(work.held.state, self._clock.now()):
+                turn.leave(work, RECIPIENT_SECONDS)
             else:
                 turn.released.append(work)
-        if not picks and not turn.released:
+        if not picks and not turn.released and not turn.put_off:
             turn.pause = IDLE_SECONDS
         return picks, turn
 
@@ -235,18 +245,31 @@ class Planner:
         failing: list[tuple[Work, Step]] = []
         for work, why in unready.never.items():
             failing.append((work, Step(work.held, self._streams.decide(work.held, Fail("invalid", why)))))
-        turn.put_off = unready.later
+        for seconds, works in unready.later.items():
+            for work in works:
+                turn.leave(work, seconds)
         return [pick for pick in picks if pick.work.mail is not None], failing
 
-    async def _blocked(self, picks: Sequence[_Pick]) -> list[dict[str, SuppressionReason]]:
+    async def _judged(self, picks: Sequence[_Pick]) -> tuple[list[_Pick], list[dict[str, SuppressionReason]]]:
+        """The picks that go on, without those of whom nobody can tell, and who of each is suppressed."""
         if not picks:
-            return []
+            return [], []
         queries = [
             SuppressionQuery(pick.recipients, request.category, request.list_id)
             for pick in picks
             for request in (pick.work.held.message.request,)
         ]
-        return await self._suppressions.blocked(queries, self._clock.now())
+        going: list[_Pick] = []
+        suppressed: list[dict[str, SuppressionReason]] = []
+        for pick, blocked in zip(picks, await self._suppressions.blocked(queries, self._clock.now()), strict=True):
+            pick.work.unreadable |= blocked.unreadable
+            pick.recipients = tuple(each for each in pick.recipients if each not in blocked.unreadable)
+            if pick.recipients:
+                going.append(pick)
+                suppressed.append(blocked.suppressed)
+            else:
+                self.lanes.put_back([pick.work])  # its next pick has others, or it is put off
+        return going, suppressed
 
     # --- the licence ---
 

@@ -58,7 +58,11 @@ class Recorder:
         return not self._pending
 
     async def run(self) -> None:
-        """For ever; to be cancelled when nothing is pending. What is cancelled under way may have been written."""
+        """For ever; to be cancelled when nothing is pending. What is cancelled under way may have been written.
+
+        Each wave has a verdict of its own: one that has to be tried again waits by itself, however long the store is
+        away, and one whose answers can never stand is given up. Raises only what is a bug.
+        """
         while True:
             await self._wait()
             waves = self._due()
@@ -66,9 +70,8 @@ class Recorder:
                 await self._record(waves)
 
     async def _wait(self) -> None:
-        limit = self._limits.flush if self._pending else None
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(self._patience()):
                 await self._news.wait()
         except TimeoutError:
             return
@@ -76,52 +79,93 @@ class Recorder:
         if not self._draining:
             await asyncio.sleep(self._limits.gather)
 
+    def _patience(self) -> float | None:
+        """Seconds until a look is worth it though nobody has told of news."""
+        if not self._pending:
+            return None
+        now = self._clock.monotonic()
+        retries = [max(0.0, wave.retry_at - now) for wave in self._pending if wave.failures]
+        return min([self._limits.flush, *retries])
+
     def _due(self) -> list[Wave]:
-        latest = self._clock.monotonic() - self._limits.flush
+        now = self._clock.monotonic()
+        latest = now - self._limits.flush
         waves = [
             wave
             for wave in self._pending
-            if wave.answered
-            or self._draining
-            or (wave.unrecorded and wave.first_answer_at is not None and wave.first_answer_at <= latest)
+            if wave.retry_at <= now
+            and (
+                wave.answered
+                or self._draining
+                or (wave.unrecorded and wave.first_answer_at is not None and wave.first_answer_at <= latest)
+            )
         ]
         for wave in waves:
             del self._pending[wave]
         return waves
 
     async def _record(self, waves: Sequence[Wave]) -> None:
-        """Until every answer of these waves stands, or never can."""
-        failures = 0
-        going = list(waves)
-        while going:
-            going = await self._try(going)
-            if going:
-                failures += 1
-                await self._clock.sleep(_BACKOFF.delay(failures))
-                await self._reload(going)
+        """One bulk; what does not stand then, and yet may, comes again."""
+        going, again = await self._reloaded(waves)
+        again += await self._try(going)
+        now = self._clock.monotonic()
+        for wave in again:
+            wave.failures += 1
+            wave.retry_at = now + _BACKOFF.delay(wave.failures)
+            self._pending[wave] = None
+
+    async def _reloaded(self, waves: Sequence[Wave]) -> tuple[list[Wave], list[Wave]]:
+        """Those that may be decided, on newer streams where they failed before; and those that cannot be read now."""
+        going, stale = [wave for wave in waves if not wave.failures], [wave for wave in waves if wave.failures]
+        if not stale:
+            return going, []
+        try:
+            found = await self._streams.load_many([wave.work.held.message_id for wave in stale])
+        except TransientError:
+            return going, stale
+        for wave in stale:
+            held = found[wave.work.held.message_id]
+            if isinstance(held, PermanentError):
+                self._give_up(wave, dict(wave.unrecorded), held)
+            else:
+                wave.work.held = held
+                going.append(wave)
+        return going, []
 
     async def _try(self, waves: Sequence[Wave]) -> list[Wave]:
         """One bulk; returns the waves that must be decided again on newer streams."""
-        answers = [dict(wave.unrecorded) for wave in waves]
-        steps = [self._step(wave, found) for wave, found in zip(waves, answers, strict=True)]
+        steps: list[tuple[Wave, dict[str, Outcome], Step]] = []
+        for wave in waves:
+            answers = dict(wave.unrecorded)
+            try:
+                steps.append((wave, answers, self._step(wave, answers)))
+            except PermanentError as error:
+                self._give_up(wave, answers, error)
         self._checkpoints.reach("sender.record")
-        results = await self._streams.append(steps)
+        results = await self._streams.append([step for _, _, step in steps])
         self._checkpoints.reach("sender.recorded")
         again: list[Wave] = []
-        for wave, found, result in zip(waves, answers, results, strict=True):
-            if is_race(result) or isinstance(result, TransientError):
-                again.append(wave)
-                continue
+        for (wave, answers, _), result in zip(steps, results, strict=True):
             if isinstance(result, Held):
                 wave.work.held = result
+                self._done(wave, answers)
+            elif is_race(result) or isinstance(result, TransientError):
+                again.append(wave)
             else:
-                # The attempt stays without answer in its stream; whoever finds it there writes "unknown".
-                log.error("an answer can never be recorded", aggregate_id=wave.work.held.message_id, error=str(result))
-            self._done(wave, found)
+                self._give_up(wave, answers, result)
         return again
+
+    def _give_up(self, wave: Wave, answers: Mapping[str, Outcome], error: Exception) -> None:
+        """The attempts stay without answer in their stream; whoever finds them there writes "unknown"."""
+        told = {name: type(outcome).__name__ for name, outcome in answers.items()}
+        log.error(
+            "an answer can never be recorded", aggregate_id=wave.work.held.message_id, answers=told, error=str(error)
+        )
+        self._done(wave, answers)
 
     def _done(self, wave: Wave, answers: Mapping[str, Outcome]) -> None:
         wave.recorded |= answers.keys()
+        wave.failures, wave.retry_at = 0, float("-inf")
         self._places.give_back(len(answers))
         if wave.over:
             self._over(wave)
@@ -140,13 +184,3 @@ class Recorder:
 
     def _more_to_do(self, held: Held, drafts: Drafts) -> bool:
         return bool(ready(self._streams.preview(held, drafts), self._clock.now()))
-
-    async def _reload(self, waves: Sequence[Wave]) -> None:
-        try:
-            found = await self._streams.load_many([wave.work.held.message_id for wave in waves])
-        except TransientError:
-            return
-        for wave in waves:
-            held = found[wave.work.held.message_id]
-            if not isinstance(held, PermanentError):
-                wave.work.held = held

@@ -59,6 +59,7 @@ class Work:
         mail: built once, when its content is at hand.
         weight: bytes of what is fetched for it apart from the turns; 0 where nothing is.
         refusal: why it can never be sent, where that was found out before its turn.
+        unreadable: recipients of whom nobody can tell here whether they are suppressed: left alone while it is held.
     """
 
     held: Held
@@ -67,6 +68,7 @@ class Work:
     mail: OutgoingMail | None = None
     weight: int = 0
     refusal: str | None = None
+    unreadable: frozenset[str] = frozenset()
 
     def forget(self) -> None:
         """Nothing more is done with it here. Its bytes go now, whoever still has the work in hand: a worker that waits
@@ -138,7 +140,13 @@ class Work:
 
 @dataclass(slots=True, eq=False)
 class Wave:
-    """Attempts that were licensed by one append. `begun`: when that append was begun, on the monotonic clock."""
+    """Attempts that were licensed by one append.
+
+    Attributes:
+        begun: when that append was begun, on the monotonic clock.
+        failures: how often in a row its answers could not be written down.
+        retry_at: not tried again before this, on the monotonic clock.
+    """
 
     work: Work
     begun: float
@@ -146,6 +154,8 @@ class Wave:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     recorded: set[str] = field(default_factory=set)
     first_answer_at: float | None = None
+    failures: int = 0
+    retry_at: float = float("-inf")
 
     @property
     def mail(self) -> OutgoingMail:

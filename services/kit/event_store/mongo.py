@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from contracts.base import to_micros
 from services.kit import metrics as m
 from services.kit.clock import Clock, SystemClock
-from services.kit.errors import AppendOutcomeUnknown, ExpectedVersionConflict
+from services.kit.errors import AppendOutcomeUnknown, ExpectedVersionConflict, Unavailable
 from services.kit.event_store.documents import INDEXES, read_stream
 from services.kit.event_store.mongo_append import BulkAppend
 from services.kit.event_store.port import DUE_COUNTED, Append, Appended, AppendResult, Stream
@@ -68,7 +68,13 @@ class MongoEventStore:
         if not appends:
             return []
         started = self._clock.monotonic()
-        results = await BulkAppend(self._collection, self._clock, appends, await self._time.micros()).run()
+        results: list[AppendResult]
+        try:
+            server = await self._time.micros()
+        except Unavailable as away:
+            results = [away for _ in appends]
+        else:
+            results = await BulkAppend(self._collection, self._clock, appends, server).run()
         self._count(results, self._clock.monotonic() - started)
         return results
 

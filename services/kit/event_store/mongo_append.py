@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError, WriteConcernError
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError, WriteConcernError
 
 from contracts.base import from_micros
 from services.kit.cancellation import cancellation_kept
@@ -60,7 +60,8 @@ class BulkAppend:
         """Write, and follow up what got no answer.
 
         Raises:
-            PyMongoError: the server refuses the command itself (no permission, bad name): a fault of the set-up.
+            PyMongoError: the driver refuses the command itself, which is a bug. What the server refuses (a full disk, a
+                quota, a bad name) may work once somebody has mended it: Unavailable.
         """
         going = [item for item in self._items if item.result is None]
         first = [item for item in going if item.append.stream.version == 0]
@@ -90,7 +91,12 @@ class BulkAppend:
                     item.result = Unavailable("MongoDB", "no primary answers; nothing was written")
                 return []
             if not is_transient(error) and not isinstance(error, WriteConcernError):
-                raise
+                if not isinstance(error, OperationFailure):
+                    raise
+                if not again:
+                    for item in items:
+                        item.result = Unavailable("MongoDB", f"the server refuses to write (code {error.code})")
+                    return []
             return _open(items, type(error).__name__)
         else:
             codes, acknowledged = {}, True

@@ -268,8 +268,8 @@ def confirmed(result: AppendResult) -> Stream:
 
 
 class EventStore(Protocol):
-    """Streams and their outbox. Every method raises Unavailable when the store cannot answer and nothing is
-    known.
+    """Streams and their outbox. Every method but the appends raises Unavailable when the store cannot answer and
+    nothing is known.
 
     What is read was acknowledged by a majority; what was confirmed survives a crash of any one node.
     """
@@ -287,7 +287,8 @@ class EventStore(Protocol):
         ...
 
     async def append_many(self, appends: Sequence[Append]) -> list[AppendResult]:
-        """Append to several streams; each item has its own result at its index and none affects another.
+        """Append to several streams; each item has its own result at its index and none affects another. While the
+        store is away that is Unavailable for each: this is the one method that never raises it.
 
         A stream may be named once per call: it raises ValueError otherwise. An item whose answer was lost is
         read back, and written again while the stream is unchanged; AppendOutcomeUnknown is what could not be

@@ -24,6 +24,7 @@ from services.email.entrypoints.sender_content import ContentLoader, Unready
 from services.email.entrypoints.sender_files import AttachedFiles
 from services.email.entrypoints.sender_work import Limits, Work
 from services.email.ports import (
+    Blocked,
     Checkpoints,
     ContentKey,
     NewContent,
@@ -224,10 +225,10 @@ class FixedSuppressions:
     reasons: dict[str, SuppressionReason] = field(default_factory=dict)
     away: bool = False
 
-    async def blocked(self, queries: Sequence[SuppressionQuery], now: datetime) -> list[dict[str, SuppressionReason]]:
+    async def blocked(self, queries: Sequence[SuppressionQuery], now: datetime) -> list[Blocked]:
         if self.away:
             raise Unavailable("suppressions", "switched away")
-        return [{a: self.reasons[a] for a in query.addresses if a in self.reasons} for query in queries]
+        return [Blocked({a: self.reasons[a] for a in query.addresses if a in self.reasons}) for query in queries]
 
 
 class FakeProvider:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
+
+import pytest
 
 from contracts.email.values import Category
 from services.email.adapters.suppressions import StreamSuppressionList
 from services.email.domain import recipient
+from services.email.domain.decisions import WAVE
 from services.email.handlers import RecipientStreams, suppress
+from services.email.ports import Blocked, SuppressionQuery
 from services.kit.addresses import RecipientKeys
 from services.kit.clock import SystemClock
 from services.kit.event_store.memory import MemoryEventStore
@@ -26,7 +32,30 @@ class World:
         self.keys = RecipientKeys(b"k" * 32)
         self.store = MemoryEventStore(SystemClock())
         self.recipients = RecipientStreams(self.store, self.keys, self.post.clock, self.post.ids, self.post._publish)
-        self.post.suppressions = StreamSuppressionList(self.store, self.keys)  # type: ignore[assignment]
+        self.list = StreamSuppressionList(self.store, self.keys)
+        self.post.suppressions = self  # type: ignore[assignment]
+        self.looks = 0
+        self._unreadable: set[str] = set()
+
+    async def blocked(self, queries: Sequence[SuppressionQuery], now: datetime) -> list[Blocked]:
+        """As the list says it; how often it was asked for one who cannot be read is counted."""
+        self.looks += sum(bool(self._unreadable & {*query.addresses}) for query in queries)
+        return await self.list.blocked(queries, now)
+
+    def make_unreadable(self, address: str) -> None:
+        strange = Stream(self.keys.key(address), 1, ('{"type": "recipient.suppressed", "dataversion": 99}',))
+        kept: Any = type("Kept", (), {"stream": strange, "pending_since": None})()
+        self.store._kept[strange.stream_id] = kept
+        self._unreadable.add(address)
+
+    def make_readable(self, address: str) -> None:
+        del self.store._kept[self.keys.key(address)]
+        self._unreadable.remove(address)
+
+    async def is_put_off(self, message_id: str) -> bool:
+        """Whether it is left alone for longer than any work in hand is leased."""
+        until = (await self.post.store.load(message_id)).leased_until
+        return until is not None and until > self.post.clock.now() + timedelta(seconds=30)
 
     async def suppress(self, address: str, scope: str = recipient.ALL) -> None:
         await suppress(self.recipients, address, scope, cause="ticket-1", now=self.post.clock.now(), actor="admin:ops")
@@ -63,27 +92,44 @@ async def test_any_spelling_is_the_same_recipient() -> None:
     assert world.post.provider.calls == []
 
 
-async def test_a_recipient_who_cannot_be_read_is_waited_for() -> None:
+async def test_a_recipient_who_cannot_be_read_is_waited_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that a newer build wrote may hold a suppression that this one does not understand."""
     world = World()
-    strange = Stream(world.keys.key(A), 1, ('{"type": "recipient.suppressed", "dataversion": 99}',))
-    kept: Any = type("Kept", (), {"stream": strange, "pending_since": None})()
-    world.store._kept[strange.stream_id] = kept
+    world.make_unreadable(A)
     (message_id,) = await world.post.queue()
-    (other,) = await world.post.queue(to=["b@example.com"])
+    (both,) = await world.post.queue(to=[A, "c@example.com"])
+    others = await world.post.queue(30, to=["b@example.com"])
     sender = world.post.sender()
     await sender.start()
-
-    async def told() -> bool:
-        return "waiting" in str(sender.health().detail["state"])
-
-    await until(told)
-    assert world.post.provider.calls == []
+    for other in others:
+        await world.ends(other, "Sent", seconds=60)
+    for waiting in (message_id, both):
+        await until(partial(world.is_put_off, waiting), 60)
+    assert await world.post.phases([message_id, both]) == ["Queued", "Queued", "Sent"]
     assert await world.post.types(message_id) == ["requested"]
-    del world.store._kept[strange.stream_id]
-    await world.ends(message_id, "Sent", seconds=10)
-    await world.ends(other, "Sent", seconds=10)
+    assert world.looks == 2, "one look, and one token, for each of the two mails"
+    assert sender.health().ready
     await sender.stop(3.0)
+    world.make_readable(A)
+    monkeypatch.setattr(world.post.store, "_in_force", lambda stream: stream.leased_by == "sender-2")
+    later = world.post.sender()
+    await later.start()
+    await world.ends(message_id, "Sent", seconds=60)
+    await later.stop(3.0)
+
+
+async def test_more_who_cannot_be_read_than_a_wave_has_hold_up_no_other_recipient() -> None:
+    world = World()
+    strangers = [f"s{n}@example.com" for n in range(WAVE + 2)]
+    for each in strangers:
+        world.make_unreadable(each)
+    (message_id,) = await world.post.queue(to=[*strangers, A])
+    sender = world.post.sender()
+    await sender.start()
+    await until(partial(world.is_put_off, message_id), 60)
+    await sender.stop(3.0)
+    assert [recipient for _, recipient in world.post.provider.accepted] == [A]
+    assert (await world.post.types(message_id)) == ["requested", "sendAttempted", "sent"]
 
 
 async def test_each_scope_stops_what_it_is_about() -> None:

@@ -26,6 +26,7 @@ from services.email.domain.outcomes import Accepted, Cost, Unknown
 from services.email.domain.unsubscribe import UnsubscribeClaims
 from services.email.entrypoints.settler import Settler
 from services.email.handlers import (
+    SUPPRESSED,
     RecipientStreams,
     StreamLookup,
     list_unknown,
@@ -40,6 +41,7 @@ from services.email.streams import Held, Step
 from services.kit.addresses import RecipientKeys
 from services.kit.errors import PermanentError
 from services.kit.event_store.memory import MemoryEventStore
+from services.kit.event_store.port import Stream, StreamIndex
 from services.kit.kafka.codec import encode
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
 from services.kit.metrics import Metrics
@@ -185,6 +187,24 @@ async def test_a_store_that_is_away_hands_the_facts_back() -> None:
     assert [type(each) for each in await world.hear(world.fact(delivered(), message_id))] == [Retry]
     world.post.store.away = False
     assert await world.hear(world.fact(delivered(), message_id)) == [DONE]
+
+
+async def test_a_recipient_who_cannot_be_read_is_parked_and_the_others_are_suppressed() -> None:
+    world = World()
+    message_id = await world.attempted(outcome=Accepted("ses-1", 10, COST))
+    wire = ('{"type": "recipient.suppressed", "dataversion": 99}',)
+    strange = Stream(world.keys.key(A), 1, wire, index=StreamIndex(lookup=(SUPPRESSED,)))
+    kept: Any = type("Kept", (), {"stream": strange, "pending_since": None})()
+    world.recipient_store._kept[strange.stream_id] = kept
+    complaints = [
+        world.fact(EmailComplained(recipient=who, provider="ses"), message_id, who) for who in (A, "b@example.com")
+    ]
+    parked, done = await world.hear(*complaints)
+    assert isinstance(parked, Park)
+    assert (parked.reason, parked.kind, done) == ("unreadableStream", "bug", DONE)
+    assert await world.blocked("b@example.com") == "complaint"
+    listed, _ = await world.recipients.suppressed(None, 10, world.clock.now())
+    assert [address for address, _ in listed] == ["b@example.com"], "and the list shows all others"
 
 
 async def test_bounces_complaints_and_unsubscribes_suppress_and_a_withdrawal_lifts() -> None:
