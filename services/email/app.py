@@ -42,7 +42,7 @@ from services.email.entrypoints.settler import Settler
 from services.email.entrypoints.sweeper import Sweeper
 from services.email.entrypoints.translator import Translator
 from services.email.entrypoints.unsubscribe_page import unsubscribe_router
-from services.email.handlers import RecipientStreams, StreamLookup, unsubscribe
+from services.email.handlers import MailedUnsubscribes, RecipientStreams, StreamLookup, unsubscribe
 from services.email.kafka_access import FILES, INTAKE, ROLES, SETTLER, TRANSLATOR, Role, access_of, roles_in
 from services.email.ports import MailProvider, NoCheckpoints
 from services.email.right_of_way import RightOfWay
@@ -288,7 +288,11 @@ class Email:
         if self.has("translator"):
             formats = {"ses": SesNotifications()}
             translator = Translator(
-                formats, self.publisher, StreamLookup(self.streams), TranslatorCounts(self.metrics, "ses")
+                formats,
+                self.publisher,
+                StreamLookup(self.streams),
+                MailedUnsubscribes(self.streams, self.keys, self.tokens),
+                TranslatorCounts(self.metrics, "ses"),
             )
             self._consume(*TRANSLATOR, self._politely(translator), SETTLER_BATCH, Limits(fetch_wait=0.1))
         if self.has("settler"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.email.adapters.ses_notifications import correlate, provider_message_id, translate_ses
+from services.email.adapters.ses_notifications import correlate, inbound_mail, provider_message_id, translate_ses
 from services.email.adapters.ses_transport import unwrap
 from services.email.domain.correlation import Correlation
 from services.kit.errors import PermanentError
@@ -20,6 +20,11 @@ def explain_ses(raw: bytes, correlation: Correlation | None = None) -> Explanati
         delivered = unwrap(raw)
         if delivered.notification is None:
             return Explanation((), delivered.why_none)
+        if inbound_mail(delivered.notification) is not None:
+            return Explanation(
+                (),
+                "a mail to us: the running service makes it an email.unsubscribed if the subject holds a valid token",
+            )
         found = correlate(delivered.notification) or correlation
         if found is None:
             provider_id = provider_message_id(delivered.notification)

@@ -19,8 +19,9 @@ from services.email.domain import recipient as recipients
 from services.email.domain.commands import SettleByOperator
 from services.email.domain.correlation import Correlation
 from services.email.domain.message import UNKNOWN_OUTCOME, Attempt, Message, OutcomeUnknown, lookup_key
+from services.email.domain.notifications import InboundMail
 from services.email.domain.recipient import Recipient, Suppress, Unsuppress
-from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource
+from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
 from services.email.ports import RecipientKeys
 from services.email.streams import SOURCE, TRIES, Held, MessageStreams, StepResult, hold
 from services.kit.clock import Clock, Ids
@@ -190,27 +191,54 @@ async def unsubscribe(
     Returns the fact for the log, whose id is the suppression's cause; None where the message is not known to us (any
     more), so that there is no address to suppress and nothing was done.
     """
+    fact = await _unsubscribed(messages, streams, claims, source, now)
+    if fact is None:
+        return None
+    command = recipients.from_fact(fact)
+    assert isinstance(command, Suppress)  # noqa: S101 - this type always means that
+    await _one(streams, command.address, replace(command, happened_at=None))
+    return fact
+
+
+class MailedUnsubscribes:
+    """What mails to us ask for. The fact is all that is made here: the settler suppresses, as after any fact."""
+
+    def __init__(self, messages: MessageStreams, keys: RecipientKeys, tokens: UnsubscribeTokens) -> None:
+        self._messages, self._keys, self._tokens = messages, keys, tokens
+
+    async def fact(self, mail: InboundMail) -> Envelope | None:
+        """The unsubscribe that a mail is, its id a function of the token and of when the provider took the mail; None
+        without a valid token. Raises Unavailable; PermanentError `unknownMessage`, `unreadableStream`.
+        """
+        claims = self._tokens.find(mail.subject)
+        if claims is None:
+            return None
+        fact = await _unsubscribed(self._messages, self._keys, claims, "mailto", mail.received_at)
+        if fact is None:
+            raise PermanentError("unknownMessage", "the message of this unsubscribe token is not known here (any more)")
+        return fact
+
+
+async def _unsubscribed(
+    messages: MessageStreams, keys: RecipientKeys, claims: UnsubscribeClaims, source: UnsubscribeSource, at: datetime
+) -> Envelope | None:
+    """The fact; None where the message, or a recipient of it with this key, is not known."""
     held = await messages.load(claims.message_id)
     if not isinstance(held.state, Message):
         return None
-    address = next((a for a in held.state.deliveries if streams.key(a) == claims.recipient_key), None)
+    address = next((a for a in held.state.deliveries if keys.key(a) == claims.recipient_key), None)
     if address is None:
         return None
-    data = EmailUnsubscribed(recipient=address, list_id=claims.list_id, source=source)
-    fact = Envelope(
-        id=fact_id("mailroom", claims.message_id, "email.unsubscribed", address, claims.scope, millis_text(now)),
+    return Envelope(
+        id=fact_id("mailroom", claims.message_id, "email.unsubscribed", address, claims.scope, millis_text(at)),
         source=SOURCE,
         type="email.unsubscribed",
         subject=claims.message_id,
-        time=now,
+        time=at,
         correlationid=held.stream.events[0].correlationid,
         revision=1,
-        data=data,
+        data=EmailUnsubscribed(recipient=address, list_id=claims.list_id, source=source),
     )
-    command = recipients.from_fact(fact)
-    assert isinstance(command, Suppress)  # noqa: S101 - this type always means that
-    await _one(streams, address, replace(command, happened_at=None))
-    return fact
 
 
 # --- messages ----------------------------------------------------------------------------------------------------

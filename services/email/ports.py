@@ -16,7 +16,7 @@ from contracts.recipients.events import SuppressionReason
 from services.email.domain.content import ContentKind, MessageContent, SealedBody
 from services.email.domain.correlation import Correlation
 from services.email.domain.files import KnownFile, Usable
-from services.email.domain.notifications import Delivered, Json, Translation
+from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, Rejected, Unknown
 from services.kit.errors import TransientError
 
@@ -356,6 +356,10 @@ class NotificationFormat(Protocol):
 
     def without_message(self, notification: Json) -> str | None:
         """Why it is about no message at all, or None."""
+        ...
+
+    def inbound_mail(self, notification: Json) -> InboundMail | None:
+        """The mail to us that it tells of, None where it is about one of ours."""
         ...
 
     def translate(self, delivered: Delivered, correlation: Correlation) -> Translation:

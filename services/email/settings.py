@@ -74,7 +74,12 @@ class EmailSettings(AwsSettings):
         (), alias="MAILROOM_SENDER_ADDRESSES", description="further verified senders, separated by commas"
     )
     unsubscribe_mailto: str | None = Field(
-        None, alias="MAILROOM_UNSUBSCRIBE_MAILTO", description="an address that takes unsubscribe mails"
+        None,
+        alias="MAILROOM_UNSUBSCRIBE_MAILTO",
+        description=(
+            "an address whose mail an SES receipt rule reports to the notifications' topic; unset, none is offered "
+            "to unsubscribe by mail"
+        ),
     )
     address_key: StrongSecret | None = Field(
         None,

@@ -83,14 +83,19 @@ def test_another_topic_is_not_heard(aws: AwsEndpoints) -> None:
     sns.delete_topic(TopicArn=topic)
 
 
-def test_only_our_configuration_set_may_publish(aws: AwsEndpoints) -> None:
+def test_only_our_configuration_set_and_receipt_rule_may_publish(aws: AwsEndpoints) -> None:
     policy = client(aws, "sns").get_topic_attributes(TopicArn=aws.topic_arn)["Attributes"]["Policy"]
     (statement,) = json.loads(policy)["Statement"]
     account = aws.topic_arn.split(":")[4]
     assert statement["Principal"] == {"Service": "ses.amazonaws.com"}
-    assert statement["Condition"]["StringEquals"] == {
-        "AWS:SourceAccount": account,
-        "AWS:SourceArn": f"arn:aws:ses:{aws.region}:{account}:configuration-set/{aws.configuration_set}",
+    assert statement["Condition"] == {
+        "StringEquals": {"AWS:SourceAccount": account},
+        "ArnLike": {
+            "AWS:SourceArn": [
+                f"arn:*:ses:*:*:configuration-set/{aws.configuration_set}",
+                f"arn:*:ses:*:*:receipt-rule-set/*:receipt-rule/{aws.configuration_set}",
+            ]
+        },
     }
 
 

@@ -25,6 +25,7 @@ _PROVIDER = "tests/ports/test_mail_provider.py::"
 _STORE = "tests/ports/test_event_store.py::"
 _LICENCE = "tests/unit/email_service/test_sender_licence.py::"
 _RECORD = "tests/unit/email_service/test_sender_record.py::"
+_BY_MAIL = "tests/unit/email_service/test_unsubscribe_mail.py::"
 _SUPPRESSED = "tests/unit/email_service/test_sender_suppression.py::"
 
 SENDING: tuple[Mutation, ...] = (
@@ -400,5 +401,29 @@ SENDING: tuple[Mutation, ...] = (
         "                turn.leave(work, RECIPIENT_SECONDS)\n",
         "                turn.leave(work, 0.0)\n",
         (_SUPPRESSED + "test_a_recipient_who_cannot_be_read_is_waited_for_alone",),
+    ),
+    Mutation(
+        "7m",
+        "a token that was not signed here unsubscribes",
+        "services/email/domain/unsubscribe.py",
+        "if not any(hmac.compare_digest(_mac(key, body), mac) for key in self._keys):",
+        "if not mac:",
+        (_BY_MAIL + "test_without_a_valid_token_nothing_happens_and_nothing_is_parked",),
+    ),
+    Mutation(
+        "7n",
+        "who leaves by mail is not heard",
+        "services/email/entrypoints/translator.py",
+        "            if mail is not None:\n",
+        "            if mail is not None and not mail.subject:\n",
+        (_BY_MAIL + "test_a_mail_with_the_token_is_an_unsubscribe_once_whoever_sent_it",),
+    ),
+    Mutation(
+        "7o",
+        "an address is offered that nobody reads",
+        SES,
+        "return (one_click,) if self._mailto is None else (one_click, mailto_url(self._mailto, token))",
+        "return (one_click, mailto_url(self._mailto or mail.from_, token))",
+        (_BY_MAIL + "test_an_address_is_offered_where_there_is_one_with_the_token_of_the_page",),
     ),
 )

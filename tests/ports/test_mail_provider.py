@@ -138,6 +138,8 @@ async def test_marketing_carries_a_one_click_way_out_for_its_recipient_alone(pla
     claims = TOKENS.verify(url.rpartition("/")[2])
     assert (claims.scope, claims.message_id) == ("list:news", one.mail.message_id)
     assert claims.recipient_key == RecipientKeys(b"r" * 32).key(one.recipient)
+    by_mail = parsed["list-unsubscribe"].rpartition("<")[2].partition(">")[0]
+    assert by_mail == f"mailto:leave@mailroom.example?subject={url.rpartition('/')[2]}"
     assert url in parsed.get_content()
 
 

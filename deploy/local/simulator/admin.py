@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from deploy.local.simulator.account import Account
 from deploy.local.simulator.behaviours import EVENT_TYPES
 from deploy.local.simulator.emulator import Emulator, EmulatorUnavailable
+from deploy.local.simulator.errors import SesError
+from deploy.local.simulator.events import received
 from deploy.local.simulator.faults import Fault, Faults
 from deploy.local.simulator.journal import Journal
 from deploy.local.simulator.mailbox import Mailbox
@@ -48,6 +51,17 @@ class NotifyRequest(BaseModel):
     configurationSet: str | None = None  # noqa: N815
     notification: dict[str, Any] | str
     copies: int = Field(default=1, ge=1, le=1000)
+
+
+class InboundRequest(BaseModel):
+    """A mail to us: its MIME (base64) and its envelope."""
+
+    model_config = _Model
+
+    topicArn: str  # noqa: N815
+    raw: Base64Bytes
+    source: str
+    recipients: list[str]
 
 
 class TopicsRequest(BaseModel):
@@ -105,6 +119,7 @@ class AdminApi:
             ("GET", "notifications"): self._read_notifications,
             ("GET", "messages"): self._messages,
             ("POST", "notify"): self._notify,
+            ("POST", "inbound"): self._inbound,
             ("GET", "settings"): self._settings,
             ("PUT", "settings"): self._put_settings,
             ("PUT", "configuration-sets"): self._put_topics,
@@ -196,6 +211,15 @@ class AdminApi:
             for _copy in range(asked.copies):
                 self._notifier.inject(topic, message)
         return json_response({"queued": len(topics) * asked.copies}, 202)
+
+    async def _inbound(self, request: Request, _: list[str]) -> Response:
+        asked = InboundRequest.model_validate_json(request.body)
+        try:
+            message = received(asked.raw, asked.source, asked.recipients, datetime.now(UTC))
+        except SesError as error:
+            raise AdminError(400, str(error)) from None
+        self._notifier.inject(asked.topicArn, message)
+        return json_response({"queued": 1}, 202)
 
     async def _settings(self, _: Request, __: list[str]) -> Response:
         return json_response(

@@ -1,6 +1,7 @@
 """A small client of the simulator's /_sim/ calls, for tests and benchmarks."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -68,6 +69,11 @@ class SimulatorClient:
     async def notify(self, notification: Json | str, *, topic_arn: str, copies: int = 1) -> None:
         """Publish a notification, whatever it is, to a topic."""
         await self._call("POST", "notify", {"topicArn": topic_arn, "notification": notification, "copies": copies})
+
+    async def receive(self, raw: bytes, *, source: str, to: str, topic_arn: str) -> None:
+        """Take a mail to us, as SES does by a receipt rule that reports to this topic."""
+        body = {"topicArn": topic_arn, "raw": b64encode(raw).decode(), "source": source, "recipients": [to]}
+        await self._call("POST", "inbound", body)
 
     async def settings(self, **changes: float | list[str]) -> Json:
         """Change maxSendRate, max24HourSend, stepMs or verified; the settings as they are then."""

@@ -1,10 +1,10 @@
-"""SES's event JSON, all ten types.
+"""SES's event JSON, all ten types, and what it tells of a mail that it receives.
 
 Shapes: Amazon SES Developer Guide, "Contents of event data that Amazon SES publishes to Amazon SNS" and its
 examples. A message ends in a newline, as SES's do. The `mail` object is encoded once for a mail, not once an event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from uuid import uuid4
 import orjson
 
 from deploy.local.simulator.behaviours import Step
-from deploy.local.simulator.mime import bare_address, first_link
+from deploy.local.simulator.mime import Headers, bare_address, first_link, parse
 from deploy.local.simulator.submission import Submission
 
 ACCOUNT = "000000000000"
@@ -61,12 +61,7 @@ def mail_of(submission: Submission, provider_message_id: str, at: datetime, regi
     """The `mail` object of an accepted submission."""
     address = bare_address(submission.source)
     domain = address.rpartition("@")[2]
-    size, headers = 0, []
-    for name, value in submission.parsed.headers:
-        size += len(name) + len(value) + 4
-        if size > _HEADERS_LIMIT:
-            break
-        headers.append({"name": name, "value": value})
+    headers, truncated = _reported(submission.parsed.headers)
     common = submission.parsed.common_headers(provider_message_id)
     mail = {
         "timestamp": timestamp(at),
@@ -75,7 +70,7 @@ def mail_of(submission: Submission, provider_message_id: str, at: datetime, regi
         "sendingAccountId": ACCOUNT,
         "messageId": provider_message_id,
         "destination": submission.destination,
-        "headersTruncated": size > _HEADERS_LIMIT,
+        "headersTruncated": truncated,
         "headers": headers,
         "commonHeaders": {"returnPath": address, **common},
     }
@@ -97,6 +92,46 @@ def render(step: Step, mail: Mail, recipient: str | None, now: datetime) -> byte
     part = build(step, mail, recipient or mail.destination[0], now)
     extra = {"outgoing_ip": "192.0.2.10"} if step.kind == "Delivery" else {}
     return orjson.dumps({"eventType": step.kind, "mail": mail.encoded(**extra), name: part}) + b"\n"
+
+
+def received(raw: bytes, source: str, recipients: Sequence[str], now: datetime) -> bytes:
+    """The message that SES gives to SNS for a mail to us, where the action of its receipt rule is to stop. With an SNS
+    action it would hold the mail as `content` too. Raises SesError where the mail has no readable headers.
+    """
+    parsed = parse(raw)
+    listed, truncated = _reported(parsed.headers)
+    verdict = {"status": "PASS"}
+    verdicts = {f"{name}Verdict": verdict for name in ("spam", "virus", "spf", "dkim", "dmarc")}
+    message_id = uuid4().hex
+    mail = {
+        "timestamp": timestamp(now),
+        "source": source,
+        "messageId": message_id,
+        "destination": list(recipients),
+        "headersTruncated": truncated,
+        "headers": listed,
+        "commonHeaders": {"returnPath": source, **parsed.common_headers(message_id)},
+    }
+    receipt = {
+        "timestamp": timestamp(now),
+        "processingTimeMillis": 20,
+        "recipients": list(recipients),
+        **verdicts,
+        "action": {"type": "Stop"},
+    }
+    return orjson.dumps({"notificationType": "Received", "mail": mail, "receipt": receipt})
+
+
+def _reported(headers: Headers) -> tuple[list[dict[str, str]], bool]:
+    """The headers that an event holds, and whether some are left out."""
+    size = 0
+    listed: list[dict[str, str]] = []
+    for name, value in headers:
+        size += len(name) + len(value) + 4
+        if size > _HEADERS_LIMIT:
+            return listed, True
+        listed.append({"name": name, "value": value})
+    return listed, False
 
 
 def _feedback_id(mail: Mail) -> str:

@@ -10,7 +10,7 @@ no line above 998 characters; no Bcc and nothing about one recipient in another'
 
 import re
 from binascii import b2a_base64, b2a_qp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -84,9 +84,9 @@ class Attachment:
 class OutgoingMessage:
     """All that a copy of a message is made of. Addresses are `local@domain` or `Display Name <local@domain>`.
 
-    `list_unsubscribe` is the URL of this recipient's one-click page (marketing only), `unsubscribe_mailto` an address
-    offered beside it. `headers` are further fields; those that the writer itself writes are refused. `date` is aware.
-    Blind copies are not here: each recipient gets this same text under an envelope of its own.
+    `list_unsubscribe` holds the URLs by which this recipient leaves (marketing only): of the one-click page, and of a
+    mail where one is read. `headers` are further fields; those that the writer itself writes are refused. `date` is
+    aware. Blind copies are not here: each recipient gets this same text under an envelope of its own.
     """
 
     message_id: str
@@ -101,8 +101,7 @@ class OutgoingMessage:
     text: str | None = None
     attachments: tuple[Attachment, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
-    list_unsubscribe: str | None = None
-    unsubscribe_mailto: str | None = None
+    list_unsubscribe: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +111,21 @@ class PreparedMime:
     _head: bytes
     _tail: bytes
     _id_domain: str
-    _unsubscribe_mailto: str | None
 
     @property
     def size(self) -> int:
         """Bytes of the shared part: a copy has a few hundred more."""
         return len(self._head) + len(self._tail)
 
-    def for_attempt(self, attempt_id: str, list_unsubscribe: str | None = None) -> bytes:
-        """The whole message for one attempt.
+    def for_attempt(self, attempt_id: str, list_unsubscribe: Sequence[str] = ()) -> bytes:
+        """The whole message for one attempt. `list_unsubscribe`: see `OutgoingMessage`.
 
-        Raises PermanentError `invalid` when an id or the URL could not stand in a header.
+        Raises PermanentError `invalid` when an id or a URL could not stand in a header.
         """
         attempt = safe_id(attempt_id, "an attempt id")
         fields = f"Message-ID: <{attempt}@{self._id_domain}>\r\nX-Mailroom-Attempt-Id: {attempt}\r\n"
-        if list_unsubscribe is not None:
-            fields += _unsubscribe_fields(list_unsubscribe, self._unsubscribe_mailto)
+        if list_unsubscribe:
+            fields += _unsubscribe_fields(list_unsubscribe)
         return b"".join((self._head, fields.encode("ascii"), self._tail))
 
 
@@ -159,12 +157,9 @@ def prepare(message: OutgoingMessage) -> PreparedMime:
     lines.append(f"X-Mailroom-Message-Id: {safe_id(message.message_id, 'a message id')}")
     for name, value in message.headers.items():
         lines.append(_further_field(name, value))
-    mailto = message.unsubscribe_mailto
-    if mailto is not None:
-        mailto = quote(mailbox(split_mailbox(mailto)[1], "unsubscribeMailto"), safe="@")
     head = "\r\n".join(lines).encode("ascii") + CRLF
     domain = mailbox(split_mailbox(message.from_addr)[1], "from").rpartition("@")[2]
-    return PreparedMime(head, b"MIME-Version: 1.0\r\n" + _content(message), domain, mailto)
+    return PreparedMime(head, b"MIME-Version: 1.0\r\n" + _content(message), domain)
 
 
 def _further_field(name: str, value: str) -> str:
@@ -173,14 +168,23 @@ def _further_field(name: str, value: str) -> str:
     return f"{name}: {unstructured(value, f'the header {name}', first_line=len(name) + 2)}"
 
 
-def _unsubscribe_fields(url: str, mailto: str | None) -> str:
-    """RFC 2369 §3.2 and RFC 8058 §3.1. RFC 8058 wants https; plain http is let through for a stack on one machine."""
-    if len(url) > LONGEST_UNSUBSCRIBE_URL or not _URL.fullmatch(url):
+def mailto_url(address: str, subject: str) -> str:
+    """The URL of a mail to `address` (RFC 6068). Raises PermanentError `invalid` where it is none."""
+    to = quote(mailbox(split_mailbox(address)[1], "unsubscribeMailto"), safe="@")
+    return f"mailto:{to}?subject={quote(subject, safe='')}"
+
+
+def _unsubscribe_fields(urls: Sequence[str]) -> str:
+    """RFC 2369 §3.2 and RFC 8058 §3.1: the one-click URL stands first, since programs take the first that they can use.
+    RFC 8058 wants https; plain http is let through for a stack on one machine.
+    """
+    if not all(len(url) <= LONGEST_UNSUBSCRIBE_URL and _URL.fullmatch(url) for url in urls):
         raise PermanentError("invalid", "an unsubscribe URL is ASCII without spaces or angle brackets, and short")
-    if urlsplit(url).scheme not in ("https", "http"):
-        raise PermanentError("invalid", "an unsubscribe URL starts with https://")
-    also = "" if mailto is None else f",{FOLD}<mailto:{mailto}?subject=unsubscribe>"
-    return f"List-Unsubscribe: <{url}>{also}\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+    one_click, *others = (urlsplit(url).scheme for url in urls)
+    if one_click not in ("https", "http") or set(others) - {"mailto"}:
+        raise PermanentError("invalid", "an unsubscribe URL starts with https://, one beside it with mailto:")
+    listed = f",{FOLD}".join(f"<{url}>" for url in urls)
+    return f"List-Unsubscribe: {listed}\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
 
 
 def _content(message: OutgoingMessage) -> bytes:

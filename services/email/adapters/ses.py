@@ -9,7 +9,7 @@ exception means about the request having left this machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError, SSLError
 
-from services.email.adapters.mime import Attachment, OutgoingMessage, PreparedMime, prepare
+from services.email.adapters.mime import Attachment, OutgoingMessage, PreparedMime, mailto_url, prepare
 from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
 from services.email.domain.outcomes import Accepted, Cost, RefusalKind, Rejected, Unknown
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeTokens
@@ -111,7 +111,9 @@ class SesProvider:
         unsubscribe_mailto: str | None = None,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        """`most_bytes`: of a message as MIME, for this account."""
+        """`unsubscribe_mailto`: the address whose mail comes back as notifications; None where there is none, and then
+        none is offered. `most_bytes`: of a message as MIME, for this account.
+        """
         self._client, self._configuration_set = client, configuration_set
         self._prices, self._keys, self._tokens = prices, keys, tokens
         self._public_url, self._now, self._mailto = public_url.rstrip("/"), now, unsubscribe_mailto
@@ -127,8 +129,8 @@ class SesProvider:
         """One SendEmail with the raw message and a single envelope recipient; see the port for what is promised."""
         mail = attempt.mail
         try:
-            way_out = self._unsubscribe_url(mail, attempt.recipient)
-            raw = self._prepare(mail, way_out).for_attempt(attempt.attempt_id, way_out)
+            ways_out = self._ways_out(mail, attempt.recipient)
+            raw = self._prepare(mail, ways_out[:1]).for_attempt(attempt.attempt_id, ways_out)
         except PermanentError as error:
             return Rejected("invalid", str(error), "mail")
         if len(raw) > self._most_bytes:
@@ -162,7 +164,7 @@ class SesProvider:
         if 2 * files + 12 * bodies <= self._most_bytes // 2:
             return None
         try:
-            size = self._prepare(mail, None).size + OF_ITS_OWN
+            size = self._prepare(mail, ()).size + OF_ITS_OWN
         except PermanentError:
             return None  # `send` says what is wrong with it
         return self._said_of(size) if size > self._most_bytes else None
@@ -202,15 +204,15 @@ class SesProvider:
         """By the price table in force at `at`."""
         return self._prices.cost(NAME, size, at)
 
-    def _prepare(self, mail: OutgoingMail, way_out: str | None) -> PreparedMime:
+    def _prepare(self, mail: OutgoingMail, one_click: Sequence[str]) -> PreparedMime:
         # Contents that an earlier version stored may have an empty body beside the other one.
         html, text = mail.content.html or None, mail.content.text or None
-        if way_out is not None and UNSUBSCRIBE_PLACEHOLDER in f"{html}{text}":
+        if one_click and UNSUBSCRIBE_PLACEHOLDER in f"{html}{text}":
             # Its own link in its own body: such a mail shares nothing with the other recipients' copies.
             return self._written(
                 mail,
-                None if html is None else html.replace(UNSUBSCRIBE_PLACEHOLDER, way_out),
-                None if text is None else text.replace(UNSUBSCRIBE_PLACEHOLDER, way_out),
+                None if html is None else html.replace(UNSUBSCRIBE_PLACEHOLDER, one_click[0]),
+                None if text is None else text.replace(UNSUBSCRIBE_PLACEHOLDER, one_click[0]),
             )
         prepared = self._prepared.get(mail)
         if prepared is None:
@@ -230,16 +232,18 @@ class SesProvider:
                 html=html,
                 text=text,
                 attachments=tuple(Attachment(*file) for file in mail.files),
-                unsubscribe_mailto=self._mailto if mail.category == "marketing" else None,
             )
         )
 
-    def _unsubscribe_url(self, mail: OutgoingMail, recipient: str) -> str | None:
+    def _ways_out(self, mail: OutgoingMail, recipient: str) -> tuple[str, ...]:
+        """The URLs by which the recipient leaves: the one-click page's, and a mail's where mails are read."""
         if mail.category != "marketing":
-            return None
+            return ()
         scope = f"list:{mail.list_id}" if mail.list_id else "marketing"
         claims = UnsubscribeClaims(self._keys.key(recipient), scope, mail.message_id, mail.date.replace(microsecond=0))
-        return f"{self._public_url}/unsubscribe/{self._tokens.issue(claims)}"
+        token = self._tokens.issue(claims)
+        one_click = f"{self._public_url}/unsubscribe/{token}"
+        return (one_click,) if self._mailto is None else (one_click, mailto_url(self._mailto, token))
 
 
 def outcome_of(error: ClientError | BotoCoreError, sender: str) -> Rejected | Unknown:

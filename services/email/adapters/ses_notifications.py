@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from email.header import decode_header, make_header
 from email.utils import parseaddr
 
 from contracts.addresses import normalise_address
@@ -22,7 +23,7 @@ from contracts.registry import NAMES
 from services.email.adapters.ses_transport import unwrap
 from services.email.domain.correlation import ATTEMPT_HEADER, ATTEMPT_TAG, MESSAGE_HEADER, MESSAGE_TAG, Correlation
 from services.email.domain.engagement import is_machine
-from services.email.domain.notifications import Delivered, Json, Translation
+from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.kit.errors import PermanentError
 from services.kit.notifications import parse_time
 
@@ -112,6 +113,25 @@ def without_message(notification: Json) -> str | None:
     return None
 
 
+def inbound_mail(notification: Json) -> InboundMail | None:
+    """The mail that a receipt rule tells of, whatever its action; None for a notification of another type.
+
+    Source: Amazon SES Developer Guide, "Contents of notifications for Amazon SES email receiving". Headers alone are
+    read, never `content`, which only an SNS action sends along.
+
+    Raises:
+        PermanentError: `malformed`, `badTime`: it contradicts SES's documentation.
+    """
+    if _kind(notification) != "Received":
+        return None
+    mail = notification.get("mail")
+    if not isinstance(mail, dict):
+        raise PermanentError("malformed", "`mail` is missing")
+    common = mail.get("commonHeaders")
+    subject = _text(common.get("subject")) if isinstance(common, dict) else None
+    return InboundMail(parse_time(mail.get("timestamp")), _decoded(subject or ""))
+
+
 def translate_ses(delivered: Delivered, correlation: Correlation) -> Translation:
     """Turn one notification into facts about one message.
 
@@ -156,6 +176,7 @@ class SesNotifications:
     correlate = staticmethod(correlate)
     provider_message_id = staticmethod(provider_message_id)
     without_message = staticmethod(without_message)
+    inbound_mail = staticmethod(inbound_mail)
     translate = staticmethod(translate_ses)
 
 
@@ -381,6 +402,16 @@ def _normal(address: object) -> str:
         return normalise_address(plain or str(address))
     except ValueError:
         return (plain or str(address)).strip()
+
+
+def _decoded(subject: str) -> str:
+    """A header's value with encoded words (RFC 2047) decoded; as it is where they are broken."""
+    if "=?" not in subject:
+        return subject
+    try:
+        return str(make_header(decode_header(subject)))
+    except (LookupError, ValueError):
+        return subject
 
 
 def _first(value: object) -> str | None:

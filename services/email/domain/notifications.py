@@ -29,6 +29,19 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class InboundMail:
+    """A mail that somebody sent to us. Of its sender nothing is here: whoever it says it is from may be forged.
+
+    Attributes:
+        received_at: when the provider took it, by the provider's clock.
+        subject: with encoded words decoded; empty where it has none.
+    """
+
+    received_at: datetime
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Translation:
     """The facts of one notification, or why there are none."""
 

@@ -8,6 +8,9 @@ A token never expires. CAN-SPAM (15 U.S.C. §7704(a)(3)(A)(ii)) wants a way out 
 RFC 8058 sets no end, and a person who digs out an old newsletter means what they press. So the keys that once signed
 must go on verifying: after FILE_ENCRYPTION_KEY is replaced, the keys derived from its old values are passed as `older`.
 
+The same token is the subject of the mail by which somebody leaves (RFC 2369's `mailto:`): the part of an address before
+the @ has 64 octets at most, which is too short for it.
+
 Bytes of a token, in unpadded base64url: version (1) | issued, Unix seconds (8) | message id (16) | length of the
 recipient key (1) | recipient key | scope | HMAC-SHA256 over all before it (32).
 """
@@ -19,17 +22,21 @@ import re
 import struct
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from services.kit.errors import PermanentError
 
-UnsubscribeSource = Literal["oneClick", "page"]
-"""Who pressed: a mail program's own button (RFC 8058), or a person on our page."""
+UnsubscribeSource = Literal["oneClick", "page", "mailto"]
+"""Who pressed: a mail program's own button (RFC 8058), a person on our page, or either by mail (RFC 2369)."""
 
 LONGEST_TOKEN = 700
 """Characters: keeps the whole URL within one header line."""
+
+LONGEST_SUBJECT = 2_000
+"""Characters of a subject that are looked through for a token."""
 
 _VERSION = 1
 _HEAD = struct.Struct(">BQ16sB")
@@ -104,6 +111,17 @@ class UnsubscribeTokens:
             message_id=str(uuid.UUID(bytes=message_id)),
             issued_at=datetime.fromtimestamp(issued, UTC),
         )
+
+    def find(self, subject: str) -> UnsubscribeClaims | None:
+        """The claims of the token in the subject of a mail; None where there is no valid one.
+
+        What programs put before it (`Re:`, `[External]`) does no harm, nor do blanks within it, from folding.
+        """
+        subject = subject[:LONGEST_SUBJECT]
+        for candidate in (*subject.split(), "".join(subject.split())):
+            with suppress(InvalidUnsubscribeToken):
+                return self.verify(candidate)
+        return None
 
 
 def _decode(token: str) -> bytes:

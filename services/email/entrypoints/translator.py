@@ -8,7 +8,7 @@ from uuid import UUID
 
 from contracts.envelope import Envelope
 from services.email.domain.correlation import Correlation
-from services.email.domain.notifications import Delivered, Json
+from services.email.domain.notifications import Delivered, InboundMail, Json
 from services.email.ports import NotificationFormat
 from services.kit.errors import PermanentError, TransientError
 from services.kit.facts import TranslatorMetrics, publish_facts
@@ -27,6 +27,16 @@ class AttemptLookup(Protocol):
         ...
 
 
+class MailedUnsubscribes(Protocol):
+    """Finds what a mail to us asks for."""
+
+    async def fact(self, mail: InboundMail) -> Envelope | None:
+        """The unsubscribe that it is, the same for the same mail; None where it holds no valid token. Raises
+        TransientError, and PermanentError where a valid token's message cannot be found or read.
+        """
+        ...
+
+
 class Translator:
     """Batch handler of the group that reads `email.notifications`."""
 
@@ -35,10 +45,12 @@ class Translator:
         formats: Mapping[str, NotificationFormat],
         publisher: Publisher,
         lookup: AttemptLookup,
+        unsubscribes: MailedUnsubscribes,
         metrics: TranslatorMetrics,
     ) -> None:
         """`formats`: what the header `source` of a record names → how such a notification is read."""
         self._formats, self._publisher, self._lookup, self._metrics = formats, publisher, lookup, metrics
+        self._unsubscribes = unsubscribes
 
     async def __call__(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """Translate and publish; one outcome a record, in order.
@@ -56,6 +68,9 @@ class Translator:
             if notification is None or form.without_message(notification):
                 self._metrics.ignored()
                 return ()
+            mail = form.inbound_mail(notification)
+            if mail is not None:
+                return await self._unsubscribed(mail)
             correlation = await self._correlation(form, notification)
             if correlation is None:
                 return Park("uncorrelated", kind="uncorrelated", detail="no stream knows this notification's message")
@@ -68,6 +83,17 @@ class Translator:
             self._metrics.ignored()
             log.info("translator.nothing", why=translation.why_none, aggregate_id=correlation.message_id)
         return translation.facts
+
+    async def _unsubscribed(self, mail: InboundMail) -> tuple[Envelope, ...]:
+        """Who sent it is not asked, since senders are forged: the token is the proof. What else comes to the address,
+        answers of programs and advertisements, is dropped and never parked, or strangers could fill the parking lot.
+        """
+        fact = await self._unsubscribes.fact(mail)
+        if fact is not None:
+            return (fact,)
+        self._metrics.ignored()
+        log.info("translator.nothing", why="a mail to us without a valid unsubscribe token in its subject")
+        return ()
 
     def _unwrap(self, record: Record) -> tuple[NotificationFormat, Delivered]:
         if record.value is None:

@@ -119,6 +119,7 @@ def settings(test_stack: Stack, own_kafka: str, mongo_url: str, aws: AwsEndpoint
             "MAILROOM_CONTENT_BUCKET": aws.bucket,
             "SES_CONFIGURATION_SET": aws.configuration_set,
             "AWS_SES_FROM_EMAIL": "Mailroom <no-reply@mailroom.example>",
+            "MAILROOM_UNSUBSCRIBE_MAILTO": "leave@mailroom.example",
             "MAILROOM_NOTIFICATIONS_QUEUE_URL": aws.queue_url,
             "MAILROOM_KAFKA_BOOTSTRAP": own_kafka,
             "MAILROOM_MONGO_URL": mongo_url,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import email
+import email.policy
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
 
+from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.faults import Fault
 from services.email.handlers import list_unknown
 from services.kit.parking import ParkedFilter
@@ -150,6 +155,34 @@ async def test_a_link_in_a_marketing_mail_unsubscribes(mail: Running) -> None:
     await mail.ends(second, "Failed")
     other_list = await mail.send(address, category="marketing", listId="offers")
     await mail.ends(other_list, "Sent")
+
+
+async def test_a_mail_to_the_address_in_a_marketing_mail_unsubscribes(mail: Running, aws: AwsEndpoints) -> None:
+    address = at("success")
+    fields = {"category": "marketing", "listId": "news"}
+    first = await mail.send(address, **fields)
+    await mail.ends(first, "Sent")
+    (accepted,) = await mail.accepted(first)
+    sent = email.message_from_bytes(
+        await mail.simulator.raw(accepted["providerMessageId"]), policy=email.policy.default
+    )
+    offered = urlsplit(str(sent["list-unsubscribe"]).rpartition("<")[2].partition(">")[0])
+    (subject,) = parse_qs(offered.query)["subject"]
+    written = EmailMessage(policy=email.policy.SMTP)
+    written["From"], written["To"], written["Subject"] = "me@elsewhere.example", offered.path, subject
+    written.set_content("please")
+    await mail.simulator.receive(
+        written.as_bytes(), source="me@elsewhere.example", to=offered.path, topic_arn=aws.topic_arn
+    )
+
+    async def left() -> bool:
+        key = mail.email.keys.key(address)
+        state = (await mail.email.recipients.load_many([key]))[key]
+        return state.blocks("marketing", "news", datetime.now(UTC)) == "unsubscribed"
+
+    await until(left)
+    second = await mail.send(address, **fields)
+    await mail.ends(second, "Failed")
 
 
 async def test_scheduled_mail_goes_at_its_time(mail: Running) -> None:

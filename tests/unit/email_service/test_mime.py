@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contracts.email.commands import InlineAttachment, SendEmail
-from services.email.adapters.mime import Attachment, OutgoingMessage, build_raw, prepare
+from services.email.adapters.mime import Attachment, OutgoingMessage, build_raw, mailto_url, prepare
 from services.kit.errors import PermanentError
 
 DATE = datetime(2026, 11, 24, 10, 25, 0, 123456, tzinfo=UTC)
@@ -178,7 +178,7 @@ def test_no_header_can_be_injected(where: str, before: str, control: str) -> Non
         "content_type": {"attachments": (Attachment("a.txt", f"text/plain; x={hostile}", b"x"),)},
         "message_id": {"message_id": hostile},
         "attempt_id": {"attempt_id": hostile},
-        "url": {"list_unsubscribe": f"https://example.com/{hostile}"},
+        "url": {"list_unsubscribe": (f"https://example.com/{hostile}",)},
     }
     with pytest.raises(PermanentError) as caught:
         build_raw(message(**changes[where]))
@@ -204,8 +204,10 @@ def test_headers_of_our_own_and_malformed_names_are_refused(name: str) -> None:
         {"to": ("a@example.com, b@example.com",)},
         {"to": ("jörg@example.com",)},
         {"text": "half \ud83d"},
-        {"list_unsubscribe": "javascript:alert(1)"},
-        {"list_unsubscribe": "https://example.com/" + "x" * 900},
+        {"list_unsubscribe": ("javascript:alert(1)",)},
+        {"list_unsubscribe": ("mailto:leave@example.com?subject=t", "https://example.com/")},
+        {"list_unsubscribe": ("https://example.com/", "javascript:alert(1)")},
+        {"list_unsubscribe": ("https://example.com/" + "x" * 900,)},
         {"attachments": (Attachment("", "text/plain", b""),)},
         {"attachments": (Attachment("a", "text", b""),)},
     ],
@@ -262,10 +264,11 @@ def test_our_ids_are_in_the_headers_and_copies_differ_only_there() -> None:
 
 def test_marketing_carries_one_click_unsubscribing() -> None:
     url = "https://mail.example.com/unsubscribe/" + "tokenTOKEN-_" * 20
-    parsed = parse(build_raw(message(list_unsubscribe=url, unsubscribe_mailto="u%n+s@example.com")))
+    by_mail = mailto_url("Leave <u%n+s@example.com>", "tokenTOKEN-_" * 20)
+    parsed = parse(build_raw(message(list_unsubscribe=(url, by_mail))))
     links = re.findall(r"<([^>]+)>", re.sub(r"\s", "", parsed["list-unsubscribe"]))
-    assert links[0] == url
-    assert unquote(links[1]) == "mailto:u%n+s@example.com?subject=unsubscribe"
+    assert links == [url, by_mail]
+    assert unquote(by_mail) == "mailto:u%n+s@example.com?subject=" + "tokenTOKEN-_" * 20
     assert parsed["list-unsubscribe-post"] == "List-Unsubscribe=One-Click"
     assert "list-unsubscribe" not in parse(build_raw(message()))
 

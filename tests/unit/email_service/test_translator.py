@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from contracts.envelope import Envelope
 from services.email.adapters.ses_notifications import SesNotifications
 from services.email.domain.correlation import Correlation
+from services.email.domain.notifications import InboundMail
 from services.email.entrypoints.translator import Translator
 from services.kit.errors import Unavailable
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
@@ -28,6 +30,13 @@ class Lookup:
         return Correlation(MESSAGE_ID, ATTEMPT_ID) if self.known else None
 
 
+class NoMails:
+    """Nobody writes to us."""
+
+    async def fact(self, mail: InboundMail) -> Envelope | None:
+        raise AssertionError("it was about a mail of ours")
+
+
 class Counts:
     """Counts nothing."""
 
@@ -39,7 +48,7 @@ class Counts:
 class World:
     def __init__(self, *, known: bool = False) -> None:
         self.publisher, self.lookup = MemoryPublisher(), Lookup(known=known)
-        self.translate = Translator({"ses": SesNotifications()}, self.publisher, self.lookup, Counts())
+        self.translate = Translator({"ses": SesNotifications()}, self.publisher, self.lookup, NoMails(), Counts())
 
     async def hear(self, *values: bytes | None) -> list[Outcome]:
         records = [Record("email.notifications", 0, n, 0, None, value, ()) for n, value in enumerate(values)]

@@ -447,6 +447,7 @@ def _scan_results(expected: Decision) -> list[Row]:
 # --- mail ---------------------------------------------------------------------------------------------------------
 
 _SET: Final = f"arn:aws:ses:{REGION}:{ACCOUNT}:configuration-set"
+_RECEIPT: Final = f"arn:aws:ses:{REGION}:{ACCOUNT}:receipt-rule-set/inbound:receipt-rule"
 _PUBLISHES: Final[Context] = {"AWS:SourceAccount": ACCOUNT, "AWS:SourceArn": f"{_SET}/mailroom-local"}
 _FROM_US: Final[Context] = {"ses:FromAddress": "billing@mailroom.example"}
 MAIL: Sequence[Row] = [
@@ -456,6 +457,14 @@ MAIL: Sequence[Row] = [
         ("ses", "Publish", _PUBLISHES, YES),
         ("ses", "Publish", {**_PUBLISHES, "AWS:SourceAccount": STRANGER}, NO),
         ("ses", "Publish", {**_PUBLISHES, "AWS:SourceArn": f"{_SET}/other"}, NO),
+        ("ses", "Publish", {**_PUBLISHES, "AWS:SourceArn": f"{_RECEIPT}/mailroom-local"}, YES),
+        ("ses", "Publish", {**_PUBLISHES, "AWS:SourceArn": f"{_RECEIPT}/other"}, NO),
+        (
+            "ses",
+            "Publish",
+            {"AWS:SourceAccount": STRANGER, "AWS:SourceArn": f"{_RECEIPT}/mailroom-local".replace(ACCOUNT, STRANGER)},
+            NO,
+        ),
         ("ses", "Subscribe", _PUBLISHES, NO),
         ("s3", "Publish", _PUBLISHES, NO),
     ),

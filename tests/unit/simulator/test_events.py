@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from deploy.local.simulator.behaviours import BEHAVIOURS, EVENT_TYPES, Kind, Step, timeline
-from deploy.local.simulator.events import Mail, mail_of, render
+from deploy.local.simulator.events import Mail, mail_of, received, render
 from deploy.local.simulator.submission import read_send_email
 
 SENT = datetime(2026, 11, 24, 10, 0, 0, 123456, tzinfo=UTC)
@@ -149,3 +149,15 @@ def test_machine_opens_show_a_proxy() -> None:
 def test_each_bounce_has_a_feedback_id_of_its_own() -> None:
     ids = {event(Step("Bounce", "permanent"))["bounce"]["feedbackId"] for _ in range(5)}
     assert len(ids) == 5
+
+
+def test_a_mail_to_us_is_told_of_without_its_content() -> None:
+    raw = b"From: P <p@inbox.example>\r\nTo: leave@mailroom.example\r\nSubject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\r\n\r\nbody"
+    found = orjson.loads(received(raw, "p@inbox.example", ["leave@mailroom.example"], NOW))
+    assert found["notificationType"] == "Received"
+    assert set(found) == {"notificationType", "mail", "receipt"}
+    assert found["receipt"]["action"] == {"type": "Stop"}
+    assert found["mail"]["timestamp"] == "2026-11-24T10:00:01.500Z"
+    assert found["mail"]["destination"] == found["receipt"]["recipients"] == ["leave@mailroom.example"]
+    assert found["mail"]["commonHeaders"]["subject"] == "grüße"
+    assert {"name": "Subject", "value": "=?utf-8?q?gr=C3=BC=C3=9Fe?="} in found["mail"]["headers"]
