@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,21 +13,31 @@ import typer
 from services.cli.output import Json, console, print_json, refuse, say, table
 
 if TYPE_CHECKING:
-    from services.email.adapters.templates import TemplateCatalogue
+    from services.email.adapters.templates import Template, TemplateCatalogue
 
-app = typer.Typer(no_args_is_help=True, help="The mail templates that ship.")
+app = typer.Typer(no_args_is_help=True, help="The mail templates: those that ship, and yours.")
 
 SITE = "https://crm.example.com"
+DIRECTORY = "MAILROOM_TEMPLATES_DIR"
 
 
 @app.command("list")
 def list_templates(json: Json = False) -> None:
-    """Every template with its data and version."""
-    found = _catalogue().list()
+    """Every template with its data and version: those that ship, and those in MAILROOM_TEMPLATES_DIR. Exit status 1
+    when one of the latter cannot be used; what is wrong with it is on standard error.
+    """
+    catalogue = _catalogue()
+    found = catalogue.list()
     if json:
         print_json([_as_json(template) for template in found])
-        return
-    rows = table("template", "version", "categories", "templateData", "about")
+    else:
+        _show(found)
+    if catalogue.broken:
+        raise refuse("\n".join(problem for problems in catalogue.broken.values() for problem in problems))
+
+
+def _show(found: Sequence[Template]) -> None:
+    rows = table("template", "version", "ships", "categories", "templateData", "about")
     for template in found:
         data = ", ".join(
             f"{name} ({field.type}{', optional' if field.default is not None else ''})"
@@ -35,6 +46,7 @@ def list_templates(json: Json = False) -> None:
         rows.add_row(
             template.template_id,
             template.version,
+            "" if template.own else "yes",
             ", ".join(template.manifest.categories),
             data,
             template.manifest.description,
@@ -54,7 +66,10 @@ def preview(
     json: Json = False,
 ) -> None:
     """Render a template with its sample, as it would be sent."""
-    rendered = _catalogue().preview(template_id, _read(data))
+    catalogue = _catalogue()
+    if template_id in catalogue.broken and template_id not in (each.template_id for each in catalogue.list()):
+        raise refuse("\n".join(catalogue.broken[template_id]))
+    rendered = catalogue.preview(template_id, _read(data))
     if json:
         told = {"templateId": template_id, "templateVersion": rendered.template_version, "subject": rendered.subject}
         print_json({**told, "html": rendered.html, "text": rendered.text})
@@ -68,9 +83,14 @@ def preview(
 
 
 def _catalogue() -> TemplateCatalogue:
-    from services.email.adapters.templates import DIRECTORY, Site, TemplateCatalogue
+    from services.email.adapters import templates
+    from services.kit.errors import SettingsError
 
-    return TemplateCatalogue.load(DIRECTORY, Site(crm_url=os.environ.get("MAILROOM_CRM_URL", "").strip() or SITE))
+    own = os.environ.get(DIRECTORY, "").strip()
+    if own and not Path(own).is_dir():
+        raise SettingsError([f"{DIRECTORY} is wrong: there is no directory {own}"])
+    site = templates.Site(crm_url=os.environ.get("MAILROOM_CRM_URL", "").strip() or SITE)
+    return templates.TemplateCatalogue.load(templates.DIRECTORY, site, Path(own) if own else None)
 
 
 def _read(path: Path | None) -> dict[str, Any]:
@@ -90,6 +110,7 @@ def _as_json(template: Any) -> dict[str, Any]:
     return {
         "templateId": manifest.template_id,
         "version": template.version,
+        "own": template.own,
         "description": manifest.description,
         "categories": list(manifest.categories),
         "subject": manifest.subject,

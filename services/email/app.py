@@ -49,6 +49,7 @@ from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams
 from services.kit import aws, mongo
+from services.kit import metrics as m
 from services.kit.addresses import recipient_keys
 from services.kit.application import application
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
@@ -68,7 +69,7 @@ from services.kit.kafka.consumer_loop import ConsumerLoop, Limits
 from services.kit.kafka.publisher import KafkaPublisher
 from services.kit.kafka.records import BatchHandler, Outcome, Record
 from services.kit.lifecycle import Process, Stage
-from services.kit.logs import configure
+from services.kit.logs import configure, get_logger
 from services.kit.metrics import Metrics
 from services.kit.parking_mongo import MongoParkingLot
 from services.kit.parking_retry import ParkedRetries
@@ -80,6 +81,8 @@ from services.kit.retry import retrying
 from services.kit.server import HttpServer
 
 __all__ = ["ROLES", "Email", "Role", "run"]
+
+log = get_logger(__name__)
 
 VERSION = "1.0.0"
 
@@ -224,7 +227,10 @@ class Email:
             portal_url=settings.portal_url,
             support_address=settings.support_address,
         )
-        self.templates = TemplateCatalogue.load(DIRECTORY, site)
+        self.templates = TemplateCatalogue.load(DIRECTORY, site, settings.templates_directory)
+        for template_id, problems in self.templates.broken.items():
+            log.error("template cannot be used", template_id=template_id, problems=problems)
+        self.metrics.set(m.TEMPLATES_BROKEN, len(self.templates.broken))
         tokens = self.ring.derive_all("unsubscribe")
         self.tokens = UnsubscribeTokens(tokens[0], tokens[1:])
         self.prices = DatedPrices.load()

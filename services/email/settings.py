@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Final, get_args
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import DirectoryPath, Field, ValidationInfo, field_validator
 
 from contracts.email.values import Category
 from contracts.topics import LANES
@@ -135,6 +135,11 @@ class EmailSettings(AwsSettings):
         description="likewise, from one address to /unsubscribe: mail programs call from few addresses for many people",
     )
 
+    templates_directory: DirectoryPath | None = Field(
+        None,
+        alias="MAILROOM_TEMPLATES_DIR",
+        description="a directory of mail templates beside those that ship, read when the process starts",
+    )
     product_name: str = Field("DepLLC CRM", alias="MAILROOM_PRODUCT_NAME", description="what people know the sender as")
     crm_url: str | None = Field(
         None, alias="MAILROOM_CRM_URL", description="where people sign in (default: the public URL)"

@@ -17,6 +17,7 @@ _FILES_TRANSLATOR = "tests/unit/files_service/test_translator.py::"
 _INTAKE = "tests/unit/email_service/test_intake.py::"
 _CONTENT = "tests/unit/email_service/test_sender_content.py::"
 _FILES = "tests/unit/email_service/test_sender_files.py::"
+_TEMPLATES = "tests/unit/email_service/test_templates.py::"
 _BATCH = "tests/unit/kit/test_kafka_batch.py::"
 _RELEASES = "tests/ports/test_releases.py::"
 _RELEASED = "tests/integration/kafka/test_releases.py::"
@@ -329,6 +330,14 @@ KEEPING: tuple[Mutation, ...] = (
         "        return work in self.never or any(work in works for works in self.waiting.values())\n",
         "        return bool(self.never or self.waiting)\n",
         (_FILES + "test_of_those_that_are_loaded_together_only_one_whose_file_is_not_ready_waits",),
+    ),
+    Mutation(
+        "8n",
+        "a broken template of an operator takes the others down",
+        "services/email/adapters/templates.py",
+        "                broken[folder.name] = error.problems\n",
+        "                raise SettingsError(error.problems) from None\n",
+        (_TEMPLATES + "test_files_that_are_none_are_told_of_too",),
     ),
     Mutation(
         "10a",

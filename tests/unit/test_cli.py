@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from services.cli import skip
 from services.cli.app import app
 from services.kit.kafka.records import Partition
+from tests.unit.email_service.own_templates import write_own
 from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, example
 from tests.unit.files_service import s3_examples
 
@@ -193,6 +194,34 @@ def test_templates_are_listed_and_previewed(tmp_path: Path) -> None:
     text = mailroom("templates", "preview", "welcome", "--as", "text").stdout
     assert "Ada Lovelace" in text
     assert "<" not in text
+
+
+def test_templates_of_ones_own_are_listed_and_previewed_and_broken_ones_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_own(tmp_path, "receipt")
+    monkeypatch.setenv("MAILROOM_TEMPLATES_DIR", str(tmp_path))
+    listed = mailroom("templates", "list", "--json")
+    assert listed.exit_code == 0
+    assert {each["templateId"]: each["own"] for each in json.loads(listed.stdout)} == {
+        "2fa-code": False, "password-reset": False, "receipt": True, "welcome": False,
+    }  # fmt: skip
+    write_own(tmp_path, "reminder", text="{{ nobody }}")
+    write_own(tmp_path, "welcome")
+    listed = mailroom("templates", "list")
+    assert listed.exit_code == 1, "a check before a deployment ends with this"
+    assert "receipt" in listed.stdout
+    assert "reminder" not in listed.stdout
+    assert "reminder, mail.txt: not declared in the manifest's data: nobody" in listed.stderr
+    assert "welcome: a template that ships has this id" in listed.stderr
+    assert mailroom("templates", "preview", "receipt", "--as", "text").stdout == "Thanks, Ada.\n"
+    broken = mailroom("templates", "preview", "reminder")
+    assert (broken.exit_code, broken.stdout) == (1, "")
+    assert "not declared in the manifest's data: nobody" in broken.stderr
+    monkeypatch.setenv("MAILROOM_TEMPLATES_DIR", str(tmp_path / "nowhere"))
+    nowhere = mailroom("templates", "list")
+    assert nowhere.exit_code == 78
+    assert "MAILROOM_TEMPLATES_DIR" in nowhere.stderr
 
 
 def test_a_preview_of_what_is_not_there_or_cannot_be_rendered_says_why(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError, SSLError
 
 from services.email.adapters.mime import Attachment, OutgoingMessage, PreparedMime, mailto_url, prepare
+from services.email.domain.content import UNSUBSCRIBE_PLACEHOLDER
 from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
 from services.email.domain.outcomes import Accepted, Cost, RefusalKind, Rejected, Unknown
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeTokens
@@ -80,10 +81,6 @@ THROTTLES = frozenset(
 REFUSED_ON_THE_WAY = frozenset({403, 407, 421})
 """Statuses by which a proxy says that it does not pass a request on (RFC 9110 §15.5.4, §15.5.8, §15.5.20). Any other
 4xx without SES's request id may come after SES had the request, above all 408."""
-
-UNSUBSCRIBE_PLACEHOLDER = "{{unsubscribeUrl}}"
-"""In the html or text of a marketing mail this becomes the recipient's own link: CAN-SPAM (15 U.S.C. §7704(a)(5)) wants
-a way out that people can see, and the headers alone are seen by few."""
 
 MOST_BYTES = 40_000_000
 """Of a message as MIME, attachments in base64: what SES takes of an account unless it has agreed on less (Amazon SES

@@ -4,23 +4,35 @@ Data is hostile: it is checked against the manifest first (`template_data`), ren
 escaped, and what comes out is bounded. Nothing a caller gives is ever compiled as a template.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 import jinja2
+import jinja2.nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from services.email.adapters.template_data import DataField, DataProblem, check, is_one_line, one_line
-from services.email.adapters.template_loading import Manifest, TemplateSource, read_template
+from services.email.adapters.template_loading import (
+    HTML,
+    MANIFEST,
+    TEXT,
+    BrokenTemplate,
+    Manifest,
+    TemplateSource,
+    read_template,
+)
+from services.email.domain.content import UNSUBSCRIBE_PLACEHOLDER
 from services.kit.errors import PermanentError, SettingsError
 
 DIRECTORY = Path(__file__).parents[1] / "templates"
 """The templates that ship."""
 
+_WAY_OUT = "unsubscribeUrl"
 MAX_OUTPUT = 1_000_000
 """Characters of html, and of text, that a template may write."""
 MAX_SUBJECT = 200
@@ -55,6 +67,7 @@ class Site:
             "portalUrl": (self.portal_url or crm).rstrip("/"),
             "resetUrl": f"{crm}/{self.reset_path.lstrip('/')}",
             "supportAddress": self.support_address,
+            _WAY_OUT: UNSUBSCRIBE_PLACEHOLDER,
         }
 
 
@@ -76,6 +89,8 @@ class Template:
     html: jinja2.Template
     text: jinja2.Template
     subject: jinja2.Template
+    own: bool = False
+    """Whether it is an operator's, beside those that ship."""
 
     @property
     def manifest(self) -> Manifest:
@@ -95,40 +110,65 @@ class Template:
 
 
 class TemplateCatalogue:
-    """All templates of a process, by id. Immutable after loading; safe to use from several threads."""
+    """All templates of a process, by id. Immutable after loading; safe to use from several threads.
 
-    def __init__(self, templates: Mapping[str, Template]) -> None:
+    `broken`: folder → everything that is wrong with an operator's template that cannot be used.
+    """
+
+    def __init__(self, templates: Mapping[str, Template], broken: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self._templates = dict(sorted(templates.items()))
+        self.broken = dict(sorted((broken or {}).items()))
 
     @classmethod
-    def load(cls, directory: Path, site: Site) -> Self:
-        """Load every folder of `directory` that holds a manifest.
+    def load(cls, directory: Path, site: Site, own: Path | None = None) -> Self:
+        """Load every folder with a template: of `directory`, which ships, and of `own`, an operator's.
 
-        Raises SettingsError naming everything wrong with any of them: a broken template stops the start, not a mail.
+        Raises SettingsError naming everything wrong with any that ships, or where `own` cannot be read. A broken
+        template of an operator takes nothing down: it is in `broken`, and all others can be used.
         """
         environments = _environment(site, escape=True), _environment(site, escape=False)
-        templates: dict[str, Template] = {}
-        problems: list[str] = []
-        for folder in sorted(path.parent for path in directory.glob("*/manifest.json")):
-            try:
-                template = _compile(read_template(folder), *environments)
-                templates[template.template_id] = template
-                cls({template.template_id: template}).preview(template.template_id)
-            except (ValueError, PermanentError) as error:
-                problems.append(f"template {error}")
+        templates, broken = cls._read(directory, environments)
+        problems = [f"template {problem}" for found in broken.values() for problem in found]
         if not templates and not problems:
             problems.append("there is no template in the templates' directory")
         if problems:
             raise SettingsError(problems)
-        return cls(templates)
+        if own is None:
+            return cls(templates)
+        added, broken = cls._read(own, environments, directory)
+        for template_id in added.keys() & templates.keys():
+            broken[template_id] = (f"{template_id}: a template that ships has this id; give yours another one",)
+            del added[template_id]
+        return cls(templates | {each: replace(template, own=True) for each, template in added.items()}, broken)
+
+    @classmethod
+    def _read(
+        cls, directory: Path, environments: tuple[jinja2.Environment, jinja2.Environment], *shared: Path
+    ) -> tuple[dict[str, Template], dict[str, tuple[str, ...]]]:
+        templates: dict[str, Template] = {}
+        broken: dict[str, tuple[str, ...]] = {}
+        for folder in _folders(directory):
+            try:
+                template = _compile(read_template(folder, *shared), *environments)
+                cls({template.template_id: template}).preview(template.template_id)
+                templates[template.template_id] = template
+            except BrokenTemplate as error:
+                broken[folder.name] = error.problems
+            except PermanentError as error:
+                broken[folder.name] = (error.detail,)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it takes no other template down
+                broken[folder.name] = (f"{folder.name}: {type(error).__name__}: {error}",)
+        return templates, broken
 
     def list(self) -> tuple[Template, ...]:
         """Every template, by id."""
         return tuple(self._templates.values())
 
     def get(self, template_id: str) -> Template:
-        """One template. Raises PermanentError `invalid` for an id that there is none of."""
+        """One template. Raises PermanentError `invalid` for an id that there is none of, or only a broken one."""
         template = self._templates.get(template_id)
+        if template is None and template_id in self.broken:
+            raise PermanentError("invalid", f"the template {template_id} is broken; the log of the last start says why")
         if template is None:
             raise PermanentError("invalid", f"there is no such template; there are {', '.join(self._templates)}")
         return template
@@ -172,6 +212,17 @@ class TemplateCatalogue:
         return self.render(template_id, {**self.get(template_id).manifest.sample, **(data or {})})
 
 
+def _folders(directory: Path) -> Iterator[Path]:
+    """Those that hold a file of a template. Raises SettingsError where the directory cannot be read."""
+    try:
+        folders = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise SettingsError([f"the templates' directory {directory} cannot be read: {error.strerror}"]) from None
+    for folder in folders:
+        if any(os.path.lexists(folder / name) for name in (MANIFEST, HTML, TEXT)) or not os.access(folder, os.X_OK):
+            yield folder
+
+
 def _environment(site: Site, *, escape: bool) -> jinja2.Environment:
     environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined, autoescape=escape, trim_blocks=True, lstrip_blocks=True
@@ -181,24 +232,32 @@ def _environment(site: Site, *, escape: bool) -> jinja2.Environment:
 
 
 def _compile(source: TemplateSource, html: jinja2.Environment, text: jinja2.Environment) -> Template:
-    """Raises ValueError for a syntax error or a name that neither the manifest nor the site has."""
+    """Raises BrokenTemplate for a syntax error or a name that neither the manifest nor the site has."""
     known = {*source.manifest.data, *html.globals, "subject"}
     parts = [
-        (html, source.html, "mail.html"),
-        (text, source.text, "mail.txt"),
+        (html, source.html, HTML),
+        (text, source.text, TEXT),
         (text, source.manifest.subject, "subject"),
     ]
     compiled: list[jinja2.Template] = []
+    problems: list[str] = []
     for environment, part, name in parts:
         where = f"{source.manifest.template_id}, {name}"
         try:
-            unknown = find_undeclared_variables(environment.parse(part)) - known
+            parsed = environment.parse(part)
             compiled.append(environment.from_string(part))
         except jinja2.TemplateError as error:
-            raise ValueError(f"{where}: {error}") from None
-        if unknown:
-            raise ValueError(f"{where}: not declared in the manifest's data: {', '.join(sorted(unknown))}")
-    return Template(source, *compiled)
+            problems.append(f"{where}: {error}")
+            continue
+        if unknown := find_undeclared_variables(parsed) - known:
+            problems.append(f"{where}: not declared in the manifest's data: {', '.join(sorted(unknown))}")
+        names = {name.name for name in parsed.find_all(jinja2.nodes.Name)} - source.manifest.data.keys()
+        if _WAY_OUT in names and set(source.manifest.categories) != {"marketing"}:
+            problems.append(f"{where}: {_WAY_OUT} is for templates whose only category is marketing")
+    if problems:
+        raise BrokenTemplate(problems)
+    html_part, text_part, subject = compiled
+    return Template(source, html_part, text_part, subject)
 
 
 def _write(template: Template, part: jinja2.Template, values: Mapping[str, object]) -> str:

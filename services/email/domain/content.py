@@ -14,6 +14,10 @@ ContentKind = Literal["message", "sealed", "attachment"]
 """`message`: rendered by the intake, named by `email.requested`. `sealed`: bodies and template data as the HTTP door
 got them. `attachment`: bytes of one attachment, stored by the HTTP door."""
 
+UNSUBSCRIBE_PLACEHOLDER = "{{unsubscribeUrl}}"
+"""In the html or text of a marketing mail this becomes the recipient's own link: CAN-SPAM (15 U.S.C. §7704(a)(5)) wants
+a way out that people can see, and the headers alone are seen by few."""
+
 
 class StoredFile(Model):
     """An attachment with its bytes here (`content`), stored under the message's id (`ref`), or kept by the files

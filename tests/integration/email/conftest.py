@@ -30,6 +30,7 @@ from services.kit.errors import PermanentError
 from services.kit.kafka.topics_admin import apply
 from services.kit.settings import load
 from tests.integration.own_stack import own_stack
+from tests.unit.email_service.own_templates import write_own
 
 SECRET = "integration-tests-only-0123456789abcdef"
 HANG = 180.0
@@ -106,7 +107,17 @@ def own_kafka() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def settings(test_stack: Stack, own_kafka: str, mongo_url: str, aws: AwsEndpoints) -> EmailSettings:
+def settings(
+    test_stack: Stack,
+    own_kafka: str,
+    mongo_url: str,
+    aws: AwsEndpoints,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> EmailSettings:
+    """With templates beside those that ship: `receipt`, and `reminder`, which is broken."""
+    templates = tmp_path_factory.mktemp("templates")
+    write_own(templates, "receipt")
+    write_own(templates, "reminder", text="{{ nobody }}")
     test_stack.stop(OURS)  # where earlier tests of this process have started them, they would share the queue
     return load(
         EmailSettings,
@@ -120,6 +131,7 @@ def settings(test_stack: Stack, own_kafka: str, mongo_url: str, aws: AwsEndpoint
             "SES_CONFIGURATION_SET": aws.configuration_set,
             "AWS_SES_FROM_EMAIL": "Mailroom <no-reply@mailroom.example>",
             "MAILROOM_UNSUBSCRIBE_MAILTO": "leave@mailroom.example",
+            "MAILROOM_TEMPLATES_DIR": str(templates),
             "MAILROOM_NOTIFICATIONS_QUEUE_URL": aws.queue_url,
             "MAILROOM_KAFKA_BOOTSTRAP": own_kafka,
             "MAILROOM_MONGO_URL": mongo_url,

@@ -15,6 +15,7 @@ import pytest
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.faults import Fault
 from services.email.handlers import list_unknown
+from services.kit import metrics as m
 from services.kit.parking import ParkedFilter
 from tests.integration.email.conftest import Running, process, until
 
@@ -183,6 +184,23 @@ async def test_a_mail_to_the_address_in_a_marketing_mail_unsubscribes(mail: Runn
     await until(left)
     second = await mail.send(address, **fields)
     await mail.ends(second, "Failed")
+
+
+async def test_a_template_of_ones_own_is_sent_beside_a_broken_one(mail: Running) -> None:
+    assert mail.email.metrics.value(m.TEMPLATES_BROKEN) == 1
+    headers = {"Authorization": f"Bearer {mail.token()}"}
+    body = {"to": at("success"), "subject": "Hi", "category": "notification", "templateData": {"name": "Grace"}}
+    taken = await mail.http.post("/api/email", json=body | {"templateId": "receipt"}, headers=headers)
+    assert taken.status_code == 202
+    message_id = taken.json()["data"]["messageId"]
+    await mail.ends(message_id, "Sent")
+    (accepted,) = await mail.accepted(message_id)
+    assert b"Thanks, Grace." in await mail.simulator.raw(accepted["providerMessageId"])
+    refused = await mail.http.post("/api/email", json=body | {"templateId": "reminder"}, headers=headers)
+    assert refused.status_code == 400
+    assert "the template reminder is broken" in refused.json()["error"]
+    shipped = await mail.send(at("success"), templateId="welcome", templateData={"isClient": False}, text=None)
+    await mail.ends(shipped, "Sent")
 
 
 async def test_scheduled_mail_goes_at_its_time(mail: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,11 @@ def test_what_they_become() -> None:
     assert settings.policy.unknown_after_auth == timedelta(minutes=5)
     assert settings.account.region == "eu-central-1"
     assert "k" * 32 in settings.secret_values()
+
+
+def test_the_directory_of_templates_has_to_be_one(tmp_path: Path) -> None:
+    assert load(EmailSettings, GOOD).templates_directory is None
+    found = load(EmailSettings, GOOD | {"MAILROOM_TEMPLATES_DIR": str(tmp_path)})
+    assert found.templates_directory == tmp_path
+    with pytest.raises(SettingsError, match="MAILROOM_TEMPLATES_DIR is wrong"):
+        load(EmailSettings, GOOD | {"MAILROOM_TEMPLATES_DIR": str(tmp_path / "nowhere")})

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from services.email.adapters.templates import DIRECTORY, Rendered, Site, TemplateCatalogue
 from services.kit.errors import PermanentError, SettingsError
+from tests.unit.email_service.own_templates import HTML as OWN_HTML
+from tests.unit.email_service.own_templates import write_own
 
 SITE = Site(
     crm_url="https://crm.example.com/", portal_url="https://portal.example.com", support_address="help@example.com"
@@ -404,3 +406,101 @@ def test_an_empty_directory_and_a_bad_url_stop_the_start(tmp_path: Path) -> None
     for url in ("javascript:alert(1)", "crm.example.com", "https://crm.example.com/?a=b"):
         with pytest.raises(SettingsError):
             Site(crm_url=url)
+
+
+# --- beside those that ship ------------------------------------------------------------------------------------------
+
+SHIP = {"2fa-code", "password-reset", "welcome"}
+
+
+def beside(directory: Path) -> TemplateCatalogue:
+    return TemplateCatalogue.load(DIRECTORY, SITE, directory)
+
+
+def test_ones_own_templates_use_the_layout_that_ships_or_bring_their_own(tmp_path: Path) -> None:
+    write_own(tmp_path, "receipt")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "README.md").write_text("about these")
+    catalogue = beside(tmp_path)
+    assert {each.template_id: each.own for each in catalogue.list()} == {**dict.fromkeys(SHIP, False), "receipt": True}
+    assert catalogue.broken == {}
+    html = catalogue.preview("receipt").html
+    assert "help@example.com" in html, "the footer of the layout that ships"
+    assert re.search(r'<p class="text" style="[^"]+">Thanks, Ada', html)
+    (tmp_path / "layout.html").write_text("<html><body><b>ours</b>[% block content %][% endblock %]</body></html>")
+    ours = beside(tmp_path)
+    assert "<b>ours</b>" in ours.preview("receipt").html
+    assert ours.get("receipt").version != catalogue.get("receipt").version
+    assert ours.get("welcome").version == CATALOGUE.get("welcome").version, "those that ship stay as they are"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ({"text": "{{ nobody }}"}, ["mail.txt: not declared in the manifest's data: nobody"]),
+        ({"html": None, "text": None}, ["bad/mail.html: ", "bad/mail.txt: "]),
+        ({"categories": ["spam"], "version": 0, "html": "[% if %]", "text": "[% endif %]"},
+         ["categories", "version", "bad/mail.html: ", "bad/mail.txt: "]),
+        ({"html": "{% if %}", "text": "{{ nobody }}", "subject": "{{ }}"}, ["mail.html", "nobody", "subject"]),
+        ({"html": "[% include 'bad/mail.html' %]"}, ["bad/mail.html includes itself"]),
+        ({"html": "[[ ''.__class__.__mro__ ]]"}, ["bad/mail.html: "]),
+        ({"text": "[% include '../secrets.txt' %]"}, ["bad/mail.txt: "]),
+        ({"text": "[[ 1 // 0 ]]"}, ["ZeroDivisionError"]),
+        ({"text": "{% for a in name %}" * 30 + "{% endfor %}" * 30}, ["SyntaxError"]),
+        ({"text": "{% for a in name %}" * 9 + "{{ name }}" + "{% endfor %}" * 9, "sample": {"name": "x" * 10}},
+         ["writes more than 1000000 characters"]),
+        ({"templateId": "other"}, ["templateId must be the folder's name"]),
+        ({"sample": {}}, ["name is missing"]),
+        ({"html": "{{ unsubscribeUrl }}"}, ["unsubscribeUrl is for templates whose only category is marketing"]),
+    ],
+)  # fmt: skip
+def test_a_broken_one_is_told_of_whole_and_takes_nothing_down(
+    tmp_path: Path, template: dict[str, Any], told: list[str]
+) -> None:
+    write_own(tmp_path, "receipt")
+    write_own(tmp_path, "bad", **template)
+    catalogue = beside(tmp_path)
+    assert {each.template_id for each in catalogue.list()} == {*SHIP, "receipt"}
+    assert catalogue.preview("receipt").text == "Thanks, Ada.\n"
+    (name,) = catalogue.broken
+    assert name == "bad"
+    everything = " ".join(catalogue.broken["bad"])
+    assert [each for each in told if each not in everything] == []
+    with pytest.raises(PermanentError, match="the template bad is broken") as caught:
+        catalogue.problems("bad", {})
+    assert caught.value.reason == "invalid"
+
+
+def test_files_that_are_none_are_told_of_too(tmp_path: Path) -> None:
+    write_own(tmp_path, "bytes")
+    (tmp_path / "bytes/mail.html").write_bytes(b"\xff\xfe")
+    write_own(tmp_path, "json")
+    (tmp_path / "json/manifest.json").write_bytes(b"\xff{")
+    write_own(tmp_path, "folder")
+    (tmp_path / "folder/mail.txt").unlink()
+    (tmp_path / "folder/mail.txt").mkdir()
+    write_own(tmp_path, "nothing")
+    (tmp_path / "nothing/manifest.json").unlink()
+    write_own(tmp_path, "dangling")
+    (tmp_path / "dangling/manifest.json").unlink()
+    (tmp_path / "dangling/manifest.json").symlink_to(tmp_path / "nowhere")
+    write_own(tmp_path, "welcome")
+    catalogue = beside(tmp_path)
+    assert {each.template_id for each in catalogue.list()} == SHIP
+    assert set(catalogue.broken) == {"bytes", "json", "folder", "nothing", "dangling", "welcome"}
+    assert catalogue.get("welcome").version == CATALOGUE.get("welcome").version
+    assert "a template that ships has this id" in catalogue.broken["welcome"][0]
+
+
+def test_a_directory_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nowhere"):
+        beside(tmp_path / "nowhere")
+
+
+def test_a_template_for_marketing_has_the_recipients_own_way_out(tmp_path: Path) -> None:
+    html = OWN_HTML.replace("Thanks", '<a href="{{ unsubscribeUrl }}">leave</a>')
+    write_own(tmp_path, "news", html=html, text="{{ name }}: {{ unsubscribeUrl }}", categories=["marketing"])
+    rendered = beside(tmp_path).preview("news")
+    assert 'href="{{unsubscribeUrl}}"' in rendered.html, "what the sender puts each recipient's link for"
+    assert rendered.text == "Ada: {{unsubscribeUrl}}\n"
