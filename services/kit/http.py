@@ -185,7 +185,16 @@ def create_app(
             raise ValueError(f"a route takes bodies above {most} bytes, the most that body_bytes_in_flight allows")
         app.include_router(each)
     _describe_what_there_is(app)
+    app.add_middleware(
+        RequestEdge,
+        service=service,
+        metrics=metrics,
+        tracing=tracing or Tracing.off(),
+        ids=ids or SystemIds(),
+    )
+    app.add_middleware(Admission, service=service, metrics=metrics, most=requests_in_flight)
     if cors_origins:
+        # Around all else: a page can read only what carries these headers, a 503 of `Admission` not excepted.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
@@ -201,14 +210,6 @@ def create_app(
             expose_headers=[REQUEST_ID, CORRELATION_ID, "ETag", "Retry-After", "RateLimit", "RateLimit-Policy"],
             max_age=600,
         )
-    app.add_middleware(
-        RequestEdge,
-        service=service,
-        metrics=metrics,
-        tracing=tracing or Tracing.off(),
-        ids=ids or SystemIds(),
-    )
-    app.add_middleware(Admission, service=service, metrics=metrics, most=requests_in_flight)
     return app
 
 

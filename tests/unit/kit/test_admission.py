@@ -19,6 +19,7 @@ from services.kit.testing import FakeClock, captured_logs
 SECRET = "s" * 32
 AUTH = {"authorization": f"Bearer {mint_token(SECRET, 'u1', ['things:create'])}"}
 MOST = 3
+PAGE = "https://crm.example"
 
 
 class Site:
@@ -60,6 +61,7 @@ class Site:
             metrics=self.metrics,
             routers=[routes],
             requests_in_flight=MOST,
+            cors_origins=[PAGE],
         )
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://things")
@@ -122,6 +124,18 @@ async def test_nothing_is_done_for_who_is_refused(site: Site) -> None:
     assert not logs.text
     labels = {"service": "things", "method": "POST", "route": "/api/things", "status": "503"}
     assert site.metrics.value(HTTP_REQUESTS, **labels) == 0
+    site.go.set()
+    await asyncio.gather(*posts)
+
+
+async def test_a_page_of_another_origin_can_read_the_refusal(site: Site) -> None:
+    posts = await site.full()
+    preflight = {"origin": PAGE, "access-control-request-method": "POST"}
+    assert (await site.http.options("/api/things", headers=preflight)).status_code == 200
+    refused = await site.http.post("/api/things", json={}, headers=AUTH | {"origin": PAGE})
+    assert refused.status_code == 503
+    assert refused.headers["access-control-allow-origin"] == PAGE
+    assert "Retry-After" in refused.headers["access-control-expose-headers"]
     site.go.set()
     await asyncio.gather(*posts)
 
