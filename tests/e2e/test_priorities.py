@@ -39,18 +39,3 @@ async def test_each_lane_has_its_process(stack: Stack) -> None:
             assert waiting not in seen
             await asyncio.to_thread(stack.start, [away], with_needs=False)
             await accepted(observer, since, {waiting})
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("rate", "campaign", "urgent", "every"),
-    [pytest.param(200, 5000, 150, 0.1, id="200/s"), pytest.param(14, 700, 40, 1.0, id="14/s")],
-)
-async def test_urgent_mail_is_as_fast_beside_a_campaign(
-    stack: Stack, rate: float, campaign: int, urgent: int, every: float
-) -> None:
-    found = await measure(stack, rate=rate, campaign=campaign, urgent=urgent, every=every, warm_up=int(5 * rate))
-    print(f"\n{found}")
-    assert found.campaign_done < found.campaign, "the campaign was over before the urgent mail was"
-    assert found.holds or rate < 200, str(found)
