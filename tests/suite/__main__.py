@@ -1,12 +1,11 @@
-"""`python -m tests.suite`, behind `make test`: all tests but the long ones, in three steps.
+"""`python -m tests.suite`, behind `make test`: all tests but the long ones, in two steps.
 
 1. unit tests, in two processes; the run ends here when one fails
-2. beside each other: tests of parts, in two processes; tests of the whole stack with files, in one; the other tests of
-   the whole stack, in one. All of them wait for about half of their time
-3. tests that stop what the others stand on, in one process
+2. beside each other: tests of parts, in two processes; tests of the whole stack with files, and then those that stop
+   Kafka and MongoDB, in one; the other tests of the whole stack, in one. All of them wait for about half of their time
 
-Nothing is run twice, but with `--again`, as CI does: each test of steps 2 and 3 that failed is run once more by itself.
-One that passes then is told as `FLAKY`, and does not count.
+Nothing is run twice, but with `--again`, as CI does: each test of step 2 that failed is run once more by itself. One
+that passes then is told as `FLAKY`, and does not count.
 
 `--long`, behind `make test-long`: what a release needs beside these, the tests marked `long` and all mutations.
 """
@@ -40,6 +39,9 @@ FILES = ("tests/e2e/js_client", "tests/e2e/test_scans.py", *_paths("tests/e2e/te
 MAIL = ("tests/e2e", "tests/chaos", *(f"--ignore={each}" for each in FILES))
 """Tests of the whole stack: with files, and the others."""
 
+ALONE = "tests/alone"
+"""Tests that stop what a stack stands on. They follow those with files, whose stack nobody shares."""
+
 PARTS = ("--numprocesses=2", "--dist=loadfile", "tests/ports", "tests/integration")
 
 
@@ -69,8 +71,6 @@ def _usual(run: shared.Run, *, again: bool) -> bool:
         return False
     _tell("parts; beside them the whole stack, told at the end")
     ended = _side_by_side(run)
-    _tell("outages of what all stand on")
-    ended |= {_run("tests/alone")}
     return ended == {PASSED} or (again and ended <= {PASSED, TESTS_FAILED} and _again(run))
 
 
@@ -82,7 +82,7 @@ def _side_by_side(run: shared.Run) -> set[int]:
     ended = set[int]()
     try:
         run.stack().start(BACKING)  # not by two processes at once
-        with _beside(run, *MAIL) as mail, _beside(of_files, *FILES) as files:
+        with _beside(run, *MAIL) as mail, _beside(of_files, *FILES, ALONE) as files:
             ended = {_run(*PARTS), mail.wait(), files.wait()}
         for each in (run, of_files):
             print(_output(each).read_text(errors="replace"), flush=True)

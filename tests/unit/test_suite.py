@@ -31,7 +31,7 @@ class Pytest:
         return suite.TESTS_FAILED if BROKEN in arguments else suite.PASSED
 
     def side_by_side(self, _: shared.Run) -> set[int]:
-        return {self(*each) for each in (suite.PARTS, suite.MAIL, suite.FILES)}
+        return {self(*each) for each in (suite.PARTS, suite.MAIL, (*suite.FILES, suite.ALONE))}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_nothing_is_run_twice_unless_asked_for(
 ) -> None:
     fake = running(run, monkeypatch, "tests/e2e", FLAKY)
     assert suite.main([]) == 1
-    assert fake.calls[-1] == ("tests/alone",), "the other steps are run all the same"
+    assert fake.calls[-1][-1] == suite.ALONE, "the others are run all the same"
     assert "FLAKY" not in capsys.readouterr().out
 
 
