@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, FILES_EVENTS, FILES_NOTIFICATIONS, LANES
+from contracts.topics import (
+    EMAIL_EVENTS,
+    EMAIL_NOTIFICATIONS,
+    FILES_COMMANDS,
+    FILES_EVENTS,
+    FILES_NOTIFICATIONS,
+    LANES,
+)
 from deploy.local.demo.files import FileCase
 from deploy.local.stack import Stack
 from tests.e2e import poison, poison_files
@@ -162,6 +169,42 @@ async def test_a_flood_of_100_000_is_let_go_of_while_the_other_priorities_flow(s
         offsets = [(each["partition"], n) for each in ranges for a, b in each["runs"] for n in range(a, b + 1)]
         assert len(set(offsets)) == len(offsets) == found["discarded"]
         await observer.email["parked"].delete_many({"topic": topic, "reason": "unknownType"})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_every_consumer_carries_out_an_order_about_a_flood(stack: Stack) -> None:
+    """All that have a breaker, the two projections among them, at once; behind the floods everything flows on."""
+    async with live(stack) as observer, uploads(stack, 25) as files, traffic(stack, 25) as load:
+        since = await observer.now()
+        flooded = {
+            EMAIL_NOTIFICATIONS.name: ("email-translator",),
+            EMAIL_EVENTS.name: ("email-settler", "events.email_log"),
+            FILES_COMMANDS.name: ("files-commands",),
+            FILES_NOTIFICATIONS.name: ("files-translator",),
+            FILES_EVENTS.name: ("files-settler", "email-files", "events.file"),
+        }
+        for topic in flooded:
+            sent = [await load.producer.send(topic, b"{not JSON", str(n).encode()) for n in range(2 * FLOOD)]
+            await asyncio.gather(*sent)
+        consumers = [each for found in flooded.values() for each in found]
+        await asyncio.gather(*(breaker_is_told(stack, each) for each in consumers))
+        load.send()
+        mailed, uploaded = asyncio.create_task(load.sent()), asyncio.create_task(files.one(files.case()))
+        words = ("--reason", "a test", "--discard", "--yes", "--json")
+        orders = [await breaker(stack, "release", each, *words) for each in consumers]
+        async with asyncio.timeout(180):
+            while any(order["closedAt"] is None for order in orders):
+                known = {each["id"]: each for each in (await breaker(stack, "list", "--json"))["releases"]}
+                orders = [known[order["id"]] for order in orders]
+        await asyncio.gather(mailed, uploaded)
+        parked = [what async for what in observer.parked(since)]
+        for topic, readers in flooded.items():
+            let_go = sum(order["discarded"] for order in orders if order["consumer"] in readers)
+            kept = sum(topic in str(what) for what in parked)
+            assert let_go + kept == 2 * FLOOD * len(readers), f"{topic}: {let_go} let go of, {kept} parked"
+        evidence = await observer.settled(since, load.ids, 180)
+        assert set(evidence.lag) == set()
 
 
 async def flood(producer: AIOKafkaProducer, topic: str, source: str, count: int) -> None:
