@@ -145,6 +145,13 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def is_from_aws(error: ClientError) -> bool:
+    """Whether the service itself has answered: its replies carry its request id, those of a proxy on the way do not."""
+    metadata = error.response.get("ResponseMetadata", {})
+    headers = metadata.get("HTTPHeaders", {})
+    return bool(metadata.get("RequestId") or headers.get("x-amzn-requestid") or headers.get("x-amz-request-id"))
+
+
 @contextmanager
 def foreign_errors(service: str) -> Iterator[None]:
     """Map a repeatable call's errors: Unavailable for what may work later, PermanentError `awsRefused` for

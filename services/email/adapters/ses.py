@@ -23,7 +23,7 @@ from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
 from services.email.domain.outcomes import Accepted, Cost, RefusalKind, Rejected, Unknown
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeTokens
 from services.email.ports import OutgoingAttempt, OutgoingMail, PriceTable, Quota, RecipientKeys
-from services.kit.aws import error_code, is_transient
+from services.kit.aws import error_code, is_from_aws, is_transient
 from services.kit.errors import PermanentError, RefusedHere, Unavailable
 
 NAME = "ses"
@@ -258,12 +258,10 @@ def outcome_of(error: ClientError | BotoCoreError, sender: str) -> Rejected | Un
 
 
 def _answered(error: ClientError, sender: str) -> Rejected | Unknown:
-    metadata = error.response.get("ResponseMetadata", {})
-    status = int(metadata.get("HTTPStatusCode", 0))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = error_code(error)
     message = str(error.response.get("Error", {}).get("Message", ""))
     detail = _ADDRESS.sub("(address)", message)[:300]
-    by_ses = bool(metadata.get("RequestId") or metadata.get("HTTPHeaders", {}).get("x-amzn-requestid"))
     kind: RefusalKind = "throttle"
     unlisted = False
     if code in THROTTLES or status in (429, 503):
@@ -275,7 +273,7 @@ def _answered(error: ClientError, sender: str) -> Rejected | Unknown:
         kind = "account"
     elif code in MAIL_REFUSALS:
         kind = "mail"
-    elif by_ses:
+    elif is_from_aws(error):
         unlisted = True
     elif status in REFUSED_ON_THE_WAY:
         kind = "unreachable"

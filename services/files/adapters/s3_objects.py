@@ -34,7 +34,9 @@ PUBLIC_TAG: Final = "public"
 SCAN_TAG: Final = "GuardDutyMalwareScanStatus"
 """Amazon GuardDuty User Guide, "Using tag-based access control with Malware Protection for S3"."""
 
-_GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NoSuchUpload", "405", "MethodNotAllowed"})
+_GONE: Final = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchUpload", "MethodNotAllowed"})
+_GONE_WITHOUT_A_WORD: Final = frozenset({"404", "405"})
+"""What S3 answers to HEAD, which has no body to name a code in. A proxy on the way says the same, and knows nothing."""
 _BAD_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "MalformedXML"})
 _IN_ORDER: Final = "MailroomInOrder"
 
@@ -252,7 +254,7 @@ class S3Objects:
         try:
             answer = await self._client.get_object_tagging(Bucket=self._bucket, Key=key, VersionId=version_id)
         except ClientError as error:
-            if aws.error_code(error) in _GONE:
+            if _is_gone(error):
                 return {}
             raise
         return {each["Key"]: each["Value"] for each in answer.get("TagSet", ())}
@@ -323,14 +325,20 @@ def _s3() -> Iterator[None]:
         with aws.foreign_errors("S3"):
             yield
     except PermanentError as error:
-        code = aws.error_code(error.__cause__) if isinstance(error.__cause__, ClientError) else ""
-        if code in _GONE:
-            raise _NotThere from error
-        if code in _BAD_PARTS:
-            raise PermanentError("badParts", f"S3 does not take these parts ({code})") from error
+        if isinstance(cause := error.__cause__, ClientError):
+            if _is_gone(cause):
+                raise _NotThere from error
+            if (code := aws.error_code(cause)) in _BAD_PARTS:
+                raise PermanentError("badParts", f"S3 does not take these parts ({code})") from error
         raise Unavailable("S3", f"refuses us ({error.detail})", retry_after=REFUSED_SECONDS) from error
     except (aiohttp.ClientError, OSError) as error:  # a body that breaks off
         raise Unavailable("S3", f"broke off ({type(error).__name__})") from error
+
+
+def _is_gone(error: ClientError) -> bool:
+    """Whether S3 says, and nobody else, that it is not there."""
+    code = aws.error_code(error)
+    return code in _GONE or (code in _GONE_WITHOUT_A_WORD and aws.is_from_aws(error))
 
 
 def _encryption(put: Put) -> dict[str, Any]:
