@@ -344,6 +344,42 @@ async def test_what_lies_in_s3_is_deleted_when_it_is_back_and_the_rest_at_once(
     assert await place.database["contents"].count_documents({}) == 0
 
 
+async def test_what_s3_keeps_is_tried_again_and_its_neighbours_are_gone(place: Place) -> None:
+    """S3 answers a deletion of many for each by itself."""
+    calls = Counting(place.s3)
+    store = MongoContentStore(place.database, calls, place.bucket, KeyRing.from_secret(SECRET), place.clock)
+    await store.put_many([new(LARGE), new(LARGE + b"2")])
+    kept, _ = await place.objects()
+    calls.keeps = kept
+    with pytest.raises(Unavailable, match="AccessDenied"):
+        await store.delete_messages([MESSAGE])
+    assert await place.objects() == [kept]
+    assert [document["object"] for document in await place.database["contents"].find().to_list(None)] == [kept]
+    calls.keeps = ""
+    await store.delete_messages([MESSAGE])
+    assert await place.objects() == []
+    assert await place.database["contents"].count_documents({}) == 0
+
+
+async def test_what_s3_keeps_after_its_retention_keeps_nothing_else(place: Place) -> None:
+    calls = Counting(place.s3)
+    store = MongoContentStore(place.database, calls, place.bucket, KeyRing.from_secret(SECRET), place.clock)
+    refs = await store.put_many([new(LARGE), new(LARGE, OTHER)])
+    keys = [ContentKey(MESSAGE, refs[0].ref), ContentKey(OTHER, refs[1].ref)]
+    now = place.clock.now()
+    await store.keep({keys[0]: now, keys[1]: now + timedelta(seconds=1)})
+    (calls.keeps,) = [name for name in await place.objects() if MESSAGE in name]
+    place.clock.move(RETENTION["notification"].total_seconds() + 60)
+    with pytest.raises(Unavailable, match="AccessDenied"):
+        await store.end_retention(1)
+    assert [await store.end_retention(1) for _ in range(2)] == [1, 0]
+    assert await place.objects() == [calls.keeps]
+    calls.keeps = ""
+    place.clock.move(3601)
+    assert await store.end_retention(1) == 1
+    assert await place.objects() == []
+
+
 async def test_while_s3_is_away_only_what_is_small_is_discarded(place: Place) -> None:
     await place.store.put_many([new(SMALL), new(LARGE)])
     calls = Counting(place.s3)
@@ -377,10 +413,13 @@ async def test_s3_is_tried_again_after_a_pause_by_one_call(place: Place) -> None
 
 
 class Counting:
-    """An S3 client that counts its calls and can be without network."""
+    """An S3 client that counts its calls, can be without network, and may not delete the object `keeps`."""
 
     def __init__(self, client: Any) -> None:
-        self._client, self.count, self.broken = client, 0, False
+        self._client, self.count, self.broken, self.keeps = client, 0, False, ""
+
+    async def put_object(self, **arguments: Any) -> Any:
+        return await self._client.put_object(**arguments)
 
     async def get_object(self, **arguments: Any) -> Any:
         self.count += 1
@@ -392,7 +431,11 @@ class Counting:
         self.count += 1
         if self.broken:
             raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
-        return await self._client.delete_objects(**arguments)
+        wanted = arguments["Delete"]["Objects"]
+        going = [each for each in wanted if each["Key"] != self.keeps]
+        if going:
+            await self._client.delete_objects(Bucket=arguments["Bucket"], Delete={"Objects": going, "Quiet": True})
+        return {"Errors": [{"Key": each["Key"], "Code": "AccessDenied"} for each in wanted if each not in going]}
 
 
 async def test_a_store_that_is_away_says_so(place: Place) -> None:

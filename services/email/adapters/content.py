@@ -22,10 +22,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import ASCENDING, InsertOne, UpdateOne
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from contracts.email.values import Category, ContentRef
-from services.email.adapters.objects import Objects
+from services.email.adapters.objects import REFUSED_SECONDS, Objects
 from services.email.ports import ContentKey, NewContent, ReviewedTo, StoredContent
 from services.kit.clock import Clock
 from services.kit.crypto import Cipher
@@ -43,6 +43,9 @@ MOST_INLINE_BYTES = 15_000_000
 
 OBJECT_HORIZON = timedelta(days=30)
 """With the longest retention it stays below the age at which the bucket's rule deletes an object."""
+
+KEPT_FOR = timedelta(hours=1)
+"""An object that S3 did not delete is left alone for so long."""
 
 RETENTION: Mapping[Category, timedelta] = {
     "auth": timedelta(days=1),
@@ -275,6 +278,8 @@ class MongoContentStore:
                 raise Unavailable("MongoDB", "contents could not all be stored") from error
             upserted = {entry["index"] for entry in details.get("upserted", ())}
             return [failure["index"] for failure in failures], upserted
+        except OperationFailure as error:  # a full disk, a quota: an operator's business
+            raise Unavailable("MongoDB", f"takes no contents (code {error.code})") from error
         return [], set(result.upserted_ids or {})
 
     async def _open(self, document: Document) -> bytes | TransientError | None:
@@ -296,18 +301,33 @@ class MongoContentStore:
             return None
 
     async def _delete_large(self, documents: Sequence[Document]) -> None:
-        """The objects first: while S3 is away their documents stay, and the next try finds them."""
-        if documents:
-            await self._objects.delete([document["object"] for document in documents])
-            with foreign_errors():
-                await self._contents.delete_many({"_id": {"$in": [document["_id"] for document in documents]}})
+        """The objects first: while S3 is away their documents stay, and the next try finds them. So does the document
+        of each object that S3 keeps; then, once the others are gone, Unavailable. Those whose retention is over come
+        again after `KEPT_FOR`, so that however many there are, others have their turn.
+        """
+        if not documents:
+            return
+        kept = await self._objects.delete([document["object"] for document in documents])
+        with foreign_errors():
+            gone = [document["_id"] for document in documents if document["object"] not in kept]
+            await self._contents.delete_many({"_id": {"$in": gone}})
+            if kept:
+                left = [document["_id"] for document in documents if document["object"] in kept]
+                over = {"_id": {"$in": left}, "endsAt": {"$exists": True}}
+                await self._contents.update_many(over, {"$max": {"endsAt": self._clock.now() + KEPT_FOR}})
+        if kept:
+            codes = ", ".join(sorted(set(kept.values())))
+            raise Unavailable("S3", f"did not delete {len(kept)} object(s) ({codes})", retry_after=REFUSED_SECONDS)
 
     async def _let_go(self, names: Sequence[str]) -> None:
         """Delete objects that no document names. Those that S3 keeps now go by the bucket's rule."""
         try:
-            await self._objects.delete(names)
+            kept = await self._objects.delete(names)
         except TransientError as error:
             log.warning("content.objectsLeft", objects=len(names), error=str(error))
+        else:
+            if kept:
+                log.warning("content.objectsLeft", objects=len(kept), codes=sorted(set(kept.values())))
 
 
 def _ref(item: NewContent) -> ContentRef:

@@ -73,15 +73,20 @@ class Objects:
         """
         return await self._get({"Key": name, "VersionId": version_id}, size)
 
-    async def delete(self, names: Sequence[str]) -> None:
-        """Delete these; what is not there is fine. Raises Unavailable, after which some may be gone."""
+    async def delete(self, names: Sequence[str]) -> dict[str, str]:
+        """Delete these; what is not there is fine. Those that S3 keeps, with its code for why: it answers for each one
+        by itself. Raises Unavailable, after which some may be gone.
+        """
+        kept: dict[str, str] = {}
         for start in range(0, len(names), 1000):
             with self._bounded():
                 async with asyncio.timeout(WRITE_SECONDS):
-                    await self._client.delete_objects(
+                    answer = await self._client.delete_objects(
                         Bucket=self._bucket,
                         Delete={"Objects": [{"Key": name} for name in names[start : start + 1000]], "Quiet": True},
                     )
+            kept |= {str(each.get("Key")): str(each.get("Code")) for each in answer.get("Errors", ())}
+        return kept
 
     # --- inside --------------------------------------------------------------------------------------------------
 
