@@ -73,6 +73,26 @@ _TRANSIENT_CODES = frozenset(
 time limits).
 """
 
+OF_THE_DOCUMENT = frozenset(
+    {
+        2,  # BadValue
+        9,  # FailedToParse
+        22,  # InvalidBSON
+        52,  # DollarPrefixedFieldName
+        56,  # EmptyFieldName
+        57,  # DottedFieldName
+        121,  # DocumentValidationFailure
+        171,  # CannotIndexParallelArrays
+        10334,  # BSONObjectTooLarge
+        17280,  # KeyTooLong
+        17419,  # the result of an update is too large
+        17420,  # likewise
+    }
+)
+"""Server codes that blame one document. Any other one (no space, no right, a database being dropped) blames the server:
+nothing may be set aside for it.
+"""
+
 _NOT_ALLOWED, _LOGIN_REFUSED = 13, 18
 """Unauthorized and AuthenticationFailed: nothing was done, and all works once an operator has mended the user."""
 

@@ -288,6 +288,17 @@ SENDING: tuple[Mutation, ...] = (
         (_RECORD + "test_an_answer_that_cannot_be_written_down_yet_holds_up_no_other",),
     ),
     Mutation(
+        "2r",
+        "an append of a bulk that MongoDB refuses for a full disk is given up for good",
+        "services/kit/event_store/mongo_append.py",
+        "        elif code in OF_THE_DOCUMENT:\n",
+        "        elif code is not None and code not in GUARD_FAILED:\n",
+        (
+            "tests/unit/kit/test_event_store_away.py::"
+            "test_one_append_of_a_bulk_that_the_server_refuses_may_work_once_it_is_mended",
+        ),
+    ),
+    Mutation(
         "7a",
         "suppressions are not looked at before an attempt is recorded",
         PLAN,

@@ -21,32 +21,13 @@ from services.events.projections.known import Engagement, KnownEvent, Overflow, 
 from services.events.projections.projection import Projection
 from services.kit.cancellation import cancellation_kept
 from services.kit.errors import Unavailable
-from services.kit.mongo import DUPLICATE_KEY, Collection, Database, classify_bulk, foreign_errors
+from services.kit.mongo import DUPLICATE_KEY, OF_THE_DOCUMENT, Collection, Database, classify_bulk, foreign_errors
 from services.kit.mongo_time import READ_SECONDS, milliseconds
 
 Operation = InsertOne[Document] | ReplaceOne[Document]
 
 _UNWRITABLE: Final = (InvalidDocument, DocumentTooLarge, OverflowError, UnicodeEncodeError)
 """What the driver raises for a value that BSON cannot hold: before anything is sent, and for the whole bulk."""
-_OF_THE_DOCUMENT: Final = frozenset(
-    {
-        2,  # BadValue
-        9,  # FailedToParse
-        22,  # InvalidBSON
-        52,  # DollarPrefixedFieldName
-        56,  # EmptyFieldName
-        57,  # DottedFieldName
-        121,  # DocumentValidationFailure
-        171,  # CannotIndexParallelArrays
-        10334,  # BSONObjectTooLarge
-        17280,  # KeyTooLong
-        17419,  # the result of an update is too large
-        17420,  # likewise
-    }
-)
-"""Server codes that blame one document. Any other one (no space, no right, a database being dropped) blames the server:
-nothing may be set aside for it.
-"""
 _BY_ID: Final = {"_id": 1}
 _OUTCOMES: Final[dict[str, Outcome]] = {"done": "done", "duplicate": "conflict", "failed": "failed"}
 
@@ -170,7 +151,7 @@ async def _bulk(collection: Collection, operations: Sequence[Operation]) -> list
     except BulkWriteError as failure:
         error = failure
     except OperationFailure as failure:
-        unfit, error = failure.code in _OF_THE_DOCUMENT, failure
+        unfit, error = failure.code in OF_THE_DOCUMENT, failure
     except PyMongoError as failure:
         error = failure
     if unfit and len(operations) == 1:
@@ -201,4 +182,4 @@ def _blames_documents(error: PyMongoError | None) -> bool:
     if not isinstance(error, BulkWriteError):
         return False
     codes = {failure.get("code") for failure in (error.details or {}).get("writeErrors", ())}
-    return codes <= _OF_THE_DOCUMENT | {DUPLICATE_KEY}
+    return codes <= OF_THE_DOCUMENT | {DUPLICATE_KEY}

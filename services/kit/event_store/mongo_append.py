@@ -17,7 +17,7 @@ from services.kit.clock import Clock
 from services.kit.errors import AppendOutcomeUnknown, ExpectedVersionConflict, PermanentError, Unavailable
 from services.kit.event_store.documents import GUARD_FAILED, append_operation, read_stream
 from services.kit.event_store.port import Append, Appended, AppendResult, Stream
-from services.kit.mongo import Collection, foreign_errors, is_transient, is_unsent
+from services.kit.mongo import OF_THE_DOCUMENT, Collection, foreign_errors, is_transient, is_unsent
 
 SETTLE_SECONDS = 4.0
 """How long lost answers are followed up, counted from the first write. A licence to send lapses after 5 s."""
@@ -27,7 +27,6 @@ _BULK_OPERATIONS = 1_000
 _BULK_BYTES = 24_000_000
 """PyMongo splits a bulk at 48 MB, and inserts from updates; ours never is, so "not sent" is true of the whole bulk."""
 _TOO_LARGE = frozenset({10334, 17419, 17420})
-_TRANSIENT_ITEM = frozenset({50, 64, 91, 112, 189, 262, 10107, 11600, 11602, 13435, 13436})
 _PAUSE_SECONDS = 0.1
 
 
@@ -81,7 +80,7 @@ class BulkAppend:
                 await self._collection.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
             details: Mapping[str, Any] = error.details or {}
-            codes = {failure["index"]: failure.get("code") for failure in details.get("writeErrors", ())}
+            codes = {failure["index"]: failure.get("code") or 0 for failure in details.get("writeErrors", ())}
             acknowledged = not details.get("writeConcernErrors")
         except DocumentTooLarge:
             codes, acknowledged = dict.fromkeys(range(len(items)), 17419), True
@@ -114,11 +113,11 @@ class BulkAppend:
             item.result = PermanentError("streamTooLarge", f"stream {item.append.stream.stream_id} holds no more")
         elif code in GUARD_FAILED and acknowledged and not again:
             item.result = ExpectedVersionConflict(item.append.stream.stream_id, item.append.stream.version)
-        elif code is None or code in GUARD_FAILED or code in _TRANSIENT_ITEM:
+        elif code in OF_THE_DOCUMENT:
+            item.result = PermanentError("appendRefused", f"stream {item.append.stream.stream_id}: code {code}")
+        else:  # an election, a full disk, a quota, an interrupted operation: whether it stands says the stream
             item.detail = "no majority acknowledged it" if code is None else f"code {code}"
             return False
-        else:
-            item.result = PermanentError("appendRefused", f"stream {item.append.stream.stream_id}: code {code}")
         return True
 
     async def _settle(self, lost: Sequence[Item], give_up: float) -> list[Item]:

@@ -248,7 +248,7 @@ class Appended:
 AppendResult = Appended | ExpectedVersionConflict | AppendOutcomeUnknown | Unavailable | PermanentError
 """Appended; somebody else wrote first (load and decide again); written or not, nobody can tell (load before
 acting);
-certainly not written because the store is away; never writable (`streamTooLarge`)."""
+certainly not written because the store is away; never writable (`streamTooLarge`, `appendRefused`)."""
 
 
 def is_race(result: object) -> bool:
