@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from contracts.invisible import without_invisible
+
 # fmt: off
 UNSAFE_EXTENSIONS = frozenset(
     [
@@ -44,7 +46,7 @@ def is_unsafe_name(name: str) -> bool:
     """Whether a file of this name is refused, for what its name says it is to people: without characters that nobody
     sees, and whatever form its letters have.
     """
-    shown = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
+    shown = without_invisible(unicodedata.normalize("NFKC", name))
     return "." in shown and shown.rstrip(" .").lower().rpartition(".")[2] in UNSAFE_EXTENSIONS
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from contracts.files.values import FileCategory
+from contracts.invisible import without_invisible
 from services.files.domain.kinds import HARMLESS_INSIDE, KINDS, PROGRAM_EXTENSIONS
 
 SAFE_BYTES: Final = 200
@@ -16,13 +17,6 @@ SAFE_BYTES: Final = 200
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u2028\u2029]')
 """What some system forbids in names."""
-_IGNORED = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-"""What is not shown, and may turn the reading direction: `invoice[U+202E]fdp.exe` shows as a PDF. Unicode's property
-Default_Ignorable_Code_Point (DerivedCoreProperties.txt), with what is reserved for it.
-"""
 _CUT_OFF = re.compile(r"(?:;|::|%00|%0a).*")
 """From where on some servers do not read a name: `shell.asp;.pdf`, `shell.php%00.pdf` (OWASP File Upload Cheat Sheet,
 "Extension Validation").
@@ -38,7 +32,7 @@ def safe_name(original: str) -> str:
     """A form of the name that every file system takes and nobody reads wrongly: no separators, no reserved names, no
     characters that are not shown; at most `SAFE_BYTES` bytes of UTF-8, the extension kept. Idempotent, never empty.
     """
-    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", _IGNORED.sub("", original))).strip(" .")
+    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", without_invisible(original))).strip(" .")
     name = _shortened(name) or "file"
     return f"_{name}"[:255] if _RESERVED.fullmatch(name) else name
 

@@ -102,7 +102,10 @@ async def test_the_field_that_breaks_a_rule_is_named(door: Door, body: dict[str,
 
 
 HARMFUL_NAMES = ["", "a/b.txt", "..\\up.txt", "..", " . ", "a\nb.txt", "C:evil.txt", "inv\u202efdp.txt", "x" * 256]
-HARMFUL_FILES = ["run.exe", "RUN.EXE", "run.exe.", "run.exe ", ".bat", "x.js", "run.exe\u200b", "run.\uff45xe"]
+HARMFUL_FILES = [
+    "run.exe", "RUN.EXE", "run.exe.", "run.exe ", ".bat", "x.js", "run.exe\u200b", "run.\uff45xe", "run.e\ufe0fxe",
+    "run.exe\u3164", "run.e\u034fx\u17b5e.",
+]  # fmt: skip
 HARMFUL_TYPES = ["application/x-msdownload", "Text/JavaScript", "multipart/mixed", "message/rfc822"]
 
 
