@@ -56,9 +56,9 @@ def _media(extensions: str, *signatures: str) -> Kind:
     return Kind(tuple(extensions.split()), frozenset(signatures), may_hold=_ISO_MEDIA)
 
 
-def _old_office(extensions: str) -> Kind:
-    """Programs save text, rich text and the newer format under these names, too."""
-    holds = frozenset({OOXML, "application/rtf"})
+def _old_office(extensions: str, *more: str) -> Kind:
+    """Programs save text, rich text and the newer format under these names, too, and `more`."""
+    holds = frozenset({OOXML, "application/rtf", *more})
     return Kind(tuple(extensions.split()), frozenset({OLE}), may_hold=holds, may_be_text=True, compresses=True)
 
 
@@ -108,8 +108,9 @@ KINDS: Final[dict[str, Kind]] = {
     "application/gzip": _signed("gz tgz", "application/gzip"),
     "application/x-7z-compressed": _signed("7z", "application/x-7z-compressed"),
     "application/rtf": _signed("rtf", "application/rtf", compresses=True),
-    "application/msword": _old_office("doc dot"),
-    "application/vnd.ms-excel": _old_office("xls xlt"),
+    # Web applications export tables and letters as pages under these two names, and the programs open them.
+    "application/msword": _old_office("doc dot", "text/html"),
+    "application/vnd.ms-excel": _old_office("xls xlt", "text/html"),
     "application/vnd.ms-powerpoint": _old_office("ppt pps"),
     "application/vnd.ms-outlook": _signed("msg", OLE, compresses=True),
     f"{_DOCUMENT}wordprocessingml.document": _new_office("docx"),

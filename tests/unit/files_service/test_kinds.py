@@ -34,9 +34,16 @@ from tests.unit.files_service.samples import (
 )
 
 OLD_WORD, OLD_EXCEL = "application/msword", "application/vnd.ms-excel"
+OLD_POWERPOINT = "application/vnd.ms-powerpoint"
 WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 SHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 HTML = b"<!DOCTYPE html><html><body>x</body></html>"
+TABLES = [
+    HTML, b"<table><tr><td>1</td></tr></table>", b"\xef\xbb\xbf\n<HTML xmlns:x='urn:schemas-microsoft-com:office'>",
+    b"<meta charset=utf-8><table border=1>", "\ufeff<html><table>".encode("utf-16-le"), b"<style>td{}</style><table>",
+    b"<html><head><script>sort()</script></head><table>",
+    b"MIME-Version: 1.0\nContent-Type: multipart/related; boundary=x\n\n--x\nContent-Type: text/html\n\n<html>",
+]  # fmt: skip
 SVG = b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"
 # fmt: off
 MP4 = [
@@ -111,6 +118,8 @@ TAKEN = [
     (OLD_EXCEL, b"Name;Betrag\r\nKim;100\r\n"),
     (OLD_EXCEL, archive("[Content_Types].xml", "xl/workbook.xml")),
     (OLD_EXCEL, b"<?xml version='1.0'?><Workbook xmlns='urn:schemas-microsoft-com:office:spreadsheet'/>"),
+    *((OLD_EXCEL, each) for each in TABLES),
+    *((OLD_WORD, each) for each in TABLES),
     ("text/csv", "a;b".encode("utf-16-le")),
     ("text/plain", b"see <html> and <script> for an example\n"),
     ("text/markdown", b"# Title\n<script>\n"),
@@ -150,7 +159,10 @@ LIES = [
     (WORD, HTML),
     (OLD_WORD, installer()),
     (OLD_EXCEL, archive("a.txt")),
-    (OLD_EXCEL, HTML),
+    (OLD_EXCEL, b"<?php system($_GET[0]); ?><table>"),
+    (OLD_EXCEL, b"#!/bin/sh\n"),
+    (OLD_POWERPOINT, HTML),
+    (SHEET, HTML),
     ("text/plain", PNG),
     ("text/csv", EXE),
     ("text/csv", archive("a.txt")),
