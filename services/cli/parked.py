@@ -167,7 +167,13 @@ async def _show(service: Service, parked_id: str) -> ParkedDetail:
 
 
 async def _retry(service: Service, parked_id: str) -> ParkedDetail:
-    consumer = (await _show(service, parked_id)).consumer
+    from services.kit.parking_mongo import MongoParkingLot
+
+    async with database(service) as own:
+        record = await MongoParkingLot(own, key_ring()).find(parked_id)
+    if record is None:
+        raise _none(service, parked_id)
+    consumer = record.consumer
     if service == "events":
         await _retry_events(parked_id)
     elif service == "files":
@@ -199,16 +205,21 @@ async def _retry_files(parked_id: str, consumer: str) -> None:
         await files.retries.retry(parked_id, by=actor())
 
 
-async def _discard(service: Service, parked_id: str, reason: str) -> ParkedDetail:
+async def _discard(service: Service, parked_id: str, reason: str) -> ParkedSummary:
+    """Opens nothing of it: what was sealed with a key that is lost can be given up, too."""
     from services.kit.clock import SystemClock
+    from services.kit.parked_view import summary_of
     from services.kit.parking_mongo import MongoParkingLot
 
-    await _show(service, parked_id)
     async with database(service) as own:
         lot = MongoParkingLot(own, key_ring())
-        if not await lot.discard(parked_id, reason=reason, by=actor(), at=SystemClock().now()):
-            raise refuse(f"{parked_id} is not open any more: retried or discarded already")
-    return await _show(service, parked_id)
+        discarded = await lot.discard(parked_id, reason=reason, by=actor(), at=SystemClock().now())
+        record = await lot.find(parked_id)
+    if record is None:
+        raise _none(service, parked_id)
+    if not discarded:
+        raise refuse(f"{parked_id} is not open any more: retried or discarded already")
+    return summary_of(record)
 
 
 def _none(service: Service, parked_id: str) -> typer.Exit:

@@ -129,7 +129,7 @@ async def _park(lot: ParkingLot, reader: str, where: Partition, offset: int, fou
         return None
     order = step_over_order(reader, where, offset, found.batch, actor(), datetime.now(UTC))
     await lot.park([order])
-    if ordered_offset(await lot.show(order.id)) != found.to:
+    if ordered_offset(await lot.find(order.id)) != found.to:
         raise refuse(f"something else is parked already as {order.id}: look at it")
     return order.id
 

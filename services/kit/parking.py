@@ -78,7 +78,7 @@ class ParkedRecord:
     Attributes:
         consumer: the group (or projection) that could not handle it.
         topic, partition, offset, timestamp_ms, key, headers: the record's own, unchanged.
-        raw: the value, byte for byte; None = a null value. `ParkingLot.list` leaves it out.
+        raw: the value, byte for byte; None = a null value. `ParkingLot.list` and `find` leave it out.
         size: bytes of the value.
         reason, kind, detail: as in `Park`.
         error_class, stack: the exception, "" when the handler itself asked for parking.
@@ -198,6 +198,12 @@ class ParkingLot(Protocol):
     async def show(self, parked_id: str) -> ParkedRecord | None:
         """All of one record, its raw bytes included; None when there is none. Raises KeyUnknown where this process
         lacks the key, PermanentError `sealedBroken` where it was changed.
+        """
+        ...
+
+    async def find(self, parked_id: str) -> ParkedRecord | None:
+        """One record without its `raw` and `stack`, as `list` has it, which no key is needed for; None when there is
+        none.
         """
         ...
 

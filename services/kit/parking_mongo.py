@@ -23,6 +23,7 @@ log = get_logger(__name__)
 COLLECTION = "parked"
 
 _OPEN = {"status": "parked"}
+_UNSEALED = {"raw": 0, "stack": 0}
 _FIELDS = {
     "consumer": "consumer",
     "topic": "topic",
@@ -92,7 +93,7 @@ class MongoParkingLot:
             query["$or"] = [{"at": {"$lt": at}}, {"at": at, "_id": {"$lt": last_id}}]
         with in_time("the parked records", READ_SECONDS):
             found = (
-                await self._collection.find(query, {"raw": 0, "stack": 0})
+                await self._collection.find(query, _UNSEALED)
                 .sort([("at", DESCENDING), ("_id", DESCENDING)])
                 .limit(limit + 1)
                 .max_time_ms(milliseconds(READ_SECONDS))
@@ -105,6 +106,13 @@ class MongoParkingLot:
     async def show(self, parked_id: str) -> ParkedRecord | None:
         with foreign_errors():
             document = await self._collection.find_one({"_id": parked_id}, max_time_ms=milliseconds(READ_SECONDS))
+        return None if document is None else self._from_document(document)
+
+    async def find(self, parked_id: str) -> ParkedRecord | None:
+        with foreign_errors():
+            document = await self._collection.find_one(
+                {"_id": parked_id}, _UNSEALED, max_time_ms=milliseconds(READ_SECONDS)
+            )  # fmt: skip
         return None if document is None else self._from_document(document)
 
     async def known(self, parked_ids: AnyOf[str]) -> set[str]:

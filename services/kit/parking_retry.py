@@ -43,14 +43,16 @@ class ParkedRetries:
 
     async def retry(self, parked_id: str, *, by: str = "") -> Outcome:
         """Hand one record to its handler and give back what came of it: `DONE` closes it, `Park` and `Retry` leave it
-        parked with the new reason kept. Raises PermanentError `notParked` (unknown, retried or discarded already) and
-        `noHandler` (its consumer does not run here).
+        parked with the new reason kept. Raises PermanentError `notParked` (unknown, retried or discarded already),
+        `noHandler` (its consumer does not run here), and what `ParkingLot.show` raises.
         """
-        parked = await self._lot.show(parked_id)
-        if parked is None or parked.status != "parked":
+        found = await self._lot.find(parked_id)  # no key is needed to say what follows
+        if found is None or found.status != "parked":
             raise PermanentError("notParked", "there is no open parked record of this id")
-        if parked.consumer not in self._handlers:
-            raise PermanentError("noHandler", f"{parked.consumer} runs in another service or process")
+        if found.consumer not in self._handlers:
+            raise PermanentError("noHandler", f"{found.consumer} runs in another service or process")
+        parked = await self._lot.show(parked_id)
+        assert parked is not None  # noqa: S101 - a parked record is never deleted
         outcome = (await self._hand_over([parked]))[0]
         await self._note(parked, outcome, self._clock.now(), by, again=parked.next_try_at)
         return outcome

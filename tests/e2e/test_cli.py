@@ -20,6 +20,7 @@ from pymongo import MongoClient
 
 from deploy.local.site import ROOT
 from deploy.local.stack import Stack
+from services.kit.crypto import KeyRing
 from tests.unit.events_service.file_events import download, file_log, upload_requested, uploaded
 
 Mailroom = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -150,6 +151,11 @@ def test_what_a_consumer_parked_is_shown_retried_and_given_up(
     assert told(mailroom("parked", "show", parked_id, *of, "--json"))["value"] == {"text": "{no json"}
     retried = told(mailroom("parked", "retry", parked_id, *of, "--json"), status=1)
     assert (retried["status"], retried["tries"]) == ("parked", 1)
+    lost = KeyRing.from_secret("a secret that everybody has lost").seal(b"{no json", b"")
+    client: MongoClient[dict[str, Any]] = MongoClient(stack.site.addresses().mongo_url)
+    with client:
+        client[f"mailroom_{service}"]["parked"].update_one({"_id": parked_id}, {"$set": {"raw": lost}})
+    assert "MAILROOM_OLD_ENCRYPTION_KEYS" in mailroom("parked", "show", parked_id, *of).stderr
     gone = told(mailroom("parked", "discard", parked_id, *of, "--reason", "a test's", "--yes", "--json"))
     assert gone["status"] == "discarded"
     assert not _is_parked(mailroom, parked_id, of)

@@ -50,7 +50,9 @@ async def test_everything_comes_back_unchanged(lot: ParkingLot) -> None:
         await lot.park([one])
         assert await lot.show(one.id) == one
         assert one.record.value == value
+        assert await lot.find(one.id) == replace(one, raw=None, stack="")
     assert await lot.show("intake|nowhere|0|0") is None
+    assert await lot.find("intake|nowhere|0|0") is None
 
 
 async def test_parking_twice_is_one_record(lot: ParkingLot) -> None:
@@ -179,6 +181,11 @@ async def test_records_that_cannot_be_opened_hold_up_no_other(lot: ParkingLot) -
         await lot.show(parked(1).id)
     assert (await lot.counts())["intake", "uncorrelated"] == 3
     assert await claim(newer, NOW + 70 * SECOND) == [0]
+    for offset in (0, 1):
+        assert await lot.discard(parked(offset).id, reason="its key is lost", by="anna", at=NOW)
+        found = await lot.find(parked(offset).id)
+        assert found is not None
+        assert (found.status, found.closed_reason) == ("discarded", "its key is lost")
 
 
 async def test_values_are_not_readable_in_the_database(lot: ParkingLot) -> None:

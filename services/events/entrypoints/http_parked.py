@@ -10,7 +10,7 @@ from pydantic import Field
 from contracts.base import CommandData, Model
 from services.kit.auth import Principal, require
 from services.kit.clock import Clock
-from services.kit.errors import Conflict, InvalidRequest, NotFound, PermanentError, TooMuch
+from services.kit.errors import Conflict, InvalidRequest, KeyUnknown, NotFound, PermanentError, TooMuch
 from services.kit.http import Answer, Refusal, router
 from services.kit.kafka.records import Outcome, ParkKind
 from services.kit.parked_view import ParkedDetail, ParkedSummary, detail_of, summary_of
@@ -20,9 +20,14 @@ Operator = Annotated[Principal, Depends(require("projections:operate"))]
 ParkedId = Annotated[str, Path(min_length=1, max_length=512, description="consumer|topic|partition|offset")]
 Slug = Annotated[str | None, Field(min_length=1, max_length=256)]
 
+_NONE = "There is no such parked record."
 _NOT_OPEN = "It is not open any more: retried or discarded already."
 _CLOSED: dict[int | str, dict[str, Any]] = {
     409: {"model": Refusal, "description": "It is not open any more, or its consumer runs elsewhere"}
+}
+
+_SEALED: dict[int | str, dict[str, Any]] = {
+    409: {"model": Refusal, "description": "It was sealed with a key that this process does not have, or was changed"}
 }
 
 
@@ -82,9 +87,15 @@ def parked_router(lot: ParkingLot, retries: Retries, clock: Clock) -> APIRouter:
         listed = ParkedList(records=[summary_of(record) for record in page.records], next_cursor=page.cursor)
         return _answer(Answer(data=listed))
 
-    @routes.get("/{parked_id}", response_model=Answer[ParkedDetail], summary="One record")
+    @routes.get("/{parked_id}", response_model=Answer[ParkedDetail], responses=_SEALED, summary="One record")
     async def show_parked(parked_id: ParkedId, _principal: Operator) -> Response:
-        return _answer(Answer(data=detail_of(await _found(lot, parked_id))))
+        try:
+            record = await lot.show(parked_id)
+        except (KeyUnknown, PermanentError) as error:
+            raise Conflict(f"It cannot be opened here: {error}.") from None
+        if record is None:
+            raise NotFound(_NONE)
+        return _answer(Answer(data=detail_of(record)))
 
     @routes.post(
         "/{parked_id}/retry", response_model=Answer[ParkedSummary], responses=_CLOSED, summary="Handle it once more"
@@ -94,13 +105,13 @@ def parked_router(lot: ParkingLot, retries: Retries, clock: Clock) -> APIRouter:
         await _found(lot, parked_id)
         try:
             await retries.retry(parked_id, by=principal.actor)
-        except PermanentError as error:
+        except (KeyUnknown, PermanentError) as error:
             raise _conflict(error) from None
         return _answer(Answer(data=summary_of(await _found(lot, parked_id))))
 
     @routes.post("/{parked_id}/discard", response_model=Answer[ParkedSummary], responses=_CLOSED, summary="Give it up")
     async def discard_parked(parked_id: ParkedId, why: DiscardReason, principal: Operator) -> Response:
-        """The record and the reason are kept; it is not handled any more."""
+        """The record and the reason are kept; it is not handled any more. Its value need not be readable."""
         await _found(lot, parked_id)
         if not await lot.discard(parked_id, reason=why.reason, by=principal.actor, at=clock.now()):
             raise Conflict(_NOT_OPEN)
@@ -109,14 +120,16 @@ def parked_router(lot: ParkingLot, retries: Retries, clock: Clock) -> APIRouter:
     return routes
 
 
-def _conflict(error: PermanentError) -> Conflict:
-    return Conflict(_NOT_OPEN if error.reason == "notParked" else f"It cannot be retried here: {error.detail}.")
+def _conflict(error: KeyUnknown | PermanentError) -> Conflict:
+    if isinstance(error, PermanentError) and error.reason == "notParked":
+        return Conflict(_NOT_OPEN)
+    return Conflict(f"It cannot be retried here: {error.detail if isinstance(error, PermanentError) else error}.")
 
 
 async def _found(lot: ParkingLot, parked_id: str) -> ParkedRecord:
-    record = await lot.show(parked_id)
+    record = await lot.find(parked_id)
     if record is None:
-        raise NotFound("There is no such parked record.")
+        raise NotFound(_NONE)
     return record
 
 

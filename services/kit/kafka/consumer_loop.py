@@ -282,7 +282,7 @@ class ConsumerLoop:
     async def _step_over_if_told(self, blocked: PartitionHealth) -> None:
         with suppress(MailroomError):  # the parking lot is away: it is looked at again in a second
             word = f"{self.group}|{blocked.topic}|{blocked.partition}|{blocked.position}"
-            to_offset = ordered_offset(await self._parking.show(word))
+            to_offset = ordered_offset(await self._parking.find(word))
             if to_offset is not None:
                 with suppress(ValueError):  # it was taken away, or could be read, meanwhile
                     self.skip(blocked.topic, blocked.partition, to_offset)

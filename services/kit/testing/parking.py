@@ -56,6 +56,10 @@ class MemoryParkingLot:
         self._reach()
         return self._records.get(parked_id)
 
+    async def find(self, parked_id: str) -> ParkedRecord | None:
+        found = await self.show(parked_id)
+        return None if found is None else replace(found, raw=None, stack="")
+
     async def known(self, parked_ids: Collection[str]) -> set[str]:
         self._reach()
         return self._records.keys() & set(parked_ids)

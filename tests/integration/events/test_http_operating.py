@@ -21,6 +21,7 @@ from services.events.generations import ensure_first, swap
 from services.events.serving import application
 from services.events.settings import EventsSettings
 from services.kit.auth import Role, mint_token
+from services.kit.crypto import KeyRing
 from services.kit.errors import PermanentError
 from services.kit.kafka.records import Park, Record
 from services.kit.parking import ParkedRecord
@@ -261,6 +262,22 @@ async def test_a_retry_that_fails_says_why_and_the_record_can_be_given_up(
     assert (gone["status"], gone["closedReason"], gone["closedBy"]) == ("discarded", "a test of ours", "user:olga")
     for verb, body in (("retry", None), ("discard", {"reason": "again"})):
         assert (await client.post(f"{path}/{verb}", headers=OPERATOR, json=body)).status_code == 409
+
+
+async def test_what_was_sealed_with_a_key_that_is_lost_says_so_and_can_be_given_up(
+    client: httpx.AsyncClient, base: Foundation, side: ReadingSide
+) -> None:
+    parked_id = await parked(side, 19, b"x")
+    lost = KeyRing.from_secret("a secret that everybody has lost")
+    await base.client[base.settings.database]["parked"].update_one(
+        {"_id": parked_id}, {"$set": {"raw": lost.seal(b"x", b"")}}
+    )
+    path = f"/api/parked/{quote(parked_id, safe='')}"
+    for answer in (await client.get(path, headers=OPERATOR), await client.post(f"{path}/retry", headers=OPERATOR)):
+        assert answer.status_code == 409
+        assert "MAILROOM_OLD_ENCRYPTION_KEYS" in answer.json()["error"]
+    gone = await data(await client.post(f"{path}/discard", headers=OPERATOR, json={"reason": "its key is lost"}))
+    assert (gone["status"], gone["closedReason"]) == ("discarded", "its key is lost")
 
 
 async def test_parked_records_come_in_pages(client: httpx.AsyncClient, side: ReadingSide) -> None:

@@ -209,3 +209,20 @@ async def test_the_worker_survives_an_unreachable_lot_and_stops_when_told() -> N
         stopping.set()
         await worker
     assert (await bench.shown(parked_id)).status == "retried"
+
+
+async def test_what_was_given_up_is_told_so_though_no_key_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    parked_id = await bench.park(7)
+
+    async def lost(_: str) -> ParkedRecord:
+        raise KeyUnknown("b9a4901766d81b2e")
+
+    monkeypatch.setattr(bench.lot, "find", bench.lot.show)
+    monkeypatch.setattr(bench.lot, "show", lost)
+    with pytest.raises(KeyUnknown):
+        await bench.retries.retry(parked_id)
+    await bench.lot.discard(parked_id, reason="its key is lost", by="anna", at=bench.clock.now())
+    with pytest.raises(PermanentError, match="notParked"):
+        await bench.retries.retry(parked_id)
+    assert bench.seen == []
