@@ -143,8 +143,31 @@ def _our_health(port: int, path: str) -> dict[str, Any]:
     return _health(["CMD", "python", "/app/deploy/docker/healthcheck.py", f"http://127.0.0.1:{port}{path}"])
 
 
+TEMPLATES = "/srv/templates"
+"""Where an operator's mail templates lie in the containers."""
+
+TEMPLATES_VOLUME = {
+    "type": "bind",
+    "source": "${MAILROOM_TEMPLATES_DIR:-./services/email/templates}",  # there has to be one; then nobody reads it
+    "target": TEMPLATES,
+    "read_only": True,
+    "bind": {"create_host_path": False},
+}
+
+
+def optional_environment(process: Process) -> dict[str, str]:
+    """What .env may hold for a process beside what every stack has; an empty value counts as none."""
+    if process.module[0] != "services.email":
+        return {"MAILROOM_OLD_ENCRYPTION_KEYS": "${MAILROOM_OLD_ENCRYPTION_KEYS:-}"}
+    return {
+        "MAILROOM_OLD_ENCRYPTION_KEYS": "${MAILROOM_OLD_ENCRYPTION_KEYS:-}",
+        "MAILROOM_UNSUBSCRIBE_MAILTO": "${MAILROOM_UNSUBSCRIBE_MAILTO:-}",
+        "MAILROOM_TEMPLATES_DIR": f"${{MAILROOM_TEMPLATES_DIR:+{TEMPLATES}}}",
+    }
+
+
 def _process(process: Process) -> dict[str, Any]:
-    environment = {**_environment(process.variables), **dict(process.own)}
+    environment = {**_environment(process.variables), **dict(process.own), **optional_environment(process)}
     return {
         **_image(),
         "command": ["python", "-m", *process.module],
@@ -152,6 +175,7 @@ def _process(process: Process) -> dict[str, Any]:
         "depends_on": _after(process.needs),
         "healthcheck": _our_health(int(environment[process.port_setting]), process.live_path),
         "stop_grace_period": f"{process.stop_seconds}s",
+        **({"volumes": [TEMPLATES_VOLUME]} if process.module[0] == "services.email" else {}),
         "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
         "cpu_shares": process.cpu_shares,
         **_hardened(process.memory, process.cpus),

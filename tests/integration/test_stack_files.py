@@ -14,6 +14,9 @@ from deploy import compose, processes
 from deploy.local.parts import PARTS
 from deploy.local.site import ROOT, throwaway_site
 from deploy.local.stack import Stack
+from services.email.settings import EmailSettings
+from services.kit.settings import load
+from tests.unit.email_service.test_email_settings import GOOD
 
 LOCKS = ("runtime", "dev", "stack", "ministack", "bench")
 
@@ -75,7 +78,9 @@ def test_compose_and_local_stack_run_the_same_processes_with_the_same_settings(t
     local = Stack(throwaway_site(tmp_path, os.environ)).env()
     for each in (*processes.PROCESSES, *processes.JOBS):
         assert services[each.name]["command"] == ["python", "-m", *each.module]
-        own = dict(each.own) if isinstance(each, processes.Process) else {}
+        own = dict[str, str]()
+        if isinstance(each, processes.Process):
+            own = dict(each.own) | compose.optional_environment(each)
         assert services[each.name]["environment"].items() >= own.items()
         assert set(services[each.name]["environment"]) - set(own) == each.variables
         assert each.variables <= set(local)
@@ -94,6 +99,25 @@ def test_every_variable_has_a_reader_and_no_other_process_gets_it(tmp_path: Path
         assert set(given) & set(whole) == process.variables | {"MAILROOM_LOG_LEVEL"}
         assert given.items() >= dict(process.own).items()
         assert given[process.port_setting] == str(stack.site.ports[process.name])
+
+
+def test_compose_passes_on_what_an_operator_may_add() -> None:
+    """What .env holds, else nothing; the templates' directory is another one inside the containers."""
+    services = yaml.safe_load(compose.FILE.read_text())["services"]
+    for name in ("email", "email-urgent", "files", "events"):
+        given = services[name]["environment"]
+        assert given["MAILROOM_OLD_ENCRYPTION_KEYS"] == "${MAILROOM_OLD_ENCRYPTION_KEYS:-}"
+        if not name.startswith("email"):
+            continue
+        assert given["MAILROOM_UNSUBSCRIBE_MAILTO"] == "${MAILROOM_UNSUBSCRIBE_MAILTO:-}"
+        (volume,) = services[name]["volumes"]
+        assert given["MAILROOM_TEMPLATES_DIR"] == f"${{MAILROOM_TEMPLATES_DIR:+{volume['target']}}}"
+        assert volume["read_only"]
+        stands_in = volume["source"].removeprefix("${MAILROOM_TEMPLATES_DIR:-").removesuffix("}")
+        assert (ROOT / stands_in).is_dir()
+    names = ("MAILROOM_OLD_ENCRYPTION_KEYS", "MAILROOM_UNSUBSCRIBE_MAILTO", "MAILROOM_TEMPLATES_DIR")
+    found = load(EmailSettings, GOOD | dict.fromkeys(names, ""))
+    assert (found.unsubscribe_mailto, found.templates_directory) == (None, None)
 
 
 def test_compose_holds_no_secret() -> None:
