@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from contracts.base import MOST_WRONG, CommandData, EventData, UtcDateTime
+from contracts.invisible import shows_nothing
 
 Category = Literal["auth", "notification", "marketing", "system", "client-portal"]
 Priority = Literal["low", "normal", "high", "urgent"]
@@ -51,8 +52,10 @@ def whole_text(text: str) -> str:
 
 
 def blank_is_absent(text: str | None) -> str | None:
-    """None for a body of nothing but white space: mail programs would show it as a blank mail."""
-    return text if text and text.strip() else None
+    """None for a body of nothing but white space and what is not shown, a byte order mark for instance: mail programs
+    would show it as a blank mail.
+    """
+    return None if text is None or shows_nothing(text) else text
 
 
 def _sha256(text: str) -> str:

@@ -5,12 +5,13 @@ value of exactly its declared JSON type and within bounds, and all that is wrong
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.invisible import without_invisible
 
 MAX_DEPTH = 8
 MAX_VALUES = 5_000
@@ -20,7 +21,6 @@ MAX_TEXT = 20_000
 _IN_LINKS = re.compile(r"(?<=\S)[.\u3002\uff0e\uff61@\uff20:](?=[^\W_]|//|\+)")
 """Dots (those too that IDNA takes for one), at signs and colons with something on both sides."""
 
-_UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 _LINE_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -146,7 +146,7 @@ def _shows_nothing(field: DataField, value: object) -> bool:
         isinstance(field, TextField)
         and type(value) is str
         and len(value) <= field.max_length
-        and all(unicodedata.category(each) in _UNSEEN for each in value)
+        and not one_line(without_invisible(value))
     )
 
 

@@ -143,7 +143,7 @@ async def _source(request: Request) -> UnsubscribeSource | None:
 def _form(content_type: str, body: bytes) -> dict[str, str]:
     """The text fields of a small form; nothing for a body that is none."""
     if not content_type.lower().startswith("multipart/form-data"):
-        return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+        return {name: values[0].strip() for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
     parsed = message_from_bytes(head + body, policy=policy.HTTP)
     fields: dict[str, str] = {}

@@ -173,7 +173,7 @@ async def test_what_no_header_can_hold_is_refused_in_every_field(door: Door, con
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\r\n", "\t\u00a0"], ids=ascii)
+@pytest.mark.parametrize("blank", ["", " ", "\r\n", "\t\u00a0", "\ufeff", "\ufeff\r\n\u200b"], ids=ascii)
 async def test_a_blank_body_counts_as_absent(door: Door, blank: str) -> None:
     assert set(await refused(door, textContent=blank, htmlContent=blank)) == {"htmlContent"}
     assert (await door.send(htmlContent=blank)).status_code == 202

@@ -228,7 +228,9 @@ def test_any_name_renders_as_one_line(name: str) -> None:
     assert structure(rendered) == structure(CATALOGUE.render("welcome", {**WELCOME, "name": None if nobody else "Ada"}))
 
 
-@pytest.mark.parametrize("nobody", [{}, {"name": None}, {"name": ""}, {"name": " \r\n"}, {"name": "\u200b\u2060"}])
+@pytest.mark.parametrize(
+    "nobody", [{}, {"name": None}, {"name": ""}, {"name": " \r\n"}, {"name": "\u200b\u2060"}, {"name": "\u3164\ufe0f"}]
+)
 @pytest.mark.parametrize(("template_id", "data"), [("2fa-code", CODE), ("welcome", WELCOME), ("password-reset", RESET)])
 def test_without_a_name_nobody_is_named(template_id: str, data: dict[str, object], nobody: dict[str, object]) -> None:
     rest = {name: value for name, value in data.items() if name != "name"}
