@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from deploy.local.endpoints import AwsEndpoints, aws_endpoints
 from deploy.local.parts import PARTS
@@ -20,6 +21,10 @@ from tests.suite.timings import Timings
 
 # Until a process configures its logs, structlog renders each traceback with rich and all locals, which takes seconds.
 structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
+
+# A busy machine may take longer than Hypothesis allows one example, which says nothing about the property.
+settings.register_profile("mailroom", deadline=None)
+settings.load_profile("mailroom")
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 """Name of this process, `gw0` for instance, where the run has several."""
