@@ -20,6 +20,9 @@ _QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\[ -~])*"')
 LONGEST = 254
 """Octets of an address: what a path of 256 leaves (RFC 5321 §4.5.3.1.3; RFC 3696, erratum 1690)."""
 
+LONGEST_EVER = 64 + 1 + 253
+"""Octets of an address that earlier versions took: such addresses stand in streams, and in mail that waits."""
+
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?!\d+$){_LABEL}")
 

@@ -11,14 +11,13 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from contracts.addresses import normalise_address
+from contracts.addresses import LONGEST_EVER, normalise_address
 from services.kit.crypto import KeyRing
 from services.kit.errors import SettingsError
 from services.kit.mongo import Database, foreign_errors
 
 __all__ = ["RecipientKeys", "normalise_address", "recipient_keys"]
 
-_LONGEST_EVER = 64 + 1 + 253
 _CANARY = "recipient-key canary"
 _CANARY_ID = "recipientKey"
 _CHANGED = (
@@ -39,7 +38,7 @@ class RecipientKeys:
 
         One that is longer than commands may have now has a key: earlier versions took it, and it stands in streams.
         """
-        return self._mac(normalise_address(address, longest=_LONGEST_EVER).lower())
+        return self._mac(normalise_address(address, longest=LONGEST_EVER).lower())
 
     def canary(self) -> str:
         """What this key makes of a fixed text; it tells two keys apart and gives neither away."""

@@ -9,7 +9,7 @@ import unicodedata
 from binascii import b2a_base64
 from urllib.parse import quote
 
-from contracts.addresses import normalise_address
+from contracts.addresses import LONGEST_EVER, normalise_address
 from contracts.email.values import single_line
 from services.kit.errors import PermanentError
 
@@ -50,13 +50,14 @@ def unstructured(value: str, what: str, *, first_line: int) -> str:
 
 def mailbox(value: str, what: str) -> str:
     """`address` or `Display Name <address>` as a header holds it. The domain is written in its IDNA form.
+    An address may be longer than commands may have now: mail that an earlier version took is written all the same.
 
     Raises PermanentError `invalid` for anything else; the message names the field and never the address.
     """
     refuse_controls(value, what)
     name, address = split_mailbox(value)
     try:
-        address = normalise_address(address)
+        address = normalise_address(address, longest=LONGEST_EVER)
     except ValueError as error:
         raise PermanentError("invalid", f"{what}: {error}") from None
     if not name:

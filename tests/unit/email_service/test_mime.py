@@ -250,6 +250,12 @@ def test_to_and_cc_are_complete_and_bcc_is_nowhere() -> None:
     assert "bcc" not in parsed
 
 
+def test_mail_to_an_address_that_is_too_long_now_and_was_taken_earlier_is_written() -> None:
+    long = f"{'l' * 64}@{'.'.join(['d' * 49] * 3)}.{'e' * 42}.example"
+    parsed = parse(build_raw(message(to=("ada@example.com", long))))
+    assert parsed["To"] == f"ada@example.com, {long}"
+
+
 def test_our_ids_are_in_the_headers_and_copies_differ_only_there() -> None:
     prepared = prepare(message(html="<p>Hi</p>"))
     first, second = prepared.for_attempt("attempt-1"), prepared.for_attempt("attempt-2")
