@@ -125,11 +125,6 @@ class SendEmail(CommandData):
     expires_at: PlannedTime | None = None
     list_id: ListId | None = None
 
-    @field_validator("html", "text")
-    @classmethod
-    def _no_blank_body(cls, value: str | None) -> str | None:
-        return blank_is_absent(value)
-
     @property
     def recipients(self) -> tuple[str, ...]:
         """Every recipient once, in the order to, cc, bcc."""
@@ -140,7 +135,8 @@ class SendEmail(CommandData):
         problems: list[str] = []
         if len(self.recipients) > MAX_RECIPIENTS:
             problems.append(f"to, cc and bcc together name {len(self.recipients)} recipients; at most {MAX_RECIPIENTS}")
-        if not (self.html or self.text or self.template_id or self.sealed):
+        bodies = blank_is_absent(self.html) or blank_is_absent(self.text)
+        if not (bodies or self.template_id or self.sealed):
             problems.append("one of html, text or templateId is needed")
         if self.sealed and (self.html or self.text or self.template_data):
             problems.append("sealed stands for html, text and templateData: give one or the other")

@@ -179,16 +179,12 @@ class SendRequest(CommandData):
             _raise_each([(problem.field.removeprefix("templateData."), problem.message) for problem in problems])
         return value
 
-    @field_validator("text_content", "html_content")
-    @classmethod
-    def _no_blank_body(cls, value: str | None) -> str | None:
-        return blank_is_absent(value)
-
     @field_validator("html_content")
     @classmethod
     def _some_content(cls, value: str | None, info: ValidationInfo) -> str | None:
         others = ("text_content", "template_id")
-        if not value and all(name in info.data and not info.data[name] for name in others):
+        bodies = (value, *(info.data.get(name) for name in others))
+        if all(name in info.data for name in others) and not any(map(blank_is_absent, bodies)):
             raise ValueError("one of htmlContent, textContent or templateId is needed")
         return value
 

@@ -262,10 +262,10 @@ class _Door:
     # --- beginning ---
 
     async def begin(self, body: UploadRequest, caller: Principal, key: str | None, request: Request) -> Upload:
+        hashed = body_hash(body.to_wire())  # as it was said: how it is read may change from one version to the next
         body = body.typed(self.rules[body.category])
         body.check(self.rules[body.category])
         file_id = self.ids.new()
-        hashed = body_hash(body.to_wire())
         if key is not None:
             reserved = await self.idempotency.reserve(caller.user_id, ROUTE, key, hashed, file_id)
             file_id = reserved.id

@@ -123,21 +123,22 @@ class UploadRequest(CommandData):
     @model_validator(mode="before")
     @classmethod
     def _has_a_type(cls, body: Any) -> Any:
-        """A browser says "" for a type that it does not know, and wrong ones for some: there the name decides."""
-        if not isinstance(body, dict):
-            return body
-        said, name = body.get("contentType"), body.get("fileName")
-        if not isinstance(said, str) or not isinstance(name, str):
-            return body
-        return {**body, "contentType": type_of_name(name) if said == "" else better_type(name, _plain_type(said))}
+        """A browser says "" for a type that it does not know: the name may tell."""
+        if isinstance(body, dict) and body.get("contentType") == "":
+            return {**body, "contentType": type_of_name(str(body.get("fileName", "")))}
+        return body
 
     def typed(self, rules: Rules) -> UploadRequest:
-        """With the type that the name stands for, where what was said is no type that the category takes, and says
-        nothing (`application/octet-stream`).
+        """With the type that the name stands for, where browsers say wrong ones of such files, and where what was said
+        is no type that the category takes and says nothing (`application/octet-stream`).
+
+        A repetition is told by what was said, not by this: else it would be another request to a later version, which
+        knows more types, or under other rules.
         """
-        if self.content_type not in _SAYS_NOTHING or rules.allows(self.content_type):
-            return self
-        return self.model_copy(update={"content_type": type_of_name(self.file_name)})
+        kind = better_type(self.file_name, self.content_type)
+        if kind in _SAYS_NOTHING and not rules.allows(kind):
+            kind = type_of_name(self.file_name)
+        return self if kind == self.content_type else self.model_copy(update={"content_type": kind})
 
     def most(self, rules: Rules) -> int:
         """The most that will be taken: bytes."""

@@ -12,10 +12,12 @@ import pytest
 from contracts.email.commands import CancelEmail, StoredAttachment
 from contracts.topics import COMMANDS_URGENT, LANES
 from services.email.domain.content import MessageContent, SealedBody
+from services.email.entrypoints.send_request import SendRequest
 from services.email.ports import ContentKey, NewContent
+from services.kit.idempotency import body_hash
 from services.kit.kafka.codec import CONTENT_TYPE
 from services.kit.testing import captured_logs
-from tests.unit.email_service.door import Door, as_, attached
+from tests.unit.email_service.door import BODY, Door, as_, attached
 from tests.unit.email_service.mail import MESSAGE_ID
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -141,6 +143,29 @@ async def test_another_body_is_refused_and_told_what_the_first_became(door: Door
     other = await door.send("k", subject="Something else")
     assert (other.status_code, other.json()["details"]) == (409, [{"messageId": message_id}])
     assert len(door.publisher.published) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "hashed"),
+    [
+        ({}, "c448c34ee5c80bc9"),
+        ({"textContent": " \n", "htmlContent": "<p>x</p>"}, "771910be8703e11d"),
+        ({"textContent": "x", "htmlContent": ""}, "1c90edfa6bfe7ab1"),
+        (
+            {"to": ["Ann@Bücher.Example", "b@INBOX.example"], "cc": "c@inbox.example", "tags": {"a": "b"},
+             "textContent": "x"},
+            "6dc82ba92544e5d8",
+        ),
+        (
+            {"textContent": "x", "attachments": [{"filename": "a.txt", "contentType": "Text/Plain", "content": "eA=="},
+                                                 {"fileId": "0192F0C1-2b7a-7d3e-9c1a-5b8f3e2d1c0b"}]},
+            "d2182ca31c7b84a4",
+        ),
+    ],
+)  # fmt: skip
+def test_a_repetition_is_told_as_the_versions_before_this_one_tell_it(body: dict[str, Any], hashed: str) -> None:
+    """Else a key that was used before an upgrade would be answered with 409 after it, and while it is going on."""
+    assert body_hash(SendRequest.model_validate(BODY | body).to_wire()).startswith(hashed)
 
 
 async def test_a_key_is_its_users_own(door: Door) -> None:

@@ -204,6 +204,28 @@ async def test_what_a_repeat_is_does_not_depend_on_the_door() -> None:
         assert request_hash(stored.model_copy(update=other)) != request_hash(stored)
 
 
+@pytest.mark.parametrize(
+    ("body", "hashed"),
+    [
+        ({"text": "How are you?"}, "40ada8f5313d005a"),
+        ({"html": "<p>x</p>", "text": " \n"}, "2c1eab38f4493902"),
+        ({"html": "", "text": "x"}, "a2d6f2d45e550dd6"),
+        (
+            {"to": ["Ann@Bücher.Example", "b@INBOX.example"], "text": "x",
+             "attachments": [{"filename": "a.txt", "contentType": "Text/Plain", "content": "eA=="}]},
+            "3252f3336319422f",
+        ),
+    ],
+)  # fmt: skip
+def test_a_repeat_is_told_as_the_versions_before_this_one_tell_it(body: dict[str, Any], hashed: str) -> None:
+    """Else a command that was taken before an upgrade, and comes again after it, would be parked as another one."""
+    command = {
+        "messageId": "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b", "userId": "ann", "to": "ann@inbox.example",
+        "subject": "Hello", "category": "notification",
+    }  # fmt: skip
+    assert request_hash(SendEmail.model_validate(command | body)).startswith(hashed)
+
+
 async def test_sealed_bodies_are_read_under_their_own_message_only() -> None:
     door = Door()
     body = SealedBody(text="secret")

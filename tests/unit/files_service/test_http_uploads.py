@@ -248,6 +248,34 @@ async def test_the_extension_decides_where_what_browsers_say_is_known_to_be_wron
     assert door.signer.puts[-1].content_type == kind
 
 
+@pytest.mark.parametrize(
+    ("body", "hashed"),
+    [
+        ({}, "ce2121675c40f79f"),
+        ({"fileName": "a.csv", "contentType": "application/vnd.ms-excel"}, "a0cf6aa718d1d5e3"),
+        ({"fileName": "a.rtf", "contentType": "application/msword"}, "dc3b1184d0b24853"),
+        ({"fileName": "a.csv", "contentType": "text/csv; charset=utf-8"}, "8d281e90612f53e9"),
+        ({"fileName": "a.md", "contentType": ""}, "fe13b70feb3c8c8d"),
+        ({"fileName": "a.docx", "contentType": "application/msword"}, "b5689ce1d015c7ee"),
+        ({"fileName": "a.bin", "contentType": "application/octet-stream", "category": "backup"}, "9e1a4301868f9027"),
+        ({"fileName": "a.heic", "contentType": ""}, "66c1e29293f893a8"),
+        (
+            {"size": 7, "isPublic": True, "category": "general", "metadata": {"tags": ["a"], "projectId": "p"}},
+            "9d80e65a62aa43d0",
+        ),
+    ],
+)
+async def test_a_repetition_is_told_as_the_versions_before_this_one_tell_it(
+    door: Door, body: dict[str, Any], hashed: str
+) -> None:
+    """By what was said, whatever type this version makes of it: else a key that was used before an upgrade would be
+    answered with 409 after it, and while it is going on.
+    """
+    file_id = (await door.ask("k", **body)).json()["data"]["fileId"]
+    assert (await door.file(file_id)).request.request_hash.startswith(hashed)
+    assert (await door.ask("k", **body)).json()["data"]["fileId"] == file_id
+
+
 async def test_a_type_that_no_browser_says_of_such_a_name_is_refused(door: Door) -> None:
     for name, said in (("a.pdf", "image/png"), ("a.png", "application/pdf"), ("a.docx", "image/png")):
         assert (await door.ask(fileName=name, contentType=said)).status_code == 400
