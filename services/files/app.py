@@ -157,12 +157,14 @@ class FilesService:
     async def _build_objects(self, stack: AsyncExitStack) -> None:
         settings = self.settings
         client = await stack.enter_async_context(aws.s3_client(settings.account))
-        self.objects = S3Objects(client, settings.bucket)
+        self.objects = S3Objects(client, settings.bucket, tag_uploads=settings.tag_uploads)
         public = client
         if settings.s3_public_endpoint is not None:
             outside = replace(settings.account, endpoint_url=settings.s3_public_endpoint)
             public = await stack.enter_async_context(aws.s3_client(outside))
-        self.signer = S3Signer(public, settings.bucket, self.clock.now, _credentials_end(public))
+        self.signer = S3Signer(
+            public, settings.bucket, self.clock.now, _credentials_end(public), tag_uploads=settings.tag_uploads
+        )
         self.distribution: CloudFront | None = None
         if settings.cloudfront_domain is not None:
             key = settings.cloudfront_private_key

@@ -208,6 +208,8 @@ class Files:
             await self.objects.delete(key, decision.unmark)
         if decision.public is not None:
             await self.objects.tag_public(key, *decision.public)
+        if decision.verified is not None:
+            await self.objects.tag_verified(key, decision.verified)
         if decision.mark:
             await self.objects.mark(key)
 

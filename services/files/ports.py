@@ -139,6 +139,10 @@ class Objects(Protocol):
         """Tag a version as public or not, its other tags kept; one that is not there is fine."""
         ...
 
+    async def tag_verified(self, key: str, version_id: str) -> None:
+        """Tag a version as verified, its other tags kept; one that is not there is fine."""
+        ...
+
     async def begin_multipart(self, put: Put) -> str:
         """Begin an upload in parts; its id."""
         ...

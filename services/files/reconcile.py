@@ -167,4 +167,6 @@ def _told(decision: Decision) -> str:
         words.append(f"{decision.foreign} foreign version(s) deleted")
     if decision.public is not None:
         words.append("tag `public` set right")
+    if decision.verified is not None:
+        words.append("tag `verified` set right")
     return ", ".join(words)

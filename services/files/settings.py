@@ -56,6 +56,11 @@ class FilesSettings(AwsSettings):
         alias="MAILROOM_INLINE_TYPES",
         description="types that browsers may show; all others are given out as attachments",
     )
+    tag_uploads: bool = Field(
+        False,
+        alias="MAILROOM_TAG_UPLOADS",
+        description="tag uploads as not verified until they are: where the bucket is copied (ReplicaBucketArn)",
+    )
     upload_minutes: float = Field(
         15, alias="MAILROOM_UPLOAD_MINUTES", gt=0, le=10_000, description="minutes in which an upload by form may begin"
     )

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -198,6 +199,50 @@ async def test_the_scan_and_public_tags_are_read_and_kept_apart(place: Place) ->
     assert found is not None
     assert (found.scan, found.is_public) == ("infected", False)
     await place.objects.tag_public(KEY, str(uuid4()), True)  # gone: fine
+
+
+async def test_a_version_is_tagged_as_verified_and_keeps_its_other_tags(place: Place) -> None:
+    version = await place.put(Tagging="verified=false&GuardDutyMalwareScanStatus=NO_THREATS_FOUND")
+    untagged = await place.put()
+
+    async def told(version: str) -> tuple[bool | None, str | None, bool]:
+        found = await place.objects.inspect(KEY, version, sniff=False, checksum=None)
+        assert found is not None
+        return found.is_verified, found.scan, found.is_public
+
+    assert (await told(version), await told(untagged)) == ((False, "clean", False), (None, None, False))
+    await place.objects.tag_public(KEY, version, True)
+    await place.objects.tag_verified(KEY, version)
+    assert await told(version) == (True, "clean", True)
+    await place.objects.tag_verified(KEY, str(uuid4()))  # gone: fine
+
+
+async def test_uploads_are_tagged_as_not_verified_where_asked(place: Place) -> None:
+    """In the form as S3 wants it, which takes it for one of the policy's conditions; the emulator sets no tag of either
+    way, so what it is sent is looked at.
+    """
+    plain = await place.signer.post(put(), least=1, most=1000, expires_at=soon())
+    assert "tagging" not in plain.fields
+    signer = S3Signer(place.s3, place.bucket, now, lasting, tag_uploads=True)
+    form = await signer.post(put(), least=1, most=1000, expires_at=soon())
+    assert form.fields["tagging"] == (
+        "<Tagging><TagSet><Tag><Key>verified</Key><Value>false</Value></Tag></TagSet></Tagging>"
+    )
+    assert {"tagging": form.fields["tagging"]} in json.loads(base64.b64decode(form.fields["policy"]))["conditions"]
+    assert (await place.post(form, PDF)).status_code == 204
+    sent: list[str | None] = []
+
+    def look(params: dict[str, Any], **_: Any) -> None:
+        sent.append(params.get("Tagging"))
+
+    place.s3.meta.events.register("provide-client-params.s3.CreateMultipartUpload", look)
+    try:
+        for tag_uploads in (True, False):
+            objects = S3Objects(place.s3, place.bucket, tag_uploads=tag_uploads)
+            await objects.abort_multipart(KEY, await objects.begin_multipart(put()))
+    finally:
+        place.s3.meta.events.unregister("provide-client-params.s3.CreateMultipartUpload", look)
+    assert sent == ["verified=false", None]
 
 
 async def test_deleting_is_for_good_and_may_be_repeated(place: Place) -> None:

@@ -31,6 +31,7 @@ READ_SECONDS: Final = 120.0
 """For reading a whole object to know its checksum."""
 
 PUBLIC_TAG: Final = "public"
+VERIFIED_TAG: Final = "verified"
 SCAN_TAG: Final = "GuardDutyMalwareScanStatus"
 """Amazon GuardDuty User Guide, "Using tag-based access control with Malware Protection for S3"."""
 
@@ -42,10 +43,12 @@ _IN_ORDER: Final = "MailroomInOrder"
 
 
 class S3Objects:
-    """`Objects` of one bucket. `client` is an entered `kit.aws.s3_client`."""
+    """`Objects` of one bucket. `client` is an entered `kit.aws.s3_client`. `tag_uploads`: those in parts are tagged as
+    not verified from the start.
+    """
 
-    def __init__(self, client: Any, bucket: str) -> None:
-        self._client, self._bucket = client, bucket
+    def __init__(self, client: Any, bucket: str, *, tag_uploads: bool = False) -> None:
+        self._client, self._bucket, self._tag_uploads = client, bucket, tag_uploads
         client.meta.events.register("before-parse.s3.ListObjectVersions", _keep_order, unique_id="mailroom-order")
 
     @property
@@ -137,6 +140,7 @@ class S3Objects:
             sniffed=looked,
             scan=SCAN_RESULTS.get(tags.get(SCAN_TAG, "")),
             is_public=tags.get(PUBLIC_TAG) == "true",
+            is_verified=None if VERIFIED_TAG not in tags else tags[VERIFIED_TAG] == "true",
             storage_class=str(head.get("StorageClass", "STANDARD")),  # S3 leaves this one out
             content_encoding=encoding,
         )
@@ -171,22 +175,10 @@ class S3Objects:
         return frozenset(refused)
 
     async def tag_public(self, key: str, version_id: str, is_public: bool) -> None:
-        try:
-            with _s3():
-                async with asyncio.timeout(CALL_SECONDS):
-                    tags = await self._tags(key, version_id)
-                    if is_public:
-                        tags[PUBLIC_TAG] = "true"
-                    else:
-                        tags.pop(PUBLIC_TAG, None)
-                    await self._client.put_object_tagging(
-                        Bucket=self._bucket,
-                        Key=key,
-                        VersionId=version_id,
-                        Tagging={"TagSet": [{"Key": name, "Value": value} for name, value in tags.items()]},
-                    )
-        except _NotThere:
-            return
+        await self._tag(key, version_id, PUBLIC_TAG, "true" if is_public else None)
+
+    async def tag_verified(self, key: str, version_id: str) -> None:
+        await self._tag(key, version_id, VERIFIED_TAG, "true")
 
     async def begin_multipart(self, put: Put) -> str:
         with _s3():
@@ -200,6 +192,7 @@ class S3Objects:
                     **_encryption(put),
                     **({} if put.content_encoding is None else {"ContentEncoding": put.content_encoding}),
                     **({"ChecksumAlgorithm": "SHA256"} if is_of_parts(put.checksum) else {}),
+                    **({"Tagging": f"{VERIFIED_TAG}=false"} if self._tag_uploads else {}),
                 )
         return str(answer["UploadId"])
 
@@ -258,6 +251,24 @@ class S3Objects:
                 return {}
             raise
         return {each["Key"]: each["Value"] for each in answer.get("TagSet", ())}
+
+    async def _tag(self, key: str, version_id: str, name: str, value: str | None) -> None:
+        """Set one tag, or take it away; S3 sets all tags at once, so the others are sent back."""
+        try:
+            with _s3():
+                async with asyncio.timeout(CALL_SECONDS):
+                    tags = await self._tags(key, version_id)
+                    tags.pop(name, None)
+                    if value is not None:
+                        tags[name] = value
+                    await self._client.put_object_tagging(
+                        Bucket=self._bucket,
+                        Key=key,
+                        VersionId=version_id,
+                        Tagging={"TagSet": [{"Key": each, "Value": said} for each, said in tags.items()]},
+                    )
+        except _NotThere:
+            return
 
     async def _sniff(self, key: str, version_id: str, first: bytes, size: int, encoding: str | None) -> Sniffed:
         """What its first bytes look like, through gzip where it is stored so; other encodings are nothing known."""

@@ -7,9 +7,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from services.files.adapters.s3_objects import VERIFIED_TAG
 from services.files.ports import PartWanted, Put, SignedPost, SignedUrl
 
 LEAST = timedelta(seconds=1)
+_NOT_VERIFIED = f"<Tagging><TagSet><Tag><Key>{VERIFIED_TAG}</Key><Value>false</Value></Tag></TagSet></Tagging>"
+"""Amazon S3 API Reference, "POST Object": the form field `tagging` holds the tags as XML."""
 
 
 class S3Signer:
@@ -17,6 +20,7 @@ class S3Signer:
 
     `client` is an entered `kit.aws.s3_client` whose endpoint browsers can reach. `credentials_end` says when the
     signer's own temporary credentials run out, None for lasting ones: an address dies with them, whatever it says.
+    `tag_uploads`: what is stored through a form is tagged as not verified, from the start.
     """
 
     def __init__(
@@ -25,8 +29,11 @@ class S3Signer:
         bucket: str,
         now: Callable[[], datetime],
         credentials_end: Callable[[], Awaitable[datetime | None]],
+        *,
+        tag_uploads: bool = False,
     ) -> None:
         self._client, self._bucket, self._now, self._credentials_end = client, bucket, now, credentials_end
+        self._tag_uploads = tag_uploads
 
     async def post(self, put: Put, *, least: int, most: int, expires_at: datetime) -> SignedPost:
         fields: dict[str, str] = {
@@ -39,6 +46,8 @@ class S3Signer:
             fields["x-amz-storage-class"] = put.storage
         if put.content_encoding is not None:
             fields["Content-Encoding"] = put.content_encoding
+        if self._tag_uploads:
+            fields["tagging"] = _NOT_VERIFIED
         if put.checksum is not None:
             fields |= {"x-amz-checksum-algorithm": "SHA256", "x-amz-checksum-sha256": put.checksum}
         seconds, end = await self._lasts(expires_at)

@@ -47,6 +47,7 @@ class Decision:
         abort: abort every multipart upload of the file, whether the stream names it or not; none left is fine.
         unmark: delete markers to be taken away; what is not there any more is fine.
         public: (version, whether anybody may read it): to be tagged so.
+        verified: a version to be tagged as verified, where its upload was tagged as not.
         mark: put a delete marker on top.
         drafts: to be appended now.
         delete: versions to be deleted for good once the drafts stand; what is not there any more is fine.
@@ -56,6 +57,7 @@ class Decision:
     abort: bool = False
     unmark: tuple[str, ...] = ()
     public: tuple[str, bool] | None = None
+    verified: str | None = None
     mark: bool = False
     drafts: Drafts = ()
     delete: tuple[str, ...] = ()
@@ -208,7 +210,7 @@ def _look_at_upload(state: File, command: Look, over: bool) -> Decision:
         return _infected(rest, found.version_id, drafts, command)
     is_open = state.is_open(scan) and uploaded.recognised is True
     public = (found.version_id, is_open) if found.is_public != is_open else None
-    return replace(rest, public=public, drafts=drafts)
+    return replace(rest, public=public, verified=_unverified(state, seen, scan), drafts=drafts)
 
 
 def _look_at_completed(state: File, command: Look, now: datetime) -> Decision:
@@ -220,6 +222,7 @@ def _look_at_completed(state: File, command: Look, now: datetime) -> Decision:
     scan = _scan_after(state, scanned)
     if scan == "infected":
         return _infected(rest, verified.version_id, scanned, command)
+    rest = replace(rest, verified=_unverified(state, seen, scan))
     hidden = seen.is_hidden(verified.version_id)
     if state.kept_until is not None and now >= state.kept_until:
         ended = FileDeleted(version_id=verified.version_id, recoverable=True, reason="lifecycle")
@@ -242,6 +245,7 @@ def _look_at_deleted(state: File, command: Look) -> Decision:
     scan = _scan_after(state, scanned)
     if scan == "infected":
         return _infected(rest, verified.version_id, scanned, command)
+    rest = replace(rest, verified=_unverified(state, seen, scan))
     if not seen.is_hidden(verified.version_id):
         restored = FileRestored(version_id=verified.version_id, by=command.actor)
         drafts = (*scanned, Draft(restored, causation=command.cause, actor=command.actor))
@@ -259,6 +263,14 @@ def _tag(state: File, seen: Seen, wanted: bool) -> tuple[str, bool] | None:
     if found is None or found.is_public == wanted:
         return None
     return (_verified(state).version_id, wanted)
+
+
+def _unverified(state: File, seen: Seen, scan: ScanResult | None) -> str | None:
+    """The version that was looked at, where its tag still says that it is not verified, and it is: a copy of the bucket
+    lets go of what stays so. Files that wait for their scan are not verified yet.
+    """
+    found = seen.inspected
+    return found.version_id if found and found.is_verified is False and state.may_go_out(scan) else None
 
 
 def _without(seen: Seen, keep: str | None) -> Decision:

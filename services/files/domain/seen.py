@@ -53,6 +53,8 @@ class Inspected:
         sniffed: None where it was not looked into.
         scan: what the malware scan has tagged it with.
         is_public: whether it is tagged as public.
+        is_verified: what its tag `verified` says, which uploads bring along where the bucket is copied; None where it
+            has none.
     """
 
     version_id: str
@@ -64,6 +66,7 @@ class Inspected:
     sniffed: Sniffed | None = None
     scan: ScanResult | None = None
     is_public: bool = False
+    is_verified: bool | None = None
     storage_class: str | None = None
     content_encoding: str | None = None
 

@@ -41,6 +41,11 @@ class Key:
         if version in self.what:
             self.what[version] = replace(self.what[version], is_public=public)
 
+    def verify(self, version: str) -> None:
+        """Tag a version as verified; one that is not there is fine."""
+        if version in self.what:
+            self.what[version] = replace(self.what[version], is_verified=True)
+
     def scan(self, version: str, result: ScanResult) -> None:
         """The malware scan's tag, where there is none yet."""
         if version in self.what and self.what[version].scan is None:
@@ -63,6 +68,8 @@ class Key:
         self.delete(decision.unmark)
         if decision.public is not None:
             self.tag(*decision.public)
+        if decision.verified is not None:
+            self.verify(decision.verified)
         if decision.mark:
             self.mark()
 

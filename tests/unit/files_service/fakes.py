@@ -145,6 +145,10 @@ class MemoryObjects:
         self._there()
         self.key(key).tag(version_id, is_public)
 
+    async def tag_verified(self, key: str, version_id: str) -> None:
+        self._there()
+        self.key(key).verify(version_id)
+
     async def begin_multipart(self, put: Put) -> str:
         self._there()
         for _ in range(1 + self.retries):

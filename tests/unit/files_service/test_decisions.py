@@ -11,7 +11,7 @@ import pytest
 
 from contracts.base import EventData
 from contracts.files.events import FileUploaded
-from contracts.files.values import UploadMetadata
+from contracts.files.values import ScanResult, UploadMetadata
 from services.files.domain.commands import Command, Look, Remove, Request, Restore, Update
 from services.files.domain.decisions import NOTHING, Decision, decide
 from services.files.domain.file import Absent, File, Policy, State, due_at, evolve
@@ -404,6 +404,43 @@ def test_a_tag_that_a_crash_left_is_put_right_by_the_next_look() -> None:
     case.key.what["v0"] = stored(version_id="v0", is_public=True)
     assert case.look() == []
     assert not case.key.what["v0"].is_public
+
+
+def test_what_was_uploaded_as_not_verified_is_tagged_as_verified_once_it_is() -> None:
+    case = Case().ask()
+    case.key.put(stored(is_verified=False))
+    assert case.look() == ["Uploaded"]
+    assert case.key.what["v0"].is_verified is True
+    case.key.put(stored(is_verified=False))
+    case.look()
+    assert case.key.what["v1"].is_verified is False, "of another version nobody says so"
+    case.key.what["v0"] = replace(case.key.what["v0"], is_verified=False)  # a scan put back the tags it had read
+    assert case.look() == []
+    assert case.key.what["v0"].is_verified is True
+
+
+def test_what_is_rejected_or_infected_or_waits_for_its_scan_is_never_tagged_as_verified() -> None:
+    rejected = Case().ask()
+    rejected.key.put(stored(is_verified=False, size=0))
+    assert rejected.look() == ["UploadFailed"]
+    assert rejected.key.what["v0"].is_verified is False
+    outcomes: list[tuple[ScanResult, list[str], bool]] = [
+        ("infected", ["ScanSettled", "Deleted"], False),
+        ("clean", ["ScanSettled"], True),
+    ]
+    for result, said, verified in outcomes:
+        case = Case().ask(scan_needed=True)
+        case.key.put(stored(is_verified=False))
+        assert case.look() == ["Uploaded"]
+        assert case.key.what["v0"].is_verified is False
+        case.key.scan("v0", result)
+        assert case.look() == said
+        assert case.key.what["v0"].is_verified is verified
+
+
+def test_what_carries_no_such_tag_gets_none() -> None:
+    """As where the bucket is not copied, and what was uploaded before it was."""
+    assert uploaded().key.what["v0"].is_verified is None
 
 
 def test_a_deleted_file_is_public_no_more_and_a_restored_one_again() -> None:
