@@ -12,7 +12,7 @@ SETUP := .venv/.complete
 PART ?=
 SOURCES := contracts services deploy tests $(wildcard bench)
 
-.PHONY: help setup up down restart status logs demo test check unit bench test-long mutants lock format schemas compose clean
+.PHONY: help setup up down restart status logs demo test check unit bench test-long mutants aws lock format schemas compose clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ test-long: $(SETUP)  ## what a release needs beside `make test`: long outages, m
 
 mutants: $(SETUP)  ## break each invariant in a copy of the checkout: its tests must notice
 	@$(PY) -m tests.mutations $(ARGS)
+
+aws: $(SETUP)  ## deploy to AWS: make aws ARGS="deploy mailroom-production EnvironmentName=production …" (deploy/aws/README.md)
+	@$(PY) -m deploy.aws $(ARGS)
 
 bench: $(SETUP)  ## measurements, each beside its baseline
 	@$(PY) -m bench $(ARGS)

@@ -49,7 +49,11 @@ CHECKS = (
         _tool("lint-imports", "--no-cache", "--no-logo"),
         "keep the layers of pyproject.toml, or write an ADR",
     ),
-    Check("template", _tool("cfn-lint", "deploy/aws/mailroom.yaml"), "mend the CloudFormation template"),
+    Check(
+        "templates",
+        _tool("cfn-lint", *(str(each.relative_to(ROOT)) for each in sorted((ROOT / "deploy/aws").glob("*.yaml")))),
+        "mend the CloudFormation template",
+    ),
     Check(
         "compose",
         _tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"),

@@ -55,7 +55,7 @@ HEADER = """\
 # Once, before the first start:  python -m deploy.compose --env > .env
 # The AWS emulator and the simulator keep nothing over a restart: `docker compose up resources` deploys again.
 # In production leave both out, deploy
-# deploy/aws/mailroom.yaml to AWS, and set the AWS_* variables to what it made.
+# the templates of deploy/aws to AWS, and set the AWS_* variables to what they made.
 """
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 REGION = "us-east-1"
 STACK_NAME = "mailroom"
-TEMPLATE = "deploy/aws/mailroom.yaml"
 ACCOUNT = "000000000000"
 
-# What the template names its resources with its default parameters, in the emulator's account.
+# What the templates name their resources with their default parameters, in the emulator's account.
 QUEUE_NAME = "mailroom-local-notifications"
 DEAD_LETTER_QUEUE_NAME = "mailroom-local-notifications-dead"
 TOPIC_NAME = "mailroom-local-notifications"
@@ -49,7 +48,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class AwsResources:
-    """Outputs of the CloudFormation template that the services need. `bucket` is the one for large contents of mail."""
+    """Outputs of the CloudFormation templates that the services need. `bucket` is the one for large contents."""
 
     queue_url: str = ""
     dead_letter_queue_url: str = ""

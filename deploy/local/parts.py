@@ -175,7 +175,12 @@ def _service(process: Process) -> Part:
 
 def _deploy_resources(site: Site, env: Mapping[str, str]) -> str | None:
     try:
-        made = resources.deploy(site.url("aws"), resources.origins(env), access_key=site.aws_access_key)
+        made = resources.deploy(
+            site.url("aws"),
+            resources.origins(env),
+            access_key=site.aws_access_key,
+            record=site.data_dir("aws") / "move.json",
+        )
     except StackError as error:
         raise StackError(
             f"{error}\nTo begin with an empty emulator: `make down`, then delete {site.data_dir('aws')}."

@@ -1,4 +1,4 @@
-"""Deploy the CloudFormation template, to the emulator locally and in Compose, and read what it made.
+"""Deploy the CloudFormation templates, to the emulator locally and in Compose, and read what they made.
 
 As a command (`python -m deploy.local.resources`) it takes the address and credentials from the usual AWS
 variables, deploys, prints the outputs as JSON, and can be run again at any time. Pages of MAILROOM_PUBLIC_URL, and of
@@ -8,19 +8,22 @@ MAILROOM_CORS_ORIGINS where that is set, may upload to the bucket for files.
 import json
 import os
 import sys
-import time
+import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deploy.local.site import ROOT, StackError
-from deploy.processes import REGION, STACK_NAME, TEMPLATE, AwsResources, aws_environment
+from deploy.aws.move import move
+from deploy.aws.stacks import BROKEN, DeployError, Stacks
+from deploy.aws.templates import PARTS
+from deploy.local.site import StackError
+from deploy.processes import REGION, STACK_NAME, AwsResources, aws_environment
 
-_PENDING = "_IN_PROGRESS"
-_BROKEN = ("ROLLBACK_COMPLETE", "CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAILED")
+NOT_IMPORTED = ("AWS::IAM::ManagedPolicy", "AWS::IAM::Role")
+"""What the emulator's CloudFormation cannot import, or replaces at the next update though nothing asks for it."""
 
 
 def origins(environ: Mapping[str, str]) -> list[str]:
@@ -32,12 +35,17 @@ def origins(environ: Mapping[str, str]) -> list[str]:
 
 
 def deploy(
-    aws_url: str, upload_origins: Sequence[str] = (), seconds: float = 60, access_key: str = "test"
+    aws_url: str,
+    upload_origins: Sequence[str] = (),
+    seconds: float = 60,
+    access_key: str = "test",
+    record: Path | None = None,
 ) -> AwsResources:
-    """Create the stack or bring it up to date; returns what the services need of it.
+    """Create the stacks or bring them up to date; returns what the services need of them.
 
-    Pages of `upload_origins` may upload to the bucket for files. Parts of the template behind a condition, such as the
-    distribution, are not made: the emulator does not know all of them.
+    Pages of `upload_origins` may upload to the bucket for files. Parts of the templates behind a condition, such as the
+    distribution, are not made: the emulator does not know all of them. A stack whose creation failed is made anew, and
+    the one stack of earlier versions is made into two (`record`: where that is written down on the way).
 
     Raises StackError with CloudFormation's own reasons when a resource cannot be made.
     """
@@ -50,77 +58,24 @@ def deploy(
         aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
         config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 3}),
     )
+    stacks = Stacks(client, STACK_NAME, seconds=seconds, poll=0.1)
+    # The emulator speaks plain HTTP, which the templates refuse elsewhere.
+    given = {"RequireTls": "false", "FilesOrigins": ",".join(upload_origins)}
+    record = record or Path(tempfile.gettempdir()) / "mailroom.move.json"
     try:
-        return _outputs(_settled(client, upload_origins, seconds))
+        for part in PARTS:
+            if str((stacks.describe(part) or {}).get("StackStatus")) in BROKEN:
+                stacks.delete(part)
+        if record.exists() or stacks.is_one():
+            return _outputs(move(stacks, given, record, not_imported=NOT_IMPORTED))
+        return _outputs(stacks.deploy(given))
+    except DeployError as error:
+        raise StackError(str(error)) from error
     except (BotoCoreError, ClientError) as error:
-        raise StackError(f"{TEMPLATE} could not be deployed to {aws_url}: {error}") from error
+        raise StackError(f"The templates could not be deployed to {aws_url}: {error}") from error
 
 
-def _settled(client: Any, upload_origins: Sequence[str], seconds: float) -> Mapping[str, Any]:
-    stack = _describe(client)
-    if stack and str(stack["StackStatus"]) in _BROKEN:
-        client.delete_stack(StackName=STACK_NAME)
-        _wait(client, seconds)
-        stack = None
-    arguments = {
-        "StackName": STACK_NAME,
-        "TemplateBody": (ROOT / TEMPLATE).read_text(),
-        "Capabilities": ["CAPABILITY_NAMED_IAM"],
-        # The emulator speaks plain HTTP, which the template refuses elsewhere.
-        "Parameters": [
-            {"ParameterKey": "RequireTls", "ParameterValue": "false"},
-            {"ParameterKey": "FilesOrigins", "ParameterValue": ",".join(upload_origins)},
-        ],
-    }
-    if stack is None:
-        try:
-            client.create_stack(**arguments)
-        except client.exceptions.AlreadyExistsException:
-            pass  # a first call went through, and its answer came too late
-    else:
-        try:
-            client.update_stack(**arguments)
-        except ClientError as error:
-            if "No updates" not in str(error):
-                raise
-    settled = _wait(client, seconds)
-    if settled is None or settled["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-        raise StackError(f"{TEMPLATE} could not be deployed: {_reasons(client, settled)}")
-    return settled
-
-
-def _describe(client: Any) -> Mapping[str, Any] | None:
-    try:
-        stacks: list[Mapping[str, Any]] = client.describe_stacks(StackName=STACK_NAME)["Stacks"]
-    except ClientError as error:
-        if "does not exist" in str(error):
-            return None
-        raise
-    return next((each for each in stacks if each["StackStatus"] != "DELETE_COMPLETE"), None)
-
-
-def _wait(client: Any, seconds: float) -> Mapping[str, Any] | None:
-    deadline = time.monotonic() + seconds
-    while True:
-        stack = _describe(client)
-        if stack is None or not str(stack["StackStatus"]).endswith(_PENDING):
-            return stack
-        if time.monotonic() > deadline:
-            raise StackError(f"{TEMPLATE}: CloudFormation is still at {stack['StackStatus']} after {seconds:.0f} s.")
-        time.sleep(0.1)
-
-
-def _reasons(client: Any, stack: Mapping[str, Any] | None) -> str:
-    if stack is None:
-        return "the stack is gone"
-    events = client.describe_stack_events(StackName=STACK_NAME)["StackEvents"]
-    failed = [event for event in events if str(event.get("ResourceStatus", "")).endswith("_FAILED")]
-    lines = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in failed]
-    return "; ".join(lines) or f"{stack['StackStatus']} {stack.get('StackStatusReason', '')}"
-
-
-def _outputs(stack: Mapping[str, Any]) -> AwsResources:
-    outputs = {str(each["OutputKey"]): str(each["OutputValue"]) for each in stack.get("Outputs", [])}
+def _outputs(outputs: Mapping[str, str]) -> AwsResources:
     try:
         return AwsResources(
             queue_url=outputs["NotificationsQueueUrl"],
@@ -134,7 +89,7 @@ def _outputs(stack: Mapping[str, Any]) -> AwsResources:
             distribution_domain=outputs.get("FilesDistributionDomain", ""),
         )
     except KeyError as missing:
-        raise StackError(f"{TEMPLATE} has no output named {missing}.") from None
+        raise StackError(f"The templates have no output named {missing}.") from None
 
 
 def main() -> int:

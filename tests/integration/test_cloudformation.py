@@ -1,41 +1,23 @@
-"""The CloudFormation template: valid for AWS, and what the emulator makes of it when it is really deployed."""
+"""The CloudFormation templates: valid for AWS, and what the emulator makes of them when they are really deployed."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-import yaml
 
+from deploy.aws.templates import PARTS, source
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.behaviours import EVENT_TYPES
 
 pytestmark = pytest.mark.usefixtures("no_services")
 
-TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mailroom.yaml"
 FORTNIGHT = str(14 * 24 * 3600)
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads `!Sub x` as {"Sub": "x"}."""
-
-
-def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
-    if isinstance(node, yaml.ScalarNode):
-        return {tag: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {tag: loader.construct_sequence(node, deep=True)}
-    raise TypeError(node)
-
-
-_Loader.add_multi_constructor("!", _tagged)
 
 
 @pytest.fixture(scope="module")
 def resources() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.load(TEMPLATE.read_text(), _Loader)["Resources"]  # noqa: S506 - a safe loader
-    return found
+    return {name: each for part in PARTS for name, each in source(part)["Resources"].items()}
 
 
 def client(aws: AwsEndpoints, name: str) -> Any:
@@ -141,18 +123,19 @@ def test_the_bucket_is_private_and_encrypted(aws: AwsEndpoints) -> None:
 
 
 # The emulator leaves out alarms' dimensions and a bucket's lifecycle, and TLS cannot be required of it: these are read
-# from the template.
+# from the templates.
 
 
 def test_the_queue_alarms_are_about_our_queues(resources: dict[str, Any]) -> None:
     names = {
-        "DeadLettersAlarm": "DeadLetterQueue.QueueName",
-        "OldestNotificationAlarm": "NotificationsQueue.QueueName",
-        "FilesDeadLettersAlarm": "FilesDeadLetterQueue.QueueName",
-        "OldestFileNotificationAlarm": "FilesQueue.QueueName",
+        "DeadLettersAlarm": "DeadLetterQueue",
+        "OldestNotificationAlarm": "NotificationsQueue",
+        "FilesDeadLettersAlarm": "FilesDeadLetterQueue",
+        "OldestFileNotificationAlarm": "FilesQueue",
     }
     for alarm, queue in names.items():
-        assert resources[alarm]["Properties"]["Dimensions"] == [{"Name": "QueueName", "Value": {"GetAtt": queue}}]
+        (dimension,) = resources[alarm]["Properties"]["Dimensions"]
+        assert dimension == {"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}
 
 
 def test_content_expires_and_unfinished_uploads_are_dropped(resources: dict[str, Any]) -> None:
@@ -167,7 +150,7 @@ def test_plain_http_is_denied_everywhere(resources: dict[str, Any]) -> None:
         statement["Action"]
         for resource in resources.values()
         for each in resource["Properties"].get("PolicyDocument", {}).get("Statement", ())
-        for statement in ([each["If"][1]] if "If" in each else [each])
+        for statement in ([each["Fn::If"][1]] if "Fn::If" in each else [each])
         if statement["Effect"] == "Deny"
         and statement["Principal"] == "*"
         and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}

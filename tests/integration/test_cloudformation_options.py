@@ -1,4 +1,4 @@
-"""The parts of the template behind conditions, deployed to the emulator with every one of them switched on.
+"""The parts of the templates behind conditions, deployed to the emulator with every one of them switched on.
 
 What the emulator cannot do is left out here, and read from the template in `tests/unit/policies`:
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -25,16 +24,19 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from deploy.aws.stacks import Stacks, outputs_of
+from deploy.aws.templates import EMAIL, FILES, PARTS, load
 from deploy.local.endpoints import AwsEndpoints
 from deploy.processes import ACCOUNT
 from services.files.settings import INLINE
 from tests.integration.test_files_bucket import client
-from tests.unit.policies.template import FILE, Rendered, source
+from tests.unit.policies.template import Rendered, of_part
 
 pytestmark = pytest.mark.usefixtures("no_services")
 
 NAME, COPY = "optional", "optional-copy"
-UNKNOWN = ("FilesScanPlan", "FilesPublicKey", "FilesKeyGroup", "FilesKeyPairId")
+UNKNOWN = ("FilesScanPlan", "FilesPublicKey", "FilesKeyGroup")
+ORIGIN = "https://crm.example"
 SWITCHES = {
     "EnvironmentName": NAME,
     "CreateIdentity": "false",
@@ -42,20 +44,22 @@ SWITCHES = {
     "ServiceRoleTrustedService": "ecs-tasks.amazonaws.com",
     "ScanMalware": "true",
     "ReplicaBucketArn": f"arn:aws:s3:::{COPY}",
-    "CloudFrontPublicKey": "-----BEGIN PUBLIC KEY-----",
+    "CloudFrontPublicKeyA": "-----BEGIN PUBLIC KEY-----",
+    "FilesOrigins": ORIGIN,
 }
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="the emulator runs functions with node")
 
 
 def known_to_the_emulator() -> str:
-    """The template without `UNKNOWN`, and without what refers to them."""
-    text = FILE.read_text()
-    for name in UNKNOWN:
-        text, found = re.subn(rf"^  {name}:\n(?:    .*\n|\n)+", "", text, flags=re.MULTILINE)
-        assert found == 1, name
-    text, found = re.subn(r"^ +TrustedKeyGroups: .*\n", "", text, flags=re.MULTILINE)
-    assert found == 1
-    return text
+    """The template of files without `UNKNOWN`, and without what refers to them."""
+    template = load(FILES.body)
+    for name in (*UNKNOWN, "FilesPublicKeyB"):
+        del template["Resources"][name]
+    for output in ("FilesKeyPairIdA", "FilesKeyPairIdB"):
+        del template["Outputs"][output]
+    distribution = template["Resources"]["FilesDistribution"]["Properties"]["DistributionConfig"]
+    del distribution["DefaultCacheBehavior"]["TrustedKeyGroups"]
+    return json.dumps(template)
 
 
 @pytest.fixture(scope="module", name="aws")
@@ -70,24 +74,18 @@ def deployed(aws: AwsEndpoints) -> Iterator[dict[str, str]]:
     cloud, s3 = client(aws, "cloudformation"), client(aws, "s3")
     s3.create_bucket(Bucket=COPY)
     s3.put_bucket_versioning(Bucket=COPY, VersioningConfiguration={"Status": "Enabled"})
-    cloud.create_stack(
-        StackName=NAME,
-        TemplateBody=known_to_the_emulator(),
-        Capabilities=["CAPABILITY_IAM"],
-        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in SWITCHES.items()],
-    )
-    patience = {"Delay": 1, "MaxAttempts": 60}
-    cloud.get_waiter("stack_create_complete").wait(StackName=NAME, WaiterConfig=patience)
-    resources = cloud.describe_stack_resources(StackName=NAME)["StackResources"]
-    yield {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
-    cloud.delete_stack(StackName=NAME)
-    cloud.get_waiter("stack_delete_complete").wait(StackName=NAME, WaiterConfig=patience)
+    stacks = Stacks(cloud, NAME, seconds=60, poll=0.1)
+    made = outputs_of(stacks.settle(EMAIL, EMAIL.body, stacks.parameters(EMAIL, SWITCHES, {})))
+    stacks.settle(FILES, known_to_the_emulator(), stacks.parameters(FILES, SWITCHES, made))
+    yield stacks.resources(EMAIL) | stacks.resources(FILES)
+    stacks.delete(FILES)
+    stacks.delete(EMAIL)
 
 
 def test_everything_that_is_switched_on_is_made(deployed: dict[str, str]) -> None:
     rendered = Rendered(**SWITCHES)
-    wanted = {name for name in source()["Resources"] if rendered.has(name)}
-    assert wanted - set(deployed) == {"FilesScanPlan", "FilesPublicKey", "FilesKeyGroup"} == wanted & set(UNKNOWN)
+    wanted = {name for part in PARTS for name in of_part(part)["Resources"] if rendered.has(name)}
+    assert wanted - set(deployed) == set(UNKNOWN)
 
 
 def test_the_bucket_names_the_roles_and_the_distribution_that_were_made(
@@ -272,6 +270,18 @@ def test_every_answer_forbids_guessing_and_running(viewer: httpx.Client, way: st
         answer = viewer.get(f"{way}/general/{shown}?versionId=v")
         assert (answer.status_code, answer.headers["content-type"]) == (200, shown)
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "sandbox" in answer.headers["content-security-policy"]
-        attached = way == "/public" and shown not in INLINE
-        assert answer.headers.get("content-disposition") == ("attachment" if attached else None)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert ("sandbox" in policy) == (shown != "application/pdf"), "a PDF that is shown"
+        assert answer.headers.get("content-disposition") == (None if shown in INLINE else "attachment")
+
+
+@needs_node
+@pytest.mark.parametrize("way", ["", "/public"])
+def test_pages_of_the_declared_origins_alone_read_it(viewer: httpx.Client, way: str) -> None:
+    address = f"{way}/general/image/png?versionId=v"
+    answer = viewer.get(address, headers={"Origin": ORIGIN})
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert "access-control-allow-credentials" not in answer.headers
+    for headers in ({}, {"Origin": "https://elsewhere.example"}):
+        assert "access-control-allow-origin" not in viewer.get(address, headers=headers).headers

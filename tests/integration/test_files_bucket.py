@@ -19,10 +19,12 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from deploy.aws.stacks import Stacks
+from deploy.aws.templates import PARTS
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.stack import Stack
 from services.files.settings import INLINE
-from tests.unit.policies.template import FILE, Rendered
+from tests.unit.policies.template import Rendered
 
 pytestmark = pytest.mark.usefixtures("no_services")
 
@@ -146,15 +148,8 @@ def users(aws: AwsEndpoints) -> Iterator[tuple[str, dict[str, Any]]]:
     parameters = {"EnvironmentName": "asked", "CreateIdentity": "false", "RequireTls": "false"} | {
         f"{name}RoleArn": f"arn:aws:iam::{aws.account}:user/mailroom-{name.lower()}" for name in ("Files", "Email")
     }
-    cloud.create_stack(
-        StackName="asked",
-        TemplateBody=FILE.read_text(),
-        Capabilities=["CAPABILITY_IAM"],
-        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
-    )
-    cloud.get_waiter("stack_create_complete").wait(StackName="asked", WaiterConfig={"Delay": 1, "MaxAttempts": 30})
-    (stack,) = cloud.describe_stacks(StackName="asked")["Stacks"]
-    outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
+    stacks = Stacks(cloud, "asked", seconds=60, poll=0.1)
+    outputs = stacks.deploy(parameters)
     files, email = outputs["FilesPolicyArn"], outputs["ServicePolicyArn"]
     everything = "arn:aws:iam::aws:policy/AdministratorAccess"
     wanted = {"mailroom-files": files, "mailroom-email": email, "stray": files, "admin": everything}
@@ -171,8 +166,8 @@ def users(aws: AwsEndpoints) -> Iterator[tuple[str, dict[str, Any]]]:
             iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
         iam.detach_user_policy(UserName=name, PolicyArn=policy)
         iam.delete_user(UserName=name)
-    cloud.delete_stack(StackName="asked")
-    cloud.get_waiter("stack_delete_complete").wait(StackName="asked", WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    for part in reversed(PARTS):
+        stacks.delete(part)
 
 
 @pytest.mark.parametrize(
@@ -310,32 +305,44 @@ def test_a_page_of_another_origin_learns_nothing_and_puts_nothing(
 
 @needs_chromium
 @pytest.mark.browser
-def test_publicly_only_what_is_on_the_list_is_shown_by_the_browser(browser: Browser) -> None:
-    code = Rendered(CloudFrontPublicKey="x").properties("FilesPublicFunction")["FunctionCode"]
+def test_only_what_is_on_the_list_is_shown_by_the_browser_and_runs_nothing(browser: Browser) -> None:
+    code = Rendered(CloudFrontPublicKeyA="x").properties("FilesAnswerFunction")["FunctionCode"]
     page = browser.new_context().new_page()
 
     def run(content_type: str | None, status: int = 200, **headers: str) -> dict[str, Any]:
+        """The headers that it has set or changed."""
         headers |= {} if content_type is None else {"content-type": content_type}
         answer = {"statusCode": status, "headers": {name: {"value": value} for name, value in headers.items()}}
         told = {"request": {"method": "GET", "uri": "/general/k"}, "response": answer}
         found: dict[str, Any] = page.evaluate(f"(event) => {{ {code}; return handler(event); }}", told)
         assert found["statusCode"] == status
-        return {name: each["value"] for name, each in found["headers"].items()}
+        return {name: each["value"] for name, each in found["headers"].items() if each["value"] != headers.get(name)}
 
+    policy = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
     for shown in INLINE:
+        sandbox = "" if shown == "application/pdf" else "; sandbox"  # Safari leaves a PDF blank under it
         for status in (200, 206):
-            assert run(shown, status, etag='"e"') == {"content-type": shown, "etag": '"e"'}
+            assert run(shown, status, etag='"e"') == {"content-security-policy": policy + sandbox}
+            named = {"content-disposition": "inline; filename=\"a\"; filename*=UTF-8''a"}
+            assert run(shown, status, **named) == {"content-security-policy": policy + sandbox}
+        attached = {"content-disposition": "attachment; filename=\"a\"; filename*=UTF-8''a"}
+        assert run(shown, 200, **attached) == {"content-security-policy": f"{policy}; sandbox"}
     for other in ("image/svg+xml", "text/html", "text/plain; charset=utf-8", "image/png,application/pdf", "png", ""):
-        assert run(other) == {"content-type": other, "content-disposition": "attachment"}
-    assert run(None) == {"content-disposition": "attachment"}
-    assert run("text/html", 206, **{"content-disposition": "inline"})["content-disposition"] == "attachment"
-    assert run(None, 304) == {}, "the browser keeps what it was told with the bytes"
+        attachment = {"content-disposition": "attachment", "content-security-policy": f"{policy}; sandbox"}
+        assert run(other) == attachment
+        assert run(other, 206, **{"content-disposition": "inline"}) == attachment
+        named = {"content-disposition": 'inline; filename="a"'}
+        assert run(other, 200, **named) == attachment | {"content-disposition": 'attachment; filename="a"'}
+        assert "content-disposition" not in run(other, 200, **{"content-disposition": 'attachment; filename="a"'})
+    assert run(None)["content-disposition"] == "attachment"
+    for kept in (None, "application/pdf", "text/html"):
+        assert run(kept, 304) == {}, "the browser keeps what it was told with the bytes"
 
 
 @needs_chromium
 @pytest.mark.browser
 def test_the_distribution_refuses_what_names_no_version_and_keeps_its_ways_apart(browser: Browser) -> None:
-    code = Rendered(CloudFrontPublicKey="x").properties("FilesFunction")["FunctionCode"]
+    code = Rendered(CloudFrontPublicKeyA="x").properties("FilesFunction")["FunctionCode"]
     page = browser.new_context().new_page()
 
     def run(uri: str, query: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:

@@ -256,7 +256,7 @@ async def test_what_the_buckets_rule_could_delete_too_early_lies_in_mongodb(plac
 
 def rule_days() -> int:
     """The least age at which the template's rule may delete an object."""
-    template = (Path(__file__).resolve().parents[2] / "deploy" / "aws" / "mailroom.yaml").read_text()
+    template = (Path(__file__).resolve().parents[2] / "deploy" / "aws" / "email.yaml").read_text()
     parameter = template.partition("  ContentRetentionDays:\n")[2].partition("Description")[0]
     return int(parameter.partition("MinValue:")[2].split()[0])
 

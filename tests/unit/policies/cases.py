@@ -1,4 +1,4 @@
-"""The template's policies as a table: who may do what, where, and what AWS knows of the request.
+"""The templates' policies as a table: who may do what, where, and what AWS knows of the request.
 
 S3 asks for `s3:GetObject` where a GET or HEAD names no version and for `s3:GetObjectVersion` where it names one; for
 `s3:PutObjectTagging` where an upload brings tags along (Amazon S3 User Guide, "Required permissions for Amazon S3 API
@@ -24,7 +24,7 @@ EVERYTHING: Final = Rendered(
     ServiceRoleTrustedArn=DEPLOYER,
     ScanMalware="true",
     ReplicaBucketArn="arn:aws:s3:::copy",
-    CloudFrontPublicKey="-----BEGIN PUBLIC KEY-----",
+    CloudFrontPublicKeyA="-----BEGIN PUBLIC KEY-----",
     FilesKmsKeyArns=KEY_ARN,
     ReplicaKmsKeyArn=COPY_KEY_ARN,
 )
@@ -71,6 +71,8 @@ def _places(rendered: Rendered) -> dict[str, tuple[str, str | None]]:
         "beside content": (f"{content}/x", "ContentBucketPolicy"),
         "content bucket": (content, "ContentBucketPolicy"),
         "copied": ("arn:aws:s3:::copy/contract/2026/11/id/nonce", None),
+        "in our copy": (f"{rendered.arn('CopyBucket')}/contract/2026/11/id/nonce", "CopyBucketPolicy"),
+        "our copy": (rendered.arn("CopyBucket"), "CopyBucketPolicy"),
         "elsewhere": ("arn:aws:s3:::elsewhere/contract/2026/11/id/nonce", None),
         "another bucket": ("arn:aws:s3:::elsewhere", None),
         "queue": (rendered.arn("FilesQueue"), "FilesQueuePolicy"),
@@ -218,6 +220,8 @@ TAGGING: Sequence[Row] = _rows(
     ("email", "PutObjectVersionTagging", tags({"colour": "red"}), NO),
     ("admin", "PutObjectVersionTagging", tags({"public": "true"}), NEVER),
     ("admin", "PutObjectVersionTagging", tags({"PUBLIC": "true"}), NEVER),
+    ("admin", "PutObjectVersionTagging", tags({"verified": "true"}), NEVER),
+    ("files", "PutObjectVersionTagging", tags({"verified": "true"}, {"verified": "false"}), YES),
     ("admin", "PutObjectVersionTagging", tags({"colour": "red", "public": "false"}), NEVER),
     ("admin", "PutObjectVersionTagging", tags({SCAN: "NO_THREATS_FOUND"}), NEVER),
     ("admin", "PutObjectVersionTagging", tags({"colour": "red"}), YES),
@@ -275,6 +279,35 @@ DISTRIBUTION: Sequence[Row] = _rows(
     ("cloudfront", "GetObjectVersionTagging", {**_PUBLIC, **tags({}, {"public": "true"})}, NO),
     ("cloudfront", "GetObjectVersion", {**_THEIRS, "aws:Referer": "public", **tags({}, {"public": "true"})}, NO),
 )
+_NOT_VERIFIED: Final[Context] = tags({"verified": "false"})
+UPLOADING: Sequence[Row] = [
+    *_rows(
+        "object",
+        "s3",
+        ("files", "PutObjectTagging", _NOT_VERIFIED, YES),
+        ("files", "PutObjectTagging", tags({"verified": "true"}), NO),
+        ("files", "PutObjectTagging", tags({"verified": "false", "colour": "red"}), NO),
+        ("files", "PutObjectTagging", tags({"verified": "false", "public": "true"}), NEVER),
+        ("files", "PutObjectTagging", tags({}), NO),
+        ("files", "PutObjectAcl", _NOT_VERIFIED, NO),
+        ("email", "PutObjectTagging", _NOT_VERIFIED, NO),
+    ),
+    *_rows("elsewhere", "s3", ("files", "PutObjectTagging", _NOT_VERIFIED, NO)),
+]
+OUR_COPY: Sequence[Row] = [
+    *_rows(
+        "in our copy",
+        "s3",
+        ("admin", "GetObject GetObjectVersion", tags({}, {"verified": "true"}), YES),
+        ("admin", "GetObject GetObjectVersion", {}, YES),
+        ("admin", "GetObject GetObjectVersion", tags({}, {"verified": "false"}), NEVER),
+        ("admin", "GetObjectVersionTagging", tags({}, {"verified": "false"}), YES),
+        ("admin", "PutObject", PLAINTEXT, NEVER),
+        ("files", "GetObject GetObjectVersion PutObject DeleteObjectVersion", {}, NO),
+        ("anybody", "GetObject", tags({}, {"verified": "true"}), NO),
+    ),
+    *_rows("our copy", "s3", ("admin", "ListBucket", {}, YES), ("admin", "ListBucket", PLAINTEXT, NEVER)),
+]
 _MANAGED: Final[Context] = {"events:ManagedBy": "malware-protection-plan.guardduty.amazonaws.com"}
 _ITS_RULE: Final = "PutRule DeleteRule PutTargets RemoveTargets"
 SCANNING: Sequence[Row] = [
@@ -378,6 +411,7 @@ SWITCHED_OFF: Sequence[Row] = _rows(
     ("cloudfront", "GetObjectVersion", {**_PUBLIC, **tags({}, {"public": "true"})}, NO),
     ("namesake", "GetObjectVersion", {}, NO),
     ("namesake", "PutObjectVersionTagging", tags({"public": "true"}), NO),
+    ("files", "PutObjectTagging", tags({"verified": "false"}), NO),
 )
 
 # --- queues -------------------------------------------------------------------------------------------------------
@@ -507,8 +541,8 @@ MAIL: Sequence[Row] = [
     *_rows("another bucket", "s3", ("email", "ListBucket", {}, NO)),
 ]
 
-_ALWAYS: Final = (*READING, *TAGGING, *WORKING, *QUEUES, *MAIL)
-_SWITCHED_ON: Final = (*DISTRIBUTION, *SCANNING, *COPYING, *KEYS, *ROLES, *_scan_results(YES))
+_ALWAYS: Final = (*READING, *TAGGING, *WORKING, *QUEUES, *MAIL, *OUR_COPY)
+_SWITCHED_ON: Final = (*DISTRIBUTION, *UPLOADING, *SCANNING, *COPYING, *KEYS, *ROLES, *_scan_results(YES))
 CASES: Final = [
     *(Case(EVERYTHING, *row) for row in (*_ALWAYS, *_SWITCHED_ON)),
     *(Case(PLAIN, *row) for row in (*_ALWAYS, *SWITCHED_OFF, *_scan_results(NO))),

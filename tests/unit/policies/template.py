@@ -1,7 +1,8 @@
-"""The CloudFormation template as CloudFormation would see it: parameters, conditions and functions put in.
+"""The CloudFormation templates as CloudFormation would see them: parameters, conditions and functions put in.
 
-What is made by a deployment, such as a distribution's id, gets a name of this module's making. A function or attribute
-that is not known here raises KeyError.
+All are looked at as one, in which what one stack hands to the next is there already. What is made by a deployment, such
+as a distribution's id, gets a name of this module's making. A function or attribute that is not known here raises
+KeyError.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-FILE: Final = Path(__file__).parents[3] / "deploy/aws/mailroom.yaml"
+from deploy.aws.templates import COPY, EMAIL, FILES, Part
+
 ACCOUNT: Final = "111122223333"
 REGION: Final = "eu-central-1"
 _PSEUDO: Final = {
@@ -52,14 +53,24 @@ _Loader.add_multi_constructor("!", _call)
 
 
 @cache
+def of_part(part: Part) -> dict[str, Any]:
+    """One template, with functions as they are."""
+    found: dict[str, Any] = yaml.load(part.body, _Loader)  # noqa: S506 - a safe loader
+    return found
+
+
+@cache
 def source() -> dict[str, Any]:
-    """The template, with functions as they are."""
-    found: dict[str, Any] = yaml.load(FILE.read_text(), _Loader)  # noqa: S506 - a safe loader
+    """All templates as one, with functions as they are."""
+    found: dict[str, Any] = {}
+    for part in (COPY, EMAIL, FILES):
+        for section in ("Parameters", "Rules", "Conditions", "Resources", "Outputs"):
+            found.setdefault(section, {}).update(of_part(part).get(section, {}))
     return found
 
 
 class Rendered:
-    """The template with these parameters; those that are not given have their defaults."""
+    """The templates with these parameters; those that are not given have their defaults."""
 
     def __init__(self, **parameters: str) -> None:
         declared = source()["Parameters"]
@@ -69,6 +80,8 @@ class Rendered:
         for name, each in declared.items():
             value = parameters.get(name, str(each["Default"]))
             self._parameters[name] = value.split(",") if each["Type"] == "CommaDelimitedList" else value
+        if "EmailRoleArn" not in parameters and self.has("ServiceRole"):
+            self._parameters["EmailRoleArn"] = self.arn("ServiceRole")
 
     def has(self, logical: str) -> bool:
         """Whether the resource is made."""
