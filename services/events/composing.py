@@ -146,7 +146,7 @@ class ReadingSide:
             self.metrics,
             projection=name,
             generation=generation,
-            trust=0.8 * self.lease_seconds,
+            lease=self.lease_seconds,
             processes=processes,
         )
         return Projector(

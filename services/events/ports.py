@@ -176,8 +176,8 @@ class LeaseStore(Protocol):
         """Take a free or expired lease; None when another has it."""
         ...
 
-    async def renew(self, owner: str) -> dict[int, int]:
-        """Prolong all leases of this owner; partition → epoch of those it still has."""
+    async def renew(self, owner: str, leases: Sequence[Lease]) -> set[int]:
+        """Prolong each of these where owner and epoch still stand, and no other; the partitions lost."""
         ...
 
     async def checkpoint(self, owner: str, leases: Sequence[Lease]) -> set[int]:

@@ -88,10 +88,13 @@ class Projector:
         self.paused = False
 
     def report(self) -> Report:
-        """Live while it makes progress or has nothing to do; ready while nothing keeps it from reading."""
-        blocked = self._log.blocked()
-        report = self._progress.report({"partitions": sorted(self._keeper.held), "blocked": dict(blocked)})
-        return report if not blocked else Report(report.live, ready=False, detail=report.detail)
+        """Live while it makes progress or has nothing to do; ready while nothing keeps it from reading, and no
+        partition of the generation has been without a reader, here or elsewhere, for longer than a lease.
+        """
+        blocked, unread = self._log.blocked(), self._keeper.trouble()
+        detail: dict[str, object] = {"partitions": sorted(self._keeper.held), "blocked": dict(blocked)}
+        report = self._progress.report(detail | ({"unread": unread} if unread else {}))
+        return report if not blocked and not unread else Report(report.live, ready=False, detail=report.detail)
 
     def stop(self) -> None:
         """Begin nothing more; `run` returns after the batch in work."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol
 
 from services.events.generations import GRACE_SECONDS, UNFINISHED, retire, swap
-from services.events.ports import Generation, GenerationStore, LeaseStore, LeaseView, Log, Progress, Verdict
+from services.events.ports import Generation, GenerationStore, Lease, LeaseStore, LeaseView, Log, Progress, Verdict
 from services.events.projections.projection import Projection
 from services.events.projector import Projector
 from services.kit.clock import Clock
@@ -152,7 +152,7 @@ class Rebuild:
         lease = await coordination.acquire(self._owner, 0)
         if lease is None:
             raise RefusedHere("coordinatedElsewhere", f"generation {number} is being built by another process")
-        keeping = asyncio.create_task(self._keep(coordination))
+        keeping = asyncio.create_task(self._keep(coordination, lease))
         working = asyncio.create_task(self._run(number, accept_differences=accept_differences))
         try:
             await asyncio.wait({keeping, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -165,12 +165,12 @@ class Rebuild:
             await asyncio.gather(keeping, working, return_exceptions=True)
             await coordination.release(self._owner, [lease])
 
-    async def _keep(self, coordination: LeaseStore) -> None:
-        held = True
-        while held:
+    async def _keep(self, coordination: LeaseStore, lease: Lease) -> None:
+        lost: set[int] = set()
+        while not lost:
             await asyncio.sleep(KEEP_SECONDS)
             with suppress(TransientError):  # the store is away: nobody else can take the lease either
-                held = 0 in await coordination.renew(self._owner)
+                lost = await coordination.renew(self._owner, [lease])
 
     async def _run(self, number: int, *, accept_differences: bool) -> Verdict | None:
         generation = await self._known(number)

@@ -79,12 +79,13 @@ class MongoLeases:
             )
         return None if found is None else Lease(partition, found["epoch"], found["next"])
 
-    async def renew(self, owner: str) -> dict[int, int]:
+    async def renew(self, owner: str, leases: Sequence[Lease]) -> set[int]:
+        if not leases:
+            return set()
         with foreign_errors():
-            mine = {"generation": self._key, "owner": owner}
-            await self._leases.update_many(mine, [{"$set": {"until": self._until()}}])
-            held = await self._leases.find(mine, {"partition": 1, "epoch": 1}).to_list(None)
-        return {lease["partition"]: lease["epoch"] for lease in held}
+            held = {"$or": [self._held(owner, lease) for lease in leases]}
+            result = await self._leases.update_many(held, [{"$set": {"until": self._until()}}])
+            return set() if result.matched_count == len(leases) else await self._lost(owner, leases)
 
     async def checkpoint(self, owner: str, leases: Sequence[Lease]) -> set[int]:
         updates = [
@@ -97,7 +98,7 @@ class MongoLeases:
             result = await self._leases.bulk_write(updates, ordered=False)
             if result.matched_count == len(updates):
                 return set()
-            return {lease.partition for lease in leases if not await self._leases.find_one(self._held(owner, lease))}
+            return await self._lost(owner, leases)
 
     async def release(self, owner: str, leases: Sequence[Lease]) -> None:
         with foreign_errors():
@@ -124,6 +125,9 @@ class MongoLeases:
             LeaseView(each["partition"], each["owner"], each["epoch"], each["next"], each["begin"], each["held"])
             for each in found
         ]
+
+    async def _lost(self, owner: str, leases: Sequence[Lease]) -> set[int]:
+        return {lease.partition for lease in leases if not await self._leases.find_one(self._held(owner, lease))}
 
     def _id(self, partition: int) -> str:
         return f"{self._key}/{partition}"
