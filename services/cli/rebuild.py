@@ -109,7 +109,7 @@ def status(
         lag = state.lag(each.number)
         rows.add_row(
             str(each.number),
-            ("paused in " if each.paused else "") + each.stage,
+            ("paused in " if each.rests else "") + each.stage,
             str(each.version),
             moment(each.created_at),
             "" if lag is None else str(lag),
@@ -150,7 +150,8 @@ def abandon(projection: Name, generation: Number, yes: Yes = False, json: Json =
         await _rebuild(base, projection).abandon(generation)
         return await get_generation(base, projection, generation)
 
-    _tell(run(_with_foundation(give_up)), json, f"generation {generation} is abandoned")
+    ended = run(_with_foundation(give_up))
+    _tell(ended, json, f"generation {generation} is {ended.stage}, and its documents are dropped")
 
 
 @app.command("accept")

@@ -71,8 +71,8 @@ _ON_THE_WAY: Final = ("created", "backfilling", "catchingUp", "verified")
 
 def _show(bar: Any, task: Any, found: Generation, *, waiting: bool) -> None:
     progress = found.progress
-    stage = "paused" if found.paused else "asked for" if progress is None else progress.stage
-    if waiting and not found.paused and found.trouble is None:
+    stage = "paused" if found.rests else "asked for" if progress is None else progress.stage
+    if waiting and not found.rests and found.trouble is None:
         stage = f"{stage}, nobody works on it: does the events service run?"
     stage += _trouble(found)
     if progress is None:

@@ -153,7 +153,7 @@ def _side(base: Foundation, reader: str) -> ReadingSide:
 
 async def _checkpoints(side: ReadingSide, where: Partition) -> list[tuple[int, int]]:
     """(generation, checkpoint) of all that read this partition."""
-    from services.events.generations import PROJECTED
+    from services.events.stages import PROJECTED
 
     if where.topic != side.projection.topic:
         return []

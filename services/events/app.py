@@ -43,6 +43,7 @@ def projector_service(base: Foundation, side: ReadingSide) -> ProjectorService:
         projector=side.projector,
         rebuilds=rebuilds.turn,
         close_releases=side.close_releases,
+        grace=grace,
     )
     return ProjectorService(parts, base.clock)
 

@@ -1,15 +1,18 @@
 """The life of generations: the first one, the swap, the way back, and the end.
 
-created → backfilling → catchingUp → verified → active → grace → retired; or abandoned before the swap. The pointer
-alone decides what is read; stages say what is to be done.
+The pointer decides what is read; stages say what is to be done. Each step changes both in one write, by the rules of
+`stages`; what comes after it (the view, dropping) is done again by any projector process where a crash left it undone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
-from services.events.ports import Generation, GenerationStore, LeaseStore, Log
+from services.events.ports import GONE, Generation, GenerationStore, LeaseStore, Log, Pointer, Stage, Standing
 from services.events.projections.projection import Projection
+from services.events.stages import PROJECTED, expired, given_up, moved, rolled_back, settled, swapped
 from services.kit.errors import PermanentError
 from services.kit.logs import get_logger
 
@@ -17,11 +20,6 @@ log = get_logger(__name__)
 
 GRACE_SECONDS: Final = 86_400.0
 """How long the generation before is kept up to date after a swap, so that a rollback loses nothing."""
-
-UNFINISHED: Final = frozenset({"created", "backfilling", "catchingUp", "verified"})
-"""Stages of a rebuild in progress (`verified`: unless it was swapped in and rolled back)."""
-PROJECTED: Final = frozenset({"active", "grace", "catchingUp", "verified"})
-"""Stages in which every projector process works on a generation. `backfilling` is the rebuild's own workers'."""
 
 
 async def ensure_first(projection: Projection, store: GenerationStore, leases: LeaseStore, reader: Log) -> int:
@@ -40,27 +38,39 @@ async def ensure_first(projection: Projection, store: GenerationStore, leases: L
     begins = {partition: first for partition, (first, _) in (await reader.bounds()).items()}
     await leases.seed(begins)
     await store.ensure_indexes(1)
-    await store.move(1, "active")
-    await store.swap(None, 1)
-    active = (await store.pointer()).active
-    if active is None:
-        raise PermanentError("noActiveGeneration", f"{projection.name} has no active generation after it was made")
-    return active
+    return _active(await store.change(_with_first, grace=GRACE_SECONDS))
+
+
+def _with_first(standing: Standing) -> Standing:
+    return standing if standing.pointer.active is not None else swapped(standing, None, 1)
+
+
+def _active(standing: Standing) -> int:
+    if standing.pointer.active is None:
+        raise PermanentError("noActiveGeneration", "no generation is active")
+    return standing.pointer.active
+
+
+async def move(store: GenerationStore, number: int, to: Stage) -> None:
+    """A rebuild gets on. Raises PermanentError `noGeneration`, `abandoned`, `wrongStage`, `paused`."""
+    await store.change(lambda standing: moved(standing, number, to), grace=GRACE_SECONDS)
+
+
+async def settle(store: GenerationStore, *, grace: float = GRACE_SECONDS) -> None:
+    """Bring stages that contradict the pointer into agreement with it, as killed processes of earlier releases may have
+    left them. Changes nothing otherwise.
+    """
+    await store.change(settled, grace=grace)
 
 
 async def swap(store: GenerationStore, new: int, *, expected: int | None, grace: float = GRACE_SECONDS) -> None:
-    """Read `new` from now on, and keep the one before up to date for `grace` seconds.
+    """Read `new` from now on, and keep the one before up to date for `grace` seconds. Does nothing if `new` is read.
 
     Raises:
-        PermanentError: `pointerMoved`: another generation than `expected` is active; nothing was changed.
+        PermanentError: `pointerMoved`: another generation than `expected` is active; `wrongStage`, `abandoned`: `new`
+            cannot be read. Nothing was changed.
     """
-    if not await store.swap(expected, new):
-        active = (await store.pointer()).active
-        if active != new:
-            raise PermanentError("pointerMoved", f"generation {active} is active, not {expected}: nothing was swapped")
-    await store.move(new, "active")
-    if expected is not None:
-        await store.move(expected, "grace", grace=grace)
+    await store.change(lambda standing: swapped(standing, expected, new), grace=grace)
     await store.follow()
     log.info("generation swapped in", active=new, previous=expected)
 
@@ -71,12 +81,10 @@ async def rollback(store: GenerationStore, *, grace: float = GRACE_SECONDS) -> i
     Raises:
         PermanentError: `nothingToRollBack`: there is none that is still kept up to date.
     """
-    pointer = await store.pointer()
-    previous = None if pointer.previous is None else await store.get(pointer.previous)
-    if previous is None or previous.stage not in ("grace", "verified"):
-        raise PermanentError("nothingToRollBack", "no earlier generation is kept up to date any more: rebuild instead")
-    await swap(store, previous.number, expected=pointer.active, grace=grace)
-    return previous.number
+    active = _active(await store.change(rolled_back, grace=grace))
+    await store.follow()
+    log.info("generation rolled back", active=active)
+    return active
 
 
 async def retire(store: GenerationStore, number: int) -> None:
@@ -85,14 +93,32 @@ async def retire(store: GenerationStore, number: int) -> None:
     Raises:
         PermanentError: `generationActive`, or `noGeneration`.
     """
-    generation = await store.get(number)
-    if generation is None:
-        raise PermanentError("noGeneration", f"there is no generation {number}")
-    if (await store.pointer()).active == number:
-        raise PermanentError("generationActive", f"generation {number} is what is read: swap first")
-    await store.move(number, "abandoned" if generation.stage in UNFINISHED else "retired")  # who projects it stops
+    await store.change(lambda standing: given_up(standing, number), grace=GRACE_SECONDS)  # who projects it stops
     await store.drop(number)
     log.info("generation dropped", generation=number)
+
+
+async def end_grace(store: GenerationStore, number: int, now: datetime) -> None:
+    """Drop a generation if its grace is over."""
+    standing = await store.change(lambda standing: expired(standing, number, now), grace=GRACE_SECONDS)
+    if standing.generations[number].stage == "retired":
+        await store.drop(number)
+        log.info("grace is over, generation dropped", generation=number)
+
+
+async def sweep(store: GenerationStore) -> None:
+    """Drop once more what belongs to generations that are given up: a process may have been killed before it did so,
+    and a writer that did not hear of it in time makes collections anew.
+    """
+    for each in await store.list():
+        if each.stage in GONE:
+            await store.drop(each.number)
+
+
+def is_settled(pointer: Pointer, generations: Iterable[Generation]) -> bool:
+    """Whether stages agree with the pointer. Where both were not read in one moment, `settle` looks again."""
+    standing = Standing(pointer, {each.number: each for each in generations})
+    return settled(standing) == standing
 
 
 def to_project(generations: list[Generation]) -> list[Generation]:

@@ -58,7 +58,10 @@ class ProjectionOperator:
         raise PermanentError("noRebuild", f"no rebuild of {self._projection.name} is in progress")
 
     async def pause(self) -> Generation:
-        """Let the rebuild in progress rest where it is. Raises PermanentError `noRebuild`."""
+        """Let the rebuild in progress rest where it is.
+
+        Raises PermanentError `noRebuild`; `filledAlready`: what is filled is kept up to date and cannot rest.
+        """
         return await self._set_paused(paused=True)
 
     async def resume(self) -> Generation:
@@ -74,7 +77,11 @@ class ProjectionOperator:
 
     async def _set_paused(self, *, paused: bool) -> Generation:
         number = (await self.building()).number
-        await self._store.pause(number, paused=paused)
+        if not await self._store.pause(number, paused=paused):
+            raise PermanentError(
+                "filledAlready",
+                f"generation {number} is filled already and only catches up: let it end, or abandon it",
+            )
         return await self._again(number)
 
     async def _again(self, number: int) -> Generation:

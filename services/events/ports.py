@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from services.events.projections.known import NO_OVERFLOW, Known, KnownEvent, Overflow
 from services.events.projections.projection import Body
@@ -200,6 +200,10 @@ class LeaseStore(Protocol):
 
 
 Stage = Literal["created", "backfilling", "catchingUp", "verified", "active", "grace", "retired", "abandoned"]
+FILLING: Final[frozenset[Stage]] = frozenset({"created", "backfilling"})
+"""Stages in which a rebuild can be paused."""
+GONE: Final[frozenset[Stage]] = frozenset({"retired", "abandoned"})
+"""Stages of a generation whose documents are dropped, or are to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +244,11 @@ class Generation:
     report: Mapping[str, object] | None = None
     trouble: Trouble | None = None
 
+    @property
+    def rests(self) -> bool:
+        """Whether it is paused; the flag alone says nothing of one that is filled already."""
+        return self.paused and self.stage in FILLING
+
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
@@ -248,6 +257,14 @@ class Pointer:
     active: int | None
     previous: int | None
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The pointer of a projection and its generations by number, as they stand at one moment."""
+
+    pointer: Pointer
+    generations: Mapping[int, Generation]
 
 
 class GenerationStore(Protocol):
@@ -269,12 +286,18 @@ class GenerationStore(Protocol):
         """A new one in stage `created`; `number` = this one, or what stands under it already."""
         ...
 
-    async def move(self, number: int, stage: Stage, *, grace: float | None = None) -> None:
-        """Note a stage, and for `grace` how many seconds it lasts."""
-        ...
+    async def change(self, step: Callable[[Standing], Standing], *, grace: float) -> Standing:
+        """Take pointer and stages from how they stand to what `step` makes of them, in one write that nothing comes
+        between and that is made whole or not at all; what `step` made of them.
 
-    async def swap(self, expected: int | None, active: int) -> bool:
-        """Make `active` the one that is read if `expected` still is: one compare-and-set."""
+        Args:
+            step: one of `services.events.stages`; may be called several times. What it raises is raised, and nothing
+                was changed. It changes pointer and stages only.
+            grace: seconds for which a generation that enters `grace` is kept, by the server's clock.
+
+        Raises:
+            Unavailable: perhaps it was changed: take the step again, which changes nothing where it was taken.
+        """
         ...
 
     async def note(
@@ -287,8 +310,10 @@ class GenerationStore(Protocol):
         """Keep for people why a rebuild does not go on; None = it does."""
         ...
 
-    async def pause(self, number: int, *, paused: bool) -> None:
-        """Set the flag that the workers of a rebuild look at."""
+    async def pause(self, number: int, *, paused: bool) -> bool:
+        """Set the flag that the workers of a rebuild look at. False, and nothing was set, where a generation to be
+        paused is not being filled.
+        """
         ...
 
     async def follow(self) -> None:
@@ -300,7 +325,9 @@ class GenerationStore(Protocol):
         ...
 
     async def drop(self, number: int) -> None:
-        """Drop a generation's documents, rows, statistics and leases. Refuses the active one."""
+        """Drop the documents, rows, statistics and leases of a generation that is `retired` or `abandoned`, and what a
+        late writer has made of them since. Raises PermanentError `generationActive`, `wrongStage`, `noGeneration`.
+        """
         ...
 
 

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol
 
-from services.events.generations import GRACE_SECONDS, UNFINISHED, retire, swap
+from services.events.generations import GRACE_SECONDS, move, retire, settle, swap
 from services.events.ports import Generation, GenerationStore, Lease, LeaseStore, LeaseView, Log, Progress, Verdict
 from services.events.projections.projection import Projection
 from services.events.projector import Projector
+from services.events.stages import UNFINISHED
 from services.kit.clock import Clock
 from services.kit.errors import PermanentError, RefusedHere, TransientError
 from services.kit.logs import get_logger
@@ -145,6 +146,7 @@ class Rebuild:
         Raises:
             RefusedHere: another process coordinates this rebuild.
             PermanentError: `differs`: the new generation is not what the live one is; it stays beside it for a look.
+                `abandoned`, `wrongStage`: it was given up, or was read before: there is nothing to build.
             Unavailable: Kafka or MongoDB is away; run it again.
         """
         coordination = self._parts.coordination(number)
@@ -173,6 +175,7 @@ class Rebuild:
                 lost = await coordination.renew(self._owner, [lease])
 
     async def _run(self, number: int, *, accept_differences: bool) -> Verdict | None:
+        await settle(self._parts.store, grace=self._grace)
         generation = await self._known(number)
         if generation.stage == "created":
             await self._begin(number)
@@ -181,20 +184,47 @@ class Rebuild:
             await self._backfill(number)
             await self._note(number, "building indexes", await self._parts.leases(number).view(), {})
             await self._parts.store.ensure_indexes(number)
-            await self._parts.store.move(number, "catchingUp")
+            await self._end_backfill(number)
             generation = replace(generation, stage="catchingUp")
-        if generation.stage not in ("catchingUp", "verified"):
+        if generation.stage == "active":
             return None
+        if generation.stage not in UNFINISHED:
+            reason = "abandoned" if generation.stage == "abandoned" else "wrongStage"
+            raise PermanentError(reason, f"generation {number} is {generation.stage}: there is nothing to build")
         async with self._projecting(number):
             await self._catch_up(number)
             await self._sum_up(number)
-            verdict = await self._verify(number, accept_differences=accept_differences)
-            await self._view(number)
-            await self._parts.store.move(number, "verified")
-            active = (await self._parts.store.pointer()).active
-            await swap(self._parts.store, number, expected=None if active == number else active, grace=self._grace)
+            verdict = await self._swap_in(number, accept_differences=accept_differences)
         await self._note(number, "active", await self._parts.leases(number).view(), {})
         return verdict
+
+    async def _end_backfill(self, number: int) -> None:
+        """Let every process project it; not before it was resumed where it is paused."""
+        while True:
+            try:
+                await move(self._parts.store, number, "catchingUp")
+            except PermanentError as error:
+                if error.reason != "paused":
+                    raise
+            else:
+                return
+            await self._view(number)
+            await self._clock.sleep(LOOK_SECONDS)
+
+    async def _swap_in(self, number: int, *, accept_differences: bool) -> Verdict | None:
+        """Swap it for the generation that it was compared with; where another one is read meanwhile, compare anew."""
+        while True:
+            active = (await self._parts.store.pointer()).active
+            verdict = await self._verify(number, active, accept_differences=accept_differences)
+            await self._view(number)
+            await move(self._parts.store, number, "verified")
+            try:
+                await swap(self._parts.store, number, expected=active, grace=self._grace)
+            except PermanentError as error:
+                if error.reason != "pointerMoved":
+                    raise
+            else:
+                return verdict
 
     @asynccontextmanager
     async def _projecting(self, number: int) -> AsyncIterator[None]:
@@ -212,7 +242,7 @@ class Rebuild:
     async def _begin(self, number: int) -> None:
         begins = {each: first for each, (first, _) in (await self._bounds()).items()}
         await self._parts.leases(number).seed(begins)
-        await self._parts.store.move(number, "backfilling")
+        await move(self._parts.store, number, "backfilling")
 
     async def _backfill(self, number: int) -> None:
         ends = {each: end for each, (_, end) in (await self._bounds()).items()}
@@ -246,11 +276,10 @@ class Rebuild:
             for bucket in dirty:
                 await statistics.refresh(bucket)
 
-    async def _verify(self, number: int, *, accept_differences: bool) -> Verdict | None:
-        pointer = await self._parts.store.pointer()
-        if pointer.active is None or pointer.active == number:
+    async def _verify(self, number: int, active: int | None, *, accept_differences: bool) -> Verdict | None:
+        if active is None or active == number:
             return None
-        old, new = await self._known(pointer.active), await self._known(number)
+        old, new = await self._known(active), await self._known(number)
         await self._note(number, "verifying", await self._parts.leases(number).view(), {})
         verdict = await self._parts.comparison.compare(
             old.number, new.number, same_version=old.version == new.version

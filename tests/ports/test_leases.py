@@ -10,7 +10,7 @@ import pytest
 
 from services.events.adapters.mongo_leases import MongoLeases
 from services.events.ports import LeaseStore
-from services.kit.mongo import connect
+from services.kit.mongo import Document, connect
 from services.kit.testing import FakeClock
 from tests.unit.events_service.memory_stores import MemoryLeases
 
@@ -48,7 +48,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         await database["leases"].update_many({}, [{"$set": {"until": earlier}}])
 
     async def left_in_mongo(partition: int) -> float:
-        pipeline = [
+        pipeline: list[Document] = [
             {"$match": {"partition": partition}},
             {"$project": {"left": {"$subtract": ["$until", "$$NOW"]}}},
         ]

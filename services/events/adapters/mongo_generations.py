@@ -1,27 +1,35 @@
 """Generations and the pointer in MongoDB, the declared indexes, and the view that follows the pointer.
 
-`projections`: {_id: <projection>, active, previous, generation}. `generations`: {_id: "<projection>/<number>", …}.
+`projections`: {_id: <projection>, active, previous, generation, changes}. `generations`: {_id: "<projection>/<number>",
+…, stage, graceUntil}. Pointer and stages are changed in one transaction. `changes` counts those; documents without it,
+of earlier releases, are as good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from pymongo import IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.read_concern import ReadConcern
 
 from services.events.adapters.mongo_documents import BOOKKEEPING
 from services.events.adapters.mongo_leases import LEASES, WORKERS
 from services.events.adapters.mongo_read_models import FACTS, STATISTICS, collection_name
-from services.events.ports import Generation, Pointer, Progress, Stage, Trouble
+from services.events.ports import FILLING, GONE, Generation, Pointer, Progress, Standing, Trouble
 from services.events.projections.projection import Projection
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.mongo import Collection, Database, Document, foreign_errors
 from services.kit.mongo_time import READ_SECONDS, milliseconds
+from services.kit.retry import Backoff
 
 _EXISTS: Final = 48  # NamespaceExists
+TRIES: Final = 20
+"""How often a change is tried that others come in the way of."""
+_BACKOFF: Final = Backoff(first=0.01, most=0.2)
 
 
 class MongoGenerations:
@@ -37,9 +45,7 @@ class MongoGenerations:
     async def pointer(self) -> Pointer:
         with foreign_errors():
             found = await self._pointers.find_one({"_id": self._name}, max_time_ms=milliseconds(READ_SECONDS))
-        if found is None:
-            return Pointer(None, None, 0)
-        return Pointer(found["active"], found["previous"], found["generation"])
+        return _pointer(found)
 
     async def list(self) -> list[Generation]:
         with foreign_errors():
@@ -62,25 +68,55 @@ class MongoGenerations:
                 [{"$replaceWith": {"$mergeObjects": [{**first, "createdAt": "$$NOW"}, "$$ROOT"]}}],
                 upsert=True,
             )
-            await self._pointer_there(number)
+        await self._pointer_there(number)
         found = await self.get(number)
         if found is None:
             raise PermanentError("generationGone", f"{self._name} {number} was removed while it was made")
         return found
 
-    async def move(self, number: int, stage: Stage, *, grace: float | None = None) -> None:
-        until: Any = "$$REMOVE" if grace is None else {"$add": ["$$NOW", int(grace * 1000)]}
-        with foreign_errors():
-            await self._generations.update_one(
-                {"_id": self._id(number)}, [{"$set": {"stage": stage, "graceUntil": until}}]
-            )
+    async def change(self, step: Callable[[Standing], Standing], *, grace: float) -> Standing:
+        await self._pointer_there(0)
+        failures = 0
+        while True:
+            try:
+                return await self._change(step, grace)
+            except Unavailable as error:
+                failures += 1
+                if failures == TRIES or not _lost_to_another(error.__cause__):
+                    raise
+            await asyncio.sleep(_BACKOFF.delay(failures))
 
-    async def swap(self, expected: int | None, active: int) -> bool:
+    async def _change(self, step: Callable[[Standing], Standing], grace: float) -> Standing:
+        """One transaction. Each that changes anything writes the pointer, so that of two at a time one is refused."""
+        until = {"$add": ["$$NOW", int(grace * 1000)]}
         with foreign_errors():
-            result = await self._pointers.update_one(
-                {"_id": self._name, "active": expected}, {"$set": {"active": active, "previous": expected}}
-            )
-        return bool(result.matched_count)
+            async with (
+                self._database.client.start_session() as session,
+                await session.start_transaction(read_concern=ReadConcern("snapshot")),
+            ):
+                pointer = await self._pointers.find_one({"_id": self._name}, session=session)
+                found = await self._generations.find({"projection": self._name}, session=session).to_list(None)
+                before = Standing(_pointer(pointer), {each["number"]: _generation(each) for each in found})
+                after = step(before)
+                stages = {
+                    number: each.stage
+                    for number, each in after.generations.items()
+                    if each.stage != before.generations[number].stage
+                }
+                if not stages and after.pointer == before.pointer:
+                    return after
+                await self._pointers.update_one(
+                    {"_id": self._name},
+                    {
+                        "$set": {"active": after.pointer.active, "previous": after.pointer.previous},
+                        "$inc": {"changes": 1},
+                    },
+                    session=session,
+                )
+                for number, stage in stages.items():
+                    fields = {"stage": stage, "graceUntil": until if stage == "grace" else "$$REMOVE"}
+                    await self._generations.update_one({"_id": self._id(number)}, [{"$set": fields}], session=session)
+                return after
 
     async def note(
         self, number: int, *, progress: Progress | None = None, report: Mapping[str, object] | None = None
@@ -98,9 +134,13 @@ class MongoGenerations:
         with foreign_errors():
             await self._generations.update_one({"_id": self._id(number)}, change)
 
-    async def pause(self, number: int, *, paused: bool) -> None:
+    async def pause(self, number: int, *, paused: bool) -> bool:
+        where: Document = {"_id": self._id(number)}
+        if paused:
+            where["stage"] = {"$in": sorted(FILLING)}
         with foreign_errors():
-            await self._generations.update_one({"_id": self._id(number)}, {"$set": {"paused": paused}})
+            result = await self._generations.update_one(where, {"$set": {"paused": paused}})
+        return bool(result.matched_count)
 
     async def follow(self) -> None:
         shown: int | None = None
@@ -120,8 +160,15 @@ class MongoGenerations:
             await self._database[collection_name(self._name, number)].create_indexes(models)
 
     async def drop(self, number: int) -> None:
+        found = await self.get(number)
+        if found is None:
+            raise PermanentError("noGeneration", f"{self._name} has no generation {number}")
         if (await self.pointer()).active == number:
             raise PermanentError("generationActive", f"{self._name} {number} is what is read: swap first")
+        if found.stage not in GONE:  # for ever: no pointer comes back to it once this was seen
+            raise PermanentError(
+                "wrongStage", f"{self._name} {number} is {found.stage}: only what is given up is dropped"
+            )
         name, key = collection_name(self._name, number), f"{self._name}/{number}"
         with foreign_errors():
             await self._database[LEASES].delete_many({"generation": key})
@@ -141,14 +188,15 @@ class MongoGenerations:
         return number
 
     async def _pointer_there(self, number: int) -> None:
-        try:
-            await self._pointers.update_one(
-                {"_id": self._name},
-                {"$setOnInsert": {"active": None, "previous": None}, "$max": {"generation": number}},
-                upsert=True,
-            )
-        except DuplicateKeyError:  # somebody else made it in the same moment
-            await self._pointers.update_one({"_id": self._name}, {"$max": {"generation": number}})
+        with foreign_errors():
+            try:
+                await self._pointers.update_one(
+                    {"_id": self._name},
+                    {"$setOnInsert": {"active": None, "previous": None}, "$max": {"generation": number}},
+                    upsert=True,
+                )
+            except DuplicateKeyError:  # somebody else made it in the same moment
+                await self._pointers.update_one({"_id": self._name}, {"$max": {"generation": number}})
 
     async def _show(self, collection: str) -> None:
         pipeline = [{"$match": {"_visible": {"$ne": False}}}, {"$unset": list(BOOKKEEPING)}]
@@ -163,6 +211,15 @@ class MongoGenerations:
 
     def _id(self, number: int) -> str:
         return f"{self._name}/{number}"
+
+
+def _lost_to_another(error: BaseException | None) -> bool:
+    """Whether a transaction was refused for what another one did meanwhile: nothing was written."""
+    return isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")
+
+
+def _pointer(found: Document | None) -> Pointer:
+    return Pointer(None, None, 0) if found is None else Pointer(found["active"], found["previous"], found["generation"])
 
 
 def _generation(found: Document) -> Generation:

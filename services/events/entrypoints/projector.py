@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-from services.events.generations import ensure_first, retire, to_project
+from services.events.generations import (
+    GRACE_SECONDS,
+    end_grace,
+    ensure_first,
+    is_settled,
+    settle,
+    sweep,
+    to_project,
+)
 from services.events.ports import Generation, GenerationStore, LeaseStore, Log
 from services.events.projections.projection import Projection
 from services.events.projector import Projector
@@ -22,6 +30,8 @@ log = get_logger(__name__)
 
 LOOK_SECONDS: Final = 0.5
 FOLLOW_SECONDS: Final = 5.0
+SWEEP_SECONDS: Final = 300.0
+"""Between two looks for what late writers have made of generations that are given up."""
 STATISTICS_SHARE: Final = 0.1
 """The part of its time that a process spends on statistics at most."""
 
@@ -49,6 +59,8 @@ class Parts:
     """Works on a rebuild if there is one; how long to rest after it."""
     close_releases: Callable[[Mapping[int, int]], Awaitable[None]] | None = None
     """Closes the orders about floods that the active generation's checkpoints, by partition, are past."""
+    grace: float = GRACE_SECONDS
+    """Seconds for which a generation is kept up to date whose swap was not written to its end by an earlier release."""
 
 
 class ProjectorService:
@@ -68,6 +80,7 @@ class ProjectorService:
             asyncio.create_task(self._for_ever(self._look, LOOK_SECONDS), name="generations"),
             asyncio.create_task(self._for_ever(self._sum_up, LOOK_SECONDS), name="statistics"),
             asyncio.create_task(self._for_ever(self._parts.rebuilds, LOOK_SECONDS), name="rebuilds"),
+            asyncio.create_task(self._for_ever(self._sweep, SWEEP_SECONDS), name="sweep"),
         ]
 
     async def stop(self, timeout: float) -> None:
@@ -112,10 +125,13 @@ class ProjectorService:
 
     async def _look(self) -> float:
         parts = self._parts
-        self._active = (await parts.store.pointer()).active
+        pointer = await parts.store.pointer()
+        self._active = pointer.active
         if self._active is None:
             await self._make_first()
         generations = await parts.store.list()
+        if not is_settled(pointer, generations):
+            await settle(parts.store, grace=parts.grace)
         wanted = {each.number for each in to_project(generations)}
         for number in sorted(wanted - self._running.keys()):
             projector = parts.projector(number, partial(self._is_active, number))
@@ -148,7 +164,11 @@ class ProjectorService:
     async def _end_grace(self, generations: list[Generation]) -> None:
         for each in generations:
             if each.stage == "grace" and each.grace_until is not None and each.grace_until < self._clock.now():
-                await retire(self._parts.store, each.number)
+                await end_grace(self._parts.store, each.number, self._clock.now())
+
+    async def _sweep(self) -> float:
+        await sweep(self._parts.store)
+        return SWEEP_SECONDS
 
     async def _sum_up(self) -> float:
         """Refresh dirty buckets; how long to rest after it."""

@@ -11,6 +11,7 @@ from contracts.base import EventData
 from services.events.adapters.mongo_generations import MongoGenerations
 from services.events.adapters.mongo_read_models import MongoReadModels
 from services.events.adapters.mongo_statistics import MongoStatistics
+from services.events.generations import swap
 from services.events.ports import Row, Write
 from services.events.projections.known import KnownEvent, spill, tally
 from services.events.projections.projection import FILE
@@ -34,8 +35,7 @@ class Files:
         """Make the first generation and let it be read."""
         generation = await self.generations.create(FILE.version)
         await self.generations.ensure_indexes(generation.number)
-        assert await self.generations.swap(None, generation.number)
-        await self.generations.follow()
+        await swap(self.generations, generation.number, expected=None)
 
     @property
     def collection(self) -> Collection:

@@ -12,6 +12,7 @@ from contracts.base import EventData
 from services.events.adapters.mongo_generations import MongoGenerations
 from services.events.adapters.mongo_read_models import MongoReadModels
 from services.events.adapters.mongo_statistics import MongoStatistics
+from services.events.generations import swap
 from services.events.ports import Write
 from services.events.projections.known import NO_OVERFLOW, KnownEvent
 from services.events.projections.projection import EMAIL_LOG
@@ -38,8 +39,7 @@ class Mails:
         """Make the first generation and let it be read."""
         generation = await self.generations.create(EMAIL_LOG.version)
         await self.generations.ensure_indexes(generation.number)
-        assert await self.generations.swap(None, generation.number)
-        await self.generations.follow()
+        await swap(self.generations, generation.number, expected=None)
 
     @property
     def collection(self) -> Collection:

@@ -9,7 +9,7 @@ import pytest
 
 from services.events.composing import ReadingSide
 from services.events.entrypoints.projector import Parts, ProjectorService
-from services.events.generations import retire, rollback, swap
+from services.events.generations import move, retire, rollback, swap
 from services.kit.errors import PermanentError
 from tests.integration.events.conftest import Write, until
 from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
@@ -22,7 +22,8 @@ async def second_generation(side: ReadingSide) -> int:
     number = (await side.generations.create(side.projection.version)).number
     await side.leases(number).seed(dict.fromkeys(range(6), 0))
     await side.generations.ensure_indexes(number)
-    await side.generations.move(number, "catchingUp")
+    for stage in ("backfilling", "catchingUp", "verified"):
+        await move(side.generations, number, stage)
     return number
 
 

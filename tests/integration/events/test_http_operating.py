@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from services.events.composing import ReadingSide
 from services.events.foundation import Foundation, foundation
-from services.events.generations import ensure_first, swap
+from services.events.generations import ensure_first, move, retire, swap
 from services.events.serving import application
 from services.events.settings import EventsSettings
 from services.kit.auth import Role, mint_token
@@ -156,6 +156,8 @@ async def test_what_cannot_be_done_now_says_why(client: httpx.AsyncClient) -> No
 async def test_a_rollback_goes_to_the_generation_before(client: httpx.AsyncClient, side: ReadingSide) -> None:
     await data(await client.post("/api/projections/email_log/rebuild", headers=OPERATOR), 202)
     await side.leases(2).seed(dict.fromkeys(range(6), 0))
+    for stage in ("backfilling", "catchingUp", "verified"):
+        await move(side.generations, 2, stage)
     await swap(side.generations, 2, expected=1)
     back = await data(await client.post("/api/projections/email_log/rollback", headers=OPERATOR))
     assert (back["number"], back["stage"]) == (1, "active")
@@ -353,7 +355,7 @@ async def test_every_route_asks_for_its_scope_and_its_owner(client: httpx.AsyncC
             names["parked_id"] = quote(await parked(side, next(numbers), Log().raw(requested())), safe="")
         for generation in await side.generations.list():
             if generation.stage == "created":  # each caller finds the projection as the first one did
-                await side.generations.move(generation.number, "abandoned")
+                await retire(side.generations, generation.number)
         body = {"reason": "matrix"} if row.route.endswith("/discard") else None
         return await client.request(row.method, row.route.format(**names), headers=headers, json=body)
 

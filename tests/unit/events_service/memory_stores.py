@@ -1,15 +1,27 @@
-"""Leases in memory: they pass the suite of the real ones (`tests/ports`).
+"""Generations, the pointer and leases in memory: they pass the suites of the real ones (`tests/ports`).
 
 Nothing awaits inside a call, so each is one step, as it is in MongoDB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
-from services.events.ports import Lease, LeaseView
+from services.events.ports import (
+    FILLING,
+    GONE,
+    Generation,
+    Lease,
+    LeaseView,
+    Pointer,
+    Progress,
+    Standing,
+    Trouble,
+)
 from services.kit.clock import Clock
+from services.kit.errors import PermanentError
 
 
 @dataclass
@@ -104,3 +116,84 @@ class MemoryLeases:
 
     def _free(self, each: _Kept) -> None:
         each.owner, each.until = None, -1.0
+
+
+@dataclass
+class MemoryGenerations:
+    """The generations of one projection and the pointer.
+
+    Attributes:
+        dropping: called for a generation whose documents and leases are to be dropped.
+        shown: the generation that the view shows.
+    """
+
+    clock: Clock
+    projection: str = "email_log"
+    dropping: Callable[[int], None] = lambda _number: None
+    generations: dict[int, Generation] = field(default_factory=dict)
+    pointed: Pointer = field(default_factory=lambda: Pointer(None, None, 0))
+    shown: int | None = None
+    indexed: set[int] = field(default_factory=set)
+
+    async def pointer(self) -> Pointer:
+        return self.pointed
+
+    async def list(self) -> list[Generation]:
+        return [self.generations[number] for number in sorted(self.generations)]
+
+    async def get(self, number: int) -> Generation | None:
+        return self.generations.get(number)
+
+    async def create(self, version: int, number: int | None = None) -> Generation:
+        if number is None:
+            number = self.pointed.generation + 1
+        self.pointed = replace(self.pointed, generation=max(number, self.pointed.generation))
+        made = Generation(self.projection, number, version, "created", self.clock.now())
+        return self.generations.setdefault(number, made)
+
+    async def change(self, step: Callable[[Standing], Standing], *, grace: float) -> Standing:
+        until = self.clock.now() + timedelta(seconds=grace)
+        after = step(Standing(self.pointed, dict(self.generations)))
+        for number, each in after.generations.items():
+            if each.stage != self.generations[number].stage:
+                kept_until = until if each.stage == "grace" else None
+                self._set(number, replace(self.generations[number], stage=each.stage, grace_until=kept_until))
+        self.pointed = replace(self.pointed, active=after.pointer.active, previous=after.pointer.previous)
+        return after
+
+    async def note(
+        self, number: int, *, progress: Progress | None = None, report: Mapping[str, object] | None = None
+    ) -> None:
+        if number in self.generations:
+            before = self.generations[number]
+            self._set(number, replace(before, progress=progress or before.progress, report=report or before.report))
+
+    async def note_trouble(self, number: int, trouble: Trouble | None) -> None:
+        if number in self.generations:
+            self._set(number, replace(self.generations[number], trouble=trouble))
+
+    async def pause(self, number: int, *, paused: bool) -> bool:
+        found = self.generations.get(number)
+        if found is None or (paused and found.stage not in FILLING):
+            return False
+        self._set(number, replace(found, paused=paused))
+        return True
+
+    async def follow(self) -> None:
+        self.shown = self.pointed.active
+
+    async def ensure_indexes(self, number: int) -> None:
+        self.indexed.add(number)
+
+    async def drop(self, number: int) -> None:
+        found = self.generations.get(number)
+        if found is None:
+            raise PermanentError("noGeneration", f"there is no generation {number}")
+        if self.pointed.active == number:
+            raise PermanentError("generationActive", f"{number} is what is read")
+        if found.stage not in GONE:
+            raise PermanentError("wrongStage", f"{number} is {found.stage}")
+        self.dropping(number)
+
+    def _set(self, number: int, generation: Generation) -> None:
+        self.generations[number] = generation
