@@ -10,6 +10,8 @@ DOCUMENTS = "services/events/adapters/mongo_documents.py"
 MODELS = "services/events/adapters/mongo_read_models.py"
 ROWS = "services/events/rows.py"
 GENERATIONS = "services/events/generations.py"
+STAGES = "services/events/stages.py"
+LEASES = "services/events/leases.py"
 
 _LOG = "tests/unit/events_service/test_email_log.py::"
 _AGGREGATES = "tests/unit/events_service/test_aggregates.py::"
@@ -18,6 +20,13 @@ _ANY_CRASH = _AGGREGATES + "test_crashes_between_any_two_effects_and_rival_write
 _CRASHES = "tests/integration/events/test_crashes.py::"
 _LIVE = "tests/integration/events/test_live.py::test_the_read_model_is_the_pure_fold_of_the_log"
 _REBUILD = "tests/integration/events/test_rebuild.py::"
+_STAGES = "tests/unit/events_service/test_stages.py::"
+_STEPS = "tests/unit/events_service/test_rebuild_steps.py::"
+_LEASES = "tests/unit/events_service/test_leases.py::"
+_ANY_KILL = (
+    "tests/unit/events_service/test_reading_machine.py::test_whatever_comes_between_what_is_read_is_whole_and_read_on"
+)
+_STORE = "tests/ports/test_generations.py::"
 _SILENT = "tests/unit/test_imports.py::"
 
 READING: tuple[Mutation, ...] = (
@@ -162,10 +171,10 @@ READING: tuple[Mutation, ...] = (
     Mutation(
         "9a",
         "a swap does not ask which generation is active",
-        "services/events/adapters/mongo_generations.py",
-        '                {"_id": self._name, "active": expected}, {"$set"',
-        '                {"_id": self._name}, {"$set"',
-        ("tests/integration/events/test_generations.py::test_of_two_swaps_one_wins",),
+        STAGES,
+        "    if active != expected:\n",
+        "    if False:\n",
+        (_STAGES + "test_a_swap_is_for_the_generation_that_was_expected",),
     ),
     Mutation(
         "9b",
@@ -178,7 +187,7 @@ READING: tuple[Mutation, ...] = (
     Mutation(
         "9c",
         "the generation before is not kept up to date in its grace",
-        GENERATIONS,
+        STAGES,
         'PROJECTED: Final = frozenset({"active", "grace", "catchingUp", "verified"})',
         'PROJECTED: Final = frozenset({"active", "catchingUp", "verified"})',
         (
@@ -188,18 +197,18 @@ READING: tuple[Mutation, ...] = (
     Mutation(
         "9d",
         "a rollback goes to a generation that is dropped already",
-        GENERATIONS,
-        '    if previous is None or previous.stage not in ("grace", "verified"):\n',
+        STAGES,
+        '    if previous is None or previous.stage != "grace":\n',
         "    if previous is None:\n",
-        (_REBUILD + "test_a_rebuild_equals_live_and_takes_its_place",),
+        (_STAGES + "test_a_roll_back_goes_to_nothing_that_is_gone",),
     ),
     Mutation(
         "9e",
         "dropping what is read is refused too late: nobody projects it any more",
-        GENERATIONS,
-        "    if (await store.pointer()).active == number:\n",
+        STAGES,
+        '    if stage == "active":\n',
         "    if False:\n",
-        ("tests/integration/events/test_generations.py::test_what_is_read_cannot_be_dropped",),
+        (_STAGES + "test_what_is_read_is_not_given_up",),
     ),
     Mutation(
         "9h",
@@ -207,14 +216,14 @@ READING: tuple[Mutation, ...] = (
         "services/events/adapters/mongo_generations.py",
         "        if (await self.pointer()).active == number:\n",
         "        if False:\n",
-        ("tests/integration/events/test_generations.py::test_what_is_read_cannot_be_dropped",),
+        (_STORE + "test_only_what_is_given_up_is_dropped",),
     ),
     Mutation(
         "9f",
         "analysts go on seeing the generation before",
         GENERATIONS,
-        "    await store.follow()\n    log.info",
-        "    log.info",
+        '    await store.follow()\n    log.info("generation swapped in"',
+        '    log.info("generation swapped in"',
         (_REBUILD + "test_a_rebuild_equals_live_and_takes_its_place",),
     ),
     Mutation(
@@ -224,5 +233,89 @@ READING: tuple[Mutation, ...] = (
         '        return {"_id": self._id(lease.partition), "owner": owner, "epoch": lease.epoch}\n',
         '        return {"_id": self._id(lease.partition)}\n',
         (_CRASHES + "test_a_zombie_moves_no_checkpoint",),
+    ),
+    Mutation(
+        "9i",
+        "whoever renews a lease renews all that bear its name, held or not",
+        "services/events/adapters/mongo_leases.py",
+        '            held = {"$or": [self._held(owner, lease) for lease in leases]}\n',
+        '            held = {"generation": self._key, "owner": owner}\n',
+        ("tests/ports/test_leases.py::test_only_what_is_named_by_its_epoch_is_renewed",),
+    ),
+    Mutation(
+        "9j",
+        "health says nothing of a partition that nobody reads",
+        LEASES,
+        "            if each.partition not in self.held and (not each.held or each.owner == self.owner)\n",
+        "            if False\n",
+        (_LEASES + "test_a_partition_without_a_reader_for_longer_than_a_lease_shows",),
+    ),
+    Mutation(
+        "9k",
+        "what is left free for the dead is left for as long as they die",
+        LEASES,
+        "                if lease.held or not self._is_late(lease.partition):\n",
+        "                if True:\n",
+        (_LEASES + "test_what_is_left_free_for_the_dead_is_taken_before_their_heartbeats_grow_old",),
+    ),
+    Mutation(
+        "9l",
+        "the pointer moves, and stages follow in a write of their own",
+        "services/events/adapters/mongo_generations.py",
+        '"$inc": {"changes": 1},\n                    },\n                    session=session,\n',
+        '"$inc": {"changes": 1},\n                    },\n',
+        (_STORE + "test_a_change_that_fails_half_way_is_not_made",),
+    ),
+    Mutation(
+        "9m",
+        "the generation before stays active beside the new one",
+        STAGES,
+        '        standing = _with(standing, active, "grace")\n',
+        "        pass\n",
+        (_STAGES + "test_only_what_is_kept_up_to_date_is_swapped_in", _ANY_KILL),
+    ),
+    Mutation(
+        "9n",
+        "a generation goes from any stage to any other",
+        STAGES,
+        "    if to not in FOLLOWING[generation.stage]:\n",
+        "    if False:\n",
+        (_STAGES + "test_a_rebuild_gets_on_by_declared_steps_only",),
+    ),
+    Mutation(
+        "9o",
+        "what a killed process of an earlier release left half done stays so",
+        STAGES,
+        '        elif generation.stage == "active" or (number',
+        "        elif (number",
+        (_STORE + "test_what_an_earlier_release_left_half_done_is_settled_by_the_pointer",),
+    ),
+    Mutation(
+        "9p",
+        "a grace that was given anew ends with the old one",
+        STAGES,
+        " and generation.grace_until < now\n",
+        "\n",
+        (
+            _STAGES + "test_a_grace_ends_when_it_is_over",
+            _STEPS + "test_a_grace_that_was_given_anew_is_not_ended_by_who_saw_the_old_one",
+        ),
+    ),
+    Mutation(
+        "9q",
+        "what a late writer makes of a dropped generation stays",
+        GENERATIONS,
+        "            await store.drop(each.number)\n",
+        "            pass\n",
+        (_ANY_KILL,),
+    ),
+    Mutation(
+        "9r",
+        "a generation is swapped in for another one than it was compared with",
+        "services/events/rebuild.py",
+        "                await swap(self._parts.store, number, expected=active, grace=self._grace)\n",
+        "                active = (await self._parts.store.pointer()).active\n"
+        "                await swap(self._parts.store, number, expected=active, grace=self._grace)\n",
+        (_STEPS + "test_a_generation_is_swapped_for_the_one_that_it_was_compared_with",),
     ),
 )
