@@ -22,6 +22,7 @@ from services.events.rebuild import Rebuild, RebuildParts, Workers
 from services.events.setting_aside import SettingAside
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
+from services.kit.errors import PermanentError
 from services.kit.kafka.connection import Where
 from services.kit.kafka.records import Partition
 from services.kit.metrics import Metrics
@@ -64,31 +65,60 @@ class ReadingSide:
         name, topic = self.projection.name, self.projection.topic
         return MongoLeases(self.database, name, generation, topic, lease_ms=int(self.lease_seconds * 1000))
 
-    def models(self, generation: int) -> ReadModels:
-        """The documents of a generation."""
-        return MongoReadModels(self.database, self.projection, generation)
+    def fold(self, version: int | None = None) -> Projection:
+        """The projection with the fold of that version, None = the newest. Raises PermanentError `foldMissing` where
+        this build has it not.
+        """
+        found = self.projection if version is None else self.projection.of(version)
+        if found is None:
+            raise PermanentError("foldMissing", self.projection.missing(version))
+        return found
+
+    async def check_fold(self) -> None:
+        """Raise PermanentError `foldMissing` where this build could not keep up to date what is read: were it rolled
+        out, nobody would.
+        """
+        store = self.generations
+        active = (await store.pointer()).active
+        found = None if active is None else await store.get(active)
+        if found is not None:
+            self.fold(found.version)
+
+    def models(self, generation: int, *, version: int | None = None) -> ReadModels:
+        """The documents of a generation whose fold has that version, None = the newest. Raises PermanentError
+        `foldMissing`.
+        """
+        return MongoReadModels(self.database, self.fold(version), generation)
 
     def statistics(self, generation: int) -> MongoStatistics:
         """The statistics of a generation."""
         return MongoStatistics(self.database, self.projection.name, generation)
 
-    def aggregates(self, generation: int, *, cache_events: int = CACHE_EVENTS) -> Aggregates:
-        """The engine on a generation."""
-        breaker = Breaker(self.parked_per_minute, 60.0, self.clock)
-        aside = SettingAside(
+    def aside(self, generation: int, *, version: int) -> SettingAside:
+        """Where the records of a generation go that cannot be applied or shown; `version` is that of its fold."""
+        return SettingAside(
             self.consumer,
             self.projection.topic,
             self.parking,
-            breaker,
+            Breaker(self.parked_per_minute, 60.0, self.clock),
             self.clock,
             self.metrics,
             releases=self.releases,
             generation=generation,
+            version=version,
         )
+
+    def aggregates(
+        self, generation: int, *, version: int | None = None, cache_events: int = CACHE_EVENTS
+    ) -> Aggregates:
+        """The engine on a generation whose fold has that version, None = the newest. Raises PermanentError
+        `foldMissing`.
+        """
+        fold = self.fold(version)
         return Aggregates(
-            self.projection,
-            self.models(generation),
-            aside,
+            fold,
+            self.models(generation, version=version),
+            self.aside(generation, version=fold.version),
             self.metrics,
             generation=generation,
             cache_events=cache_events,
@@ -130,12 +160,14 @@ class ReadingSide:
         generation: int,
         tells_kafka: Callable[[], bool] = bool,
         *,
+        version: int | None = None,
         pace: Pace | None = None,
         begins: Callable[[], dict[int, int]] = dict,
         processes: int = 1,
     ) -> Projector:
-        """A projector of a generation, a process of its own as far as leases go. One that fills a generation remembers
-        no aggregates: by the time that it meets one again it would be forgotten.
+        """A projector of a generation whose fold has that version (None = the newest), a process of its own as far as
+        leases go. One that fills a generation remembers no aggregates: by the time that it meets one again it would be
+        forgotten. Raises PermanentError `foldMissing`.
         """
         pace = pace or Pace()
         name = self.projection.name
@@ -152,7 +184,7 @@ class ReadingSide:
         return Projector(
             self.log(),
             keeper,
-            self.aggregates(generation, cache_events=0 if pace.fresh else CACHE_EVENTS),
+            self.aggregates(generation, version=version, cache_events=0 if pace.fresh else CACHE_EVENTS),
             self.clock,
             self.metrics,
             name=name,

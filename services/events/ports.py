@@ -34,6 +34,18 @@ class LogRecord(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ReadRecord:
+    """A `LogRecord` that does not come from the log at this moment."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
 class Log(Protocol):
     """The projection's topic, read by offset. Every call raises Unavailable while Kafka is away."""
 
@@ -117,6 +129,16 @@ class ReadModels(Protocol):
 
     async def write(self, writes: Sequence[Write]) -> list[Outcome]:
         """Insert or replace each where nobody else has written it; outcomes by index."""
+        ...
+
+    def takes(self, write: Write) -> bool:
+        """Whether a document with this body and these events can be stored as far as can be told without asking the
+        server: its values can be encoded, and it is not too large.
+        """
+        ...
+
+    async def claimants(self, write: Write) -> list[str]:
+        """The ids of the stored documents that have a unique key of this one's body, itself among them."""
         ...
 
     async def load_rows(self, aggregate: str, event_ids: Collection[str]) -> dict[str, Row]:
@@ -320,8 +342,15 @@ class GenerationStore(Protocol):
         """Make the view of the projection's name show the active generation; creates it when missing."""
         ...
 
+    async def ensure_unique(self, number: int) -> None:
+        """Build those of the declared indexes of a generation that are unique, before it is filled: what claims the key
+        of another document then meets it at once. Raises PermanentError `duplicateKeys` where it is filled already,
+        and has documents that share a key.
+        """
+        ...
+
     async def ensure_indexes(self, number: int) -> None:
-        """Build the declared indexes of a generation; returns when they stand."""
+        """Build the declared indexes of a generation; returns when they stand. Raises as `ensure_unique` does."""
         ...
 
     async def drop(self, number: int) -> None:

@@ -246,6 +246,7 @@ class Rebuild:
 
     async def _backfill(self, number: int) -> None:
         ends = {each: end for each, (_, end) in (await self._bounds()).items()}
+        await self._parts.store.ensure_unique(number)
         workers = self._parts.workers
         await workers.start(number)
         try:

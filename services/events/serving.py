@@ -16,9 +16,11 @@ from services.events.entrypoints.http import events_routers
 from services.events.file_queries import FileQueries
 from services.events.foundation import Foundation
 from services.events.operating import ProjectionOperator
+from services.events.ports import Generation
 from services.events.projections.projection import EMAIL_LOG, FILE
 from services.events.queries import WAIT_SECONDS
 from services.events.retrying import ParkedHandler, Remembering
+from services.events.setting_aside import At
 from services.events.settings import EventsSettings
 from services.kit.application import application as kit_application
 from services.kit.clock import Clock
@@ -75,7 +77,11 @@ def parked_retries(sides: Iterable[ReadingSide], lot: ParkingLot, clock: Clock) 
 
 
 def _handler(side: ReadingSide) -> ParkedHandler:
-    def engine(generation: int, aside: Remembering) -> Aggregates:
-        return Aggregates(side.projection, side.models(generation), aside, side.metrics, generation=generation)
+    def engine(generation: Generation, at: At) -> tuple[Aggregates, Remembering]:
+        number, fold = generation.number, side.fold(generation.version)
+        aside = Remembering(at, side.aside(number, version=fold.version))
+        return Aggregates(
+            fold, side.models(number, version=fold.version), aside, side.metrics, generation=number
+        ), aside
 
     return ParkedHandler(side.generations, engine)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from asyncio import gather
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from services.events.ports import LogRecord
 from services.kit.breaker import Breaker
@@ -29,11 +30,24 @@ class Flood(TransientError):
 Refused = tuple[LogRecord, Park]
 """A record that cannot be applied, and why."""
 
-_At = tuple[int, int]  # partition and offset
+At = tuple[int, int]
+"""A record's partition and offset."""
+
+_FIRST_VERSION: Final = 1
+_OF_THE_FIRST_VERSION: Final = frozenset({"foldFailed", "unwritable"})
+"""Reasons for which builds that kept no such event parked it, all of their folds being of version 1: these records are
+left out by generations of that version only, so that a mended fold takes them.
+"""
 
 
 class Aside(Protocol):
     """Where records go that cannot be applied."""
+
+    async def left_out(self, records: Sequence[LogRecord]) -> Collection[At]:
+        """Where those of `records` lie that were set aside before, by whichever generation, and are not to be applied
+        until they are retried.
+        """
+        ...
 
     async def park(self, refused: Sequence[Refused]) -> None:
         """Set them aside."""
@@ -58,8 +72,11 @@ class SettingAside:
         *,
         releases: Releases | None = None,
         generation: int = 0,
+        version: int = _FIRST_VERSION,
     ) -> None:
-        """`generation`: whose records these are, for people who look at several breakers of one consumer."""
+        """`generation`: whose records these are, for people who look at several breakers of one consumer. `version`: of
+        its fold.
+        """
         self._consumer = consumer
         self._topic = topic
         self._lot = lot
@@ -68,7 +85,23 @@ class SettingAside:
         self._metrics = metrics
         self._releases: Releases = releases or NoReleases()
         self._member = f"{process_name()}:g{generation}"
+        self._version = version
         self._since: datetime | None = None
+
+    async def left_out(self, records: Sequence[LogRecord]) -> Collection[At]:
+        """As `Aside` says: what waits in the parking lot or was given up there, and what was discarded by an order.
+
+        Raises:
+            Unavailable: the parking lot, or where orders are kept, cannot be reached.
+        """
+        offsets = _by_partition((each.partition, each.offset) for each in records)
+        spans = {partition: (min(each), max(each)) for partition, each in offsets.items()}
+        parked, discarded = await gather(
+            self._lot.left_out(self._consumer, self._topic, spans),
+            self._releases.discarded(self._consumer, self._topic, offsets),
+        )
+        later = self._version > _FIRST_VERSION
+        return discarded.union(at for at, reason in parked.items() if not (later and reason in _OF_THE_FIRST_VERSION))
 
     async def park(self, refused: Sequence[Refused]) -> None:
         """Set these aside; durable when this returns. What was parked or discarded before is not counted again, so that
@@ -98,7 +131,8 @@ class SettingAside:
                 ParkedRecord.of(self._consumer, record, why, now, released[at].id if at in released else None)
                 for at, (record, why) in found.items()
                 if at in lying or at in admitted or (at in released and at not in discarded)
-            ]
+            ],
+            new.keys(),
         )
         held = [each for at, each in new.items() if at not in released and at not in admitted]
         if held:
@@ -117,21 +151,23 @@ class SettingAside:
                 await self._releases.withdraw(self._consumer, self._member)
                 self._since = None
 
-    async def _lying(self, found: Mapping[_At, tuple[Record, Park]]) -> set[_At]:
+    async def _lying(self, found: Mapping[At, tuple[Record, Park]]) -> set[At]:
         """Those that are in the parking lot, whatever became of them."""
         ids = {parked_id(self._consumer, record): at for at, (record, _) in found.items()}
         return {ids[each] for each in await self._lot.known(ids.keys())}
 
-    async def _released(self, new: Mapping[_At, tuple[Record, Park]]) -> dict[_At, Release]:
+    async def _released(self, new: Mapping[At, tuple[Record, Park]]) -> dict[At, Release]:
         orders = await self._releases.in_force(self._consumer) if new else ()
         holding = {at: release_for(orders, record, why.kind) for at, (record, why) in new.items()}
         return {at: release for at, release in holding.items() if release is not None}
 
-    async def _park(self, parked: Sequence[ParkedRecord]) -> None:
+    async def _park(self, parked: Sequence[ParkedRecord], new: Collection[At]) -> None:
         if not parked:
             return
         await self._lot.park(parked)
         for each in parked:
+            if (each.partition, each.offset) not in new:
+                continue
             self._metrics.inc(RECORDS_PARKED, group=self._consumer, topic=self._topic, reason=each.reason)
             if each.release is None:  # of those that are released there are thousands
                 log.warning(
@@ -157,7 +193,7 @@ class SettingAside:
         )
 
 
-def _by_partition(found: Iterable[_At]) -> dict[int, set[int]]:
+def _by_partition(found: Iterable[At]) -> dict[int, set[int]]:
     offsets: dict[int, set[int]] = {}
     for partition, offset in found:
         offsets.setdefault(partition, set()).add(offset)

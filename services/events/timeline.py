@@ -63,12 +63,16 @@ def timeline(events: Iterable[KnownEvent], story: Story) -> list[TimelineStep]:
             changes, is_old = (story.engaged(event),), True
             counted.append(event)
         elif not retracted:
-            if is_old:
-                before, is_old = fold(counted, ()), False
-            counted.append(event)
-            after = fold(counted, ())
-            changes = () if after is None else tuple(story.differences(before, after))
-            before = after
+            try:
+                if is_old:
+                    before, is_old = fold(counted, ()), False
+                after = fold([*counted, event], ())
+            except Exception as error:  # noqa: BLE001 - the document shows the others (`aggregates`), and so do we
+                changes = (f"not shown: {type(error).__name__} in the fold",)
+            else:
+                counted.append(event)
+                changes = () if after is None else tuple(story.differences(before, after))
+                before = after
         steps.append(TimelineStep(event, retracted, changes))
     return steps
 

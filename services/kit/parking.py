@@ -84,6 +84,7 @@ class ParkedRecord:
         error_class, stack: the exception, "" when the handler itself asked for parking.
         decision: what was decided about it and could not be carried out, if anything.
         release: the order by which it was parked though the breaker was open; None = without one.
+        kept: as in `Park`; False in what was parked before there was such a thing.
         at: when it was parked first.
         tries, next_try_at, last_error: of the retries so far.
         closed_at, closed_by, closed_reason: when it was retried or discarded, by whom and why.
@@ -106,6 +107,7 @@ class ParkedRecord:
     stack: str = ""
     decision: str | None = None
     release: str | None = None
+    kept: bool = False
     status: ParkStatus = "parked"
     tries: int = 0
     next_try_at: datetime | None = None
@@ -143,6 +145,7 @@ class ParkedRecord:
             stack="" if error is None else "".join(traceback.format_exception(error))[-STACK_CHARACTERS:],
             decision=park.decision,
             release=release,
+            kept=park.kept,
             next_try_at=at if park.kind in COMES_LATER else None,
         )
 
@@ -211,6 +214,15 @@ class ParkingLot(Protocol):
         """Those of these ids that lie here, whatever became of them."""
         ...
 
+    async def left_out(
+        self, consumer: str, topic: str, spans: Mapping[int, tuple[int, int]]
+    ) -> Mapping[tuple[int, int], str]:
+        """(partition, offset) → reason of the records that `consumer` is to leave out when it reads them again: those
+        that wait or were discarded, without those that it keeps (`kept`). `spans` has the first and the last offset to
+        look at, by partition.
+        """
+        ...
+
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:
         """A retry handled it. False when it was not open."""
         ...
@@ -224,8 +236,9 @@ class ParkingLot(Protocol):
         next_try_at: datetime | None,
         reason: str | None = None,
         kind: ParkKind | None = None,
+        kept: bool | None = None,
     ) -> bool:
-        """A retry failed: count it, keep `error`, and a new reason and kind if given. False when it was not
+        """A retry failed: count it, keep `error`, and a new reason, kind and `kept` if given. False when it was not
         open.
         """
         ...

@@ -37,6 +37,7 @@ _FIELDS = {
     "error_class": "class",
     "decision": "decision",
     "release": "release",
+    "kept": "kept",
     "status": "status",
     "tries": "tries",
     "last_error": "lastError",
@@ -63,6 +64,7 @@ class MongoParkingLot:
                 [("kind", 1), ("consumer", 1), ("nextTryAt", 1)],
                 partialFilterExpression={"status": "parked", "nextTryAt": {"$type": "date"}},
             )
+            await self._collection.create_index([("consumer", 1), ("topic", 1), ("partition", 1), ("offset", 1)])
 
     async def park(self, records: Sequence[ParkedRecord]) -> None:
         if not records:
@@ -120,6 +122,25 @@ class MongoParkingLot:
             found = await self._collection.find({"_id": {"$in": list(parked_ids)}}, {"_id": 1}).to_list()
         return {document["_id"] for document in found}
 
+    async def left_out(
+        self, consumer: str, topic: str, spans: Mapping[int, tuple[int, int]]
+    ) -> Mapping[tuple[int, int], str]:
+        if not spans:
+            return {}
+        query: Document = {
+            "consumer": consumer,
+            "topic": topic,
+            "$or": [
+                {"partition": partition, "offset": {"$gte": first, "$lte": last}}
+                for partition, (first, last) in spans.items()
+            ],
+            "status": {"$in": ["parked", "discarded"]},
+            "kept": {"$ne": True},
+        }
+        with foreign_errors():
+            found = await self._collection.find(query, {"partition": 1, "offset": 1, "reason": 1}).to_list()
+        return {(each["partition"], each["offset"]): each["reason"] for each in found}
+
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:
         change: Document = {
             "$set": {"status": "retried", "closedAt": at, "retriedAt": at, "closedBy": by, "closedReason": ""},
@@ -137,12 +158,15 @@ class MongoParkingLot:
         next_try_at: datetime | None,
         reason: str | None = None,
         kind: ParkKind | None = None,
+        kept: bool | None = None,
     ) -> bool:
         fields: Document = {"lastError": error, "triedAt": at, "nextTryAt": next_try_at}
         if reason is not None:
             fields["reason"] = reason
         if kind is not None:
             fields["kind"] = kind
+        if kept is not None:
+            fields["kept"] = kept
         return await self._update(parked_id, {"$set": fields, "$inc": {"tries": 1}})
 
     async def discard(self, parked_id: str, *, reason: str, by: str, at: datetime) -> bool:
@@ -200,6 +224,7 @@ class MongoParkingLot:
 
     def _from_document(self, document: Document) -> ParkedRecord:
         fields: dict[str, Any] = {name: document.get(wire) for name, wire in _FIELDS.items()}
+        fields["kept"] = bool(fields["kept"])  # absent in what earlier builds parked
         parked_id: str = document["_id"]
         key, raw, stack = document.get("key"), document.get("raw"), document.get("stack")
         return ParkedRecord(
@@ -236,6 +261,7 @@ def _reopening(parked: ParkedRecord) -> Document:
             "kind": parked.kind,
             "detail": parked.detail,
             "class": parked.error_class,
+            "kept": parked.kept,
             "nextTryAt": parked.next_try_at,
             "reopenedAt": parked.at,
         },

@@ -123,6 +123,7 @@ class ParkedRetries:
                 next_try_at=again if outcome.kind == parked.kind else None,
                 reason=outcome.reason,
                 kind=outcome.kind,
+                kept=outcome.kept,
             )
         elif isinstance(outcome, Retry):
             error = f"{type(outcome.error).__name__}: {outcome.error}"[:_SHOWN_CHARACTERS]

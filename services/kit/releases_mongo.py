@@ -79,12 +79,21 @@ class MongoReleases:
         return sum(await gather(*(self._discard(release, each, at) for each in by_partition.values())))
 
     async def discarded(self, consumer: str, topic: str, offsets: Mapping[int, AnyOf[int]]) -> set[tuple[int, int]]:
-        found: set[tuple[int, int]] = set()
-        for partition, wanted in offsets.items():
-            if wanted:
-                recorded = await self._recorded(Partition(topic, partition), consumer, wanted)
-                found.update((partition, offset) for offset in recorded)
-        return found
+        places: list[Document] = [
+            {"partition": partition, "last": {"$gte": min(wanted)}, "first": {"$lte": max(wanted)}}
+            for partition, wanted in offsets.items()
+            if wanted
+        ]
+        if not places:
+            return set()
+        query = {"consumer": consumer, "topic": topic, "$or": places}
+        runs: dict[int, list[Sequence[int]]] = {}
+        with foreign_errors():
+            async for each in self._ranges.find(query, {"partition": 1, "runs": 1}):
+                runs.setdefault(each["partition"], []).extend(each["runs"])
+        return {
+            (partition, offset) for partition, found in runs.items() for offset in offsets_in(found, offsets[partition])
+        }
 
     async def report(self, report: BreakerReport) -> None:
         document = {

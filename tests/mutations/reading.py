@@ -98,7 +98,7 @@ READING: tuple[Mutation, ...] = (
         "4i",
         "whoever loses to another writer gives up its events",
         "services/events/aggregates.py",
-        "            todo = await self._write_once(todo)\n            if todo:\n",
+        "            todo = await self._write_once(todo, buckets)\n            if todo:\n",
         "            todo = await self._write_once(todo)\n            todo = []\n            if todo:\n",
         ("tests/unit/events_service/test_rivals.py::test_whoever_loses_the_guard_ends_in_the_union",),
     ),
@@ -109,6 +109,24 @@ READING: tuple[Mutation, ...] = (
         "        await self._models.mark_dirty(sorted(buckets))\n",
         "",
         (_ANY_CRASH, _AGGREGATES + "test_what_is_known_already_is_not_written_again_but_its_bucket_is_marked"),
+    ),
+    Mutation(
+        "4p",
+        "which events are shown when a fold fails depends on the batch",
+        "services/events/aggregates.py",
+        "shown, unseen = most_of(sorted(write.ordered, key=_origin), objection)\n",
+        "shown, unseen = most_of([*item.stored.known.values(), *item.events], objection)\n",
+        (
+            "tests/unit/events_service/test_bad_records.py::test_an_earlier_event_that_a_later_one_keeps_from_being_shown_is_told_of_too",
+        ),
+    ),
+    Mutation(
+        "4q",
+        "of documents that claim one key the one that came first shows it",
+        "services/events/aggregates.py",
+        "        if rivals and min(rivals) < item.id:\n",
+        "        if rivals:\n",
+        ("tests/unit/events_service/test_bad_records.py::test_of_two_files_that_claim_one_key_the_lower_id_shows_it",),
     ),
     Mutation(
         "5a",

@@ -110,6 +110,39 @@ async def test_a_failed_retry_is_counted_and_may_change_the_reason(lot: ParkingL
     assert found.next_try_at is None
 
 
+async def test_what_is_to_be_left_out_is_told_by_place(lot: ParkingLot) -> None:
+    await lot.park([parked(offset) for offset in range(1, 8)])
+    await lot.park([replace(parked(9), kept=True), parked(3, consumer="other")])
+    await lot.discard(parked(2).id, reason="bad", by="ann", at=NOW)
+    await lot.mark_retried(parked(4).id, at=NOW)
+    await lot.mark_failed(parked(5).id, at=NOW, error="e", next_try_at=None, kept=True)
+    await lot.mark_failed(parked(6).id, at=NOW, error="e", next_try_at=None)
+    topic = "email.notifications"
+    places = await lot.left_out("intake", topic, {2: (2, 9), 3: (0, 99)})
+    assert places == {(2, offset): "notJson" for offset in (2, 3, 6, 7)}
+    assert await lot.left_out("intake", topic, {2: (3, 3)}) == {(2, 3): "notJson"}
+    assert await lot.left_out("intake", topic, {1: (0, 99)}) == {}
+    assert await lot.left_out("intake", "another", {2: (0, 99)}) == {}
+    assert await lot.left_out("intake", topic, {}) == {}
+    await lot.park([parked(4)])  # failed again
+    assert (2, 4) in await lot.left_out("intake", topic, {2: (0, 99)})
+
+
+async def test_what_an_earlier_build_parked_is_read(mongo_url: str) -> None:
+    """A document as it was written before there was `kept`."""
+    client = connect(mongo_url)
+    name = f"test_parking_{uuid4().hex[:8]}"
+    try:
+        mongo = MongoParkingLot(client[name], KeyRing.from_secret("a secret for tests, long enough to pass"))
+        await mongo.park([parked(1)])
+        await client[name]["parked"].update_one({}, {"$unset": {"kept": ""}})
+        assert await mongo.show(parked(1).id) == parked(1)
+        assert await mongo.left_out("intake", "email.notifications", {2: (1, 1)}) == {(2, 1): "notJson"}
+    finally:
+        await client.drop_database(name)
+        await client.close()
+
+
 async def test_lists_by_filter_latest_first_without_values(lot: ParkingLot) -> None:
     await lot.park([parked(n, at=NOW + n * SECOND) for n in range(3)])
     await lot.park([parked(9, "bug", consumer="settler", at=NOW - SECOND)])

@@ -108,6 +108,17 @@ async def test_rows_are_counted_without_those_that_lie_inline_or_are_withdrawn(m
     assert await models.tally_rows("nobody", [], {}) == ()
 
 
+async def test_what_can_be_stored_is_told_before(models: ReadModels) -> None:
+    assert models.takes(write(story()))
+    assert models.takes(Write("m1", 0, story(), (), False, None))
+
+
+@pytest.mark.parametrize("value", [2**70, {"nul\0": 1}, "x" * 17_000_000])
+def test_what_cannot_be_stored_is_told_before(value: object) -> None:
+    models = MongoReadModels(connect("mongodb://127.0.0.1:9")["none"], EMAIL_LOG, 1)
+    assert not models.takes(Write("m1", 0, story(), (), False, {"customData": value}))
+
+
 async def test_what_is_not_there_is_absent(models: ReadModels) -> None:
     assert (await models.load(["m1"])).get("m1", ABSENT) is ABSENT
     assert await models.load_rows("m1", []) == {}
@@ -195,12 +206,22 @@ async def test_a_lost_guard_is_a_conflict_and_not_a_claimed_key(file_models: Rea
     assert await file_models.write([file_write("f1", 7)]) == ["conflict"]
 
 
-async def test_a_key_that_another_file_has_can_never_be_written(database: Database) -> None:
-    """It is parked with its aggregate; redoing it as if somebody else had written it would stop its partition."""
+async def test_a_key_that_another_file_has_cannot_be_written_and_who_has_it_is_told(file_models: ReadModels) -> None:
+    """Redoing it as if somebody else had written it would stop its partition."""
+    assert await file_models.write([file_write("f1", key="one/key")]) == ["done"]
+    assert await file_models.write([file_write("f2", key="one/key"), file_write("f3")]) == ["failed", "done"]
+    assert await file_models.write([file_write("f2", key="one/key")]) == ["failed"]
+    assert set(await file_models.load(["f1", "f2", "f3"])) == {"f1", "f3"}
+    assert await file_models.claimants(file_write("f2", key="one/key")) == ["f1"]
+    assert await file_models.claimants(file_write("f3")) == ["f3"]
+    assert await file_models.claimants(file_write("f4")) == []
+    assert await file_models.claimants(Write("f2", 0, [], (), False, None)) == []
+    assert await file_models.write([Write("f1", 1, [], (), False, None)]) == ["done"]  # it shows it no more
+    assert await file_models.write([file_write("f2", key="one/key")]) == ["done"]
+
+
+async def test_the_index_that_keeps_keys_unique_finds_them_too(database: Database) -> None:
     models = MongoReadModels(database, FILE, 1)
     assert await models.write([file_write("f1", key="one/key")]) == ["done"]
-    assert await models.write([file_write("f2", key="one/key"), file_write("f3")]) == ["failed", "done"]
-    assert await models.write([file_write("f2", key="one/key")]) == ["failed"]
-    assert set(await models.load(["f1", "f2", "f3"])) == {"f1", "f3"}
     plan = await database[collection_name("file", 1)].find({"key": "one/key"}).explain()
     assert "IXSCAN" in str(plan["queryPlanner"]["winningPlan"])

@@ -8,7 +8,7 @@ of earlier releases, are as good.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -22,7 +22,7 @@ from services.events.adapters.mongo_read_models import FACTS, STATISTICS, collec
 from services.events.ports import FILLING, GONE, Generation, Pointer, Progress, Standing, Trouble
 from services.events.projections.projection import Projection
 from services.kit.errors import PermanentError, Unavailable
-from services.kit.mongo import Collection, Database, Document, foreign_errors
+from services.kit.mongo import DUPLICATE_KEY, Collection, Database, Document, foreign_errors
 from services.kit.mongo_time import READ_SECONDS, milliseconds
 from services.kit.retry import Backoff
 
@@ -150,14 +150,13 @@ class MongoGenerations:
                 if active is not None:
                     await self._show(collection_name(self._name, active))
 
+    async def ensure_unique(self, number: int) -> None:
+        await self._create_indexes(number, _unique_of(await self._fold(number)))
+
     async def ensure_indexes(self, number: int) -> None:
-        models = [IndexModel(list(index)) for index in self._projection.indexes]
-        models += [
-            IndexModel(list(index), unique=True, partialFilterExpression={index[0][0]: {"$exists": True}})
-            for index in self._projection.unique
-        ]
-        with foreign_errors():
-            await self._database[collection_name(self._name, number)].create_indexes(models)
+        fold = await self._fold(number)
+        models = [IndexModel(list(index)) for index in fold.indexes]
+        await self._create_indexes(number, [*models, *_unique_of(fold)])
 
     async def drop(self, number: int) -> None:
         found = await self.get(number)
@@ -175,6 +174,23 @@ class MongoGenerations:
             await self._database[WORKERS].delete_many({"generation": key})
             for suffix in ("", FACTS, STATISTICS):
                 await self._database.drop_collection(name + suffix)
+
+    async def _fold(self, number: int) -> Projection:
+        found = await self.get(number)
+        return (None if found is None else self._projection.of(found.version)) or self._projection
+
+    async def _create_indexes(self, number: int, models: Sequence[IndexModel]) -> None:
+        if not models:
+            return
+        name = collection_name(self._name, number)
+        try:
+            with foreign_errors():
+                await self._database[name].create_indexes(list(models))
+        except OperationFailure as error:
+            if error.code != DUPLICATE_KEY:
+                raise
+            why = f"{name} has documents that share a unique key, from a build that did not look: abandon it, rebuild"
+            raise PermanentError("duplicateKeys", why) from error
 
     async def _next_number(self) -> int:
         await self._pointer_there(0)
@@ -220,6 +236,13 @@ def _lost_to_another(error: BaseException | None) -> bool:
 
 def _pointer(found: Document | None) -> Pointer:
     return Pointer(None, None, 0) if found is None else Pointer(found["active"], found["previous"], found["generation"])
+
+
+def _unique_of(projection: Projection) -> list[IndexModel]:
+    return [
+        IndexModel(list(index), unique=True, partialFilterExpression={index[0][0]: {"$exists": True}})
+        for index in projection.unique
+    ]
 
 
 def _generation(found: Document) -> Generation:

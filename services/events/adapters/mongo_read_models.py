@@ -11,6 +11,7 @@ from collections.abc import Collection as Bag
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import bson
 from bson.errors import InvalidDocument
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
@@ -28,6 +29,8 @@ Operation = InsertOne[Document] | ReplaceOne[Document]
 
 _UNWRITABLE: Final = (InvalidDocument, DocumentTooLarge, OverflowError, UnicodeEncodeError)
 """What the driver raises for a value that BSON cannot hold: before anything is sent, and for the whole bulk."""
+_LARGEST: Final = 16 * 1024 * 1024
+"""Bytes of a document that MongoDB takes (`maxBsonObjectSize` of every version there is)."""
 _BY_ID: Final = {"_id": 1}
 _OUTCOMES: Final[dict[str, Outcome]] = {"done": "done", "duplicate": "conflict", "failed": "failed"}
 
@@ -47,6 +50,7 @@ class MongoReadModels:
     def __init__(self, database: Database, projection: Projection, generation: int) -> None:
         name = collection_name(projection.name, generation)
         self._engagement = projection.engagement
+        self._unique = projection.unique
         self._documents: Collection = database[name]
         self._facts: Collection = database[name + FACTS]
         self._statistics: Collection = database[name + STATISTICS]
@@ -59,6 +63,21 @@ class MongoReadModels:
 
     async def write(self, writes: Sequence[Write]) -> list[Outcome]:
         return await _bulk(self._documents, [_write(write) for write in writes])
+
+    def takes(self, write: Write) -> bool:
+        try:
+            return len(bson.encode(to_document(write))) <= _LARGEST
+        except _UNWRITABLE:
+            return False
+
+    async def claimants(self, write: Write) -> list[str]:
+        body = write.body or {}
+        claims = [{name: body.get(name) for name, _ in index} for index in self._unique if index[0][0] in body]
+        if not claims:
+            return []
+        with foreign_errors():
+            found = await self._documents.find({"$or": claims}, {"_id": 1}).to_list()
+        return [document["_id"] for document in found]
 
     async def load_rows(self, aggregate: str, event_ids: Bag[str]) -> dict[str, Row]:
         if not event_ids:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from contracts.base import Model
@@ -29,6 +29,8 @@ class Projection:
         fold: events and what lies outside the document → its body, None while there is nothing to show.
         bucket_of: the key of a document's statistics bucket; never changes once it has one.
         unique: keys and directions that no two documents share; a document without the first key is outside.
+        earlier: the same projection with the folds before this one that the build still has, so that generations made
+            by them are kept up to date while a release is rolled out, and as long as one may be rolled back to.
     """
 
     name: str
@@ -40,6 +42,28 @@ class Projection:
     fold: Fold
     bucket_of: Callable[[Body | None], str | None]
     unique: tuple[Index, ...] = ()
+    earlier: tuple[Projection, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.versions)) <= len(self.earlier):
+            raise ValueError(f"{self.name}: raise VERSION, one of the earlier folds has it: {self.versions}")
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Of all folds that the build has, the newest first."""
+        return (self.version, *(each.version for each in self.earlier))
+
+    def of(self, version: int) -> Projection | None:
+        """The projection with the fold of that version, of the same name and topic; None where the build has it not."""
+        if version == self.version:
+            return self
+        found = next((each for each in self.earlier if each.version == version), None)
+        return None if found is None else replace(found, name=self.name, topic=self.topic)
+
+    def missing(self, version: int | None) -> str:
+        """For a person who meets a generation of a version that the build has not."""
+        mine = ", ".join(map(str, self.versions))
+        return f"{self.name} was built by version {version} of its fold, and this build has {mine}: use one that has it"
 
 
 EMAIL_LOG = Projection(

@@ -65,7 +65,8 @@ class Retry:
 @dataclass(frozen=True, slots=True)
 class Park:
     """Set it aside and go on. `reason` is a stable slug, `detail` is for people and free of personal data; `error`
-    is kept with its stack, `decision` is what was decided and could not be carried out.
+    is kept with its stack, `decision` is what was decided and could not be carried out. `kept` = the record is taken
+    all the same, and only what could not be made of it is told: whoever reads it again takes it again.
     """
 
     reason: str
@@ -73,6 +74,7 @@ class Park:
     detail: str = ""
     error: BaseException | None = None
     decision: str | None = None
+    kept: bool = False
 
 
 Outcome: TypeAlias = Done | Retry | Park

@@ -33,6 +33,7 @@ class MemoryParkingLot:
                     kind=parked.kind,
                     detail=parked.detail,
                     error_class=parked.error_class,
+                    kept=parked.kept,
                     next_try_at=parked.next_try_at,
                     closed_at=None,
                 )
@@ -64,6 +65,20 @@ class MemoryParkingLot:
         self._reach()
         return self._records.keys() & set(parked_ids)
 
+    async def left_out(
+        self, consumer: str, topic: str, spans: Mapping[int, tuple[int, int]]
+    ) -> Mapping[tuple[int, int], str]:
+        self._reach()
+        return {
+            (each.partition, each.offset): each.reason
+            for each in self._records.values()
+            if (each.consumer, each.topic) == (consumer, topic)
+            and each.partition in spans
+            and spans[each.partition][0] <= each.offset <= spans[each.partition][1]
+            and each.status in ("parked", "discarded")
+            and not each.kept
+        }
+
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:
         return self._change(
             parked_id,
@@ -86,6 +101,7 @@ class MemoryParkingLot:
         next_try_at: datetime | None,
         reason: str | None = None,
         kind: ParkKind | None = None,
+        kept: bool | None = None,
     ) -> bool:
         return self._change(
             parked_id,
@@ -95,6 +111,7 @@ class MemoryParkingLot:
                 "tries": parked.tries + 1,
                 "reason": parked.reason if reason is None else reason,
                 "kind": parked.kind if kind is None else kind,
+                "kept": parked.kept if kept is None else kept,
             },
         )
 

@@ -55,8 +55,8 @@ class DyingSide(ReadingSide):
     def leases(self, generation: int) -> LeaseStore:
         return cast("LeaseStore", self._dying(super().leases(generation)))
 
-    def models(self, generation: int) -> ReadModels:
-        return cast("ReadModels", self._dying(super().models(generation)))
+    def models(self, generation: int, *, version: int | None = None) -> ReadModels:
+        return cast("ReadModels", self._dying(super().models(generation, version=version)))
 
     def _dying(self, real: object) -> object:
         return Dying(real, self.step)

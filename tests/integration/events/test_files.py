@@ -17,13 +17,15 @@ from services.events.entrypoints.projector import ProjectorService
 from services.events.projections.known import INLINE_PLACES
 from services.events.projections.projection import EMAIL_LOG, FILE, Projection
 from services.events.rebuild import Workers
+from services.kit.parking import ParkedFilter
 from tests.integration.events.conftest import HANG, PARTITIONS, Entry, Write
-from tests.integration.events.judge import assert_equal_to_the_log, wait_until_projected
+from tests.integration.events.judge import assert_equal_to_the_log, stored, wait_until_projected
 from tests.integration.events.mails import mails
 from tests.integration.events.test_generations import parts
 from tests.integration.events.test_live import first_generation, projecting
 from tests.integration.events.test_rebuild import rebuilt, workers
 from tests.integration.events.uploads import file_name, uploads
+from tests.unit.events_service.file_events import file_log, scan_settled, upload_requested, uploaded
 
 __all__ = ["workers"]
 
@@ -80,6 +82,35 @@ async def test_a_file_with_thousands_of_downloads_is_small_right_and_the_same_af
     assert summed is not None
     assert sum(row["sums"]["files"] for row in summed) == 60
     assert sum(row["sums"]["downloads"] for row in summed) >= downloads
+
+
+async def test_two_files_that_claim_one_key_are_shown_alike_after_a_rebuild(
+    side: ReadingSide, write: Write, workers: Workers
+) -> None:
+    """The higher id comes first and is shown, until the lower one comes: the key is taken away from it."""
+    log: list[Entry] = []
+    for name in ("file-b", "file-a", "file-c"):
+        values = file_log(name)
+        story = (upload_requested(name, key="one/key"), uploaded(), scan_settled())
+        log += [(name.encode(), values.raw(each)) for each in story]
+    first = await first_generation(side)
+    async with projecting(side, first):
+        for entry in log:
+            await write([entry])
+            await wait_until_projected(side, first)
+    generation = await rebuilt(side, side.rebuild(workers))  # refuses to be swapped in if anything differs
+    shown = [each["_id"] async for each in side.database["file"].find({}, {"_id": 1})]
+    assert shown == ["file-a"]
+    assert await stored(side, generation) == await stored(side, first)
+    parked = (await side.parking.list(ParkedFilter())).records
+    assert {(each.key, each.reason, each.kept) for each in parked} == {
+        (b"file-b", "unwritable", True),
+        (b"file-c", "unwritable", True),
+    }
+    statistics = side.statistics(generation)
+    summed = await statistics.rows(None, None, None)
+    assert summed is not None
+    assert sum(row["sums"]["files"] for row in summed) == 1
 
 
 async def test_processes_that_come_and_go_project_files_once(side: ReadingSide, write: Write) -> None:

@@ -19,13 +19,16 @@ async def _nothing(_step: str) -> None:
 
 @dataclass
 class MemoryReadModels:
-    """`hook` is awaited before each step that another writer could come between."""
+    """`hook` is awaited before each step that another writer could come between. `unwritable`: ids of which nothing can
+    be stored; `unfit`: whether a body cannot.
+    """
 
     stored: dict[str, Stored] = field(default_factory=dict)
     bodies: dict[str, Body | None] = field(default_factory=dict)
     rows: dict[str, dict[str, Row]] = field(default_factory=dict)
     dirty: dict[str, int] = field(default_factory=dict)
     unwritable: set[str] = field(default_factory=set)
+    unfit: Callable[[Body], bool] = lambda _body: False
     writes: int = 0
     hook: Hook = _nothing
     projection: Projection = EMAIL_LOG
@@ -43,11 +46,32 @@ class MemoryReadModels:
             return "failed"
         if self.stored.get(write.id, Stored()).rev != write.expected:
             return "conflict"
+        if self._unfit(write) or any(each != write.id for each in self._claimants(write)):
+            return "failed"
         known = {event.id: event for event in write.ordered}
         self.stored[write.id] = Stored(write.expected + 1, known, write.overflow, write.has_rows)
         self.bodies[write.id] = write.body
         self.writes += 1
         return "done"
+
+    def takes(self, write: Write) -> bool:
+        return write.id not in self.unwritable and not self._unfit(write)
+
+    def _unfit(self, write: Write) -> bool:
+        return write.body is not None and self.unfit(write.body)
+
+    async def claimants(self, write: Write) -> list[str]:
+        await self.hook("claimants")
+        return self._claimants(write)
+
+    def _claimants(self, write: Write) -> list[str]:
+        return [
+            each
+            for each, body in self.bodies.items()
+            for index in self.projection.unique
+            if write.body is not None and body is not None and index[0][0] in body
+            if all(body.get(name) == write.body.get(name) for name, _ in index)
+        ]
 
     async def load_rows(self, aggregate: str, event_ids: Collection[str]) -> dict[str, Row]:
         await self.hook("load_rows")
