@@ -33,7 +33,12 @@ def projector_service(base: Foundation, side: ReadingSide) -> ProjectorService:
     settings = base.settings
     workers = BackfillProcesses(side.projection.name, settings.rebuild_workers)
     grace = settings.grace_hours * 3600
-    rebuilds = RebuildsFound(side.generations, partial(side.rebuild, workers, projects=False, grace=grace), base.clock)
+    rebuilds = RebuildsFound(
+        side.generations,
+        partial(side.rebuild, workers, projects=False, grace=grace),
+        base.clock,
+        has_fold=lambda version: side.projection.of(version) is not None,
+    )
     parts = Parts(
         projection=side.projection,
         store=side.generations,
@@ -78,6 +83,7 @@ async def run(part: Part, settings: EventsSettings) -> int:
     loops: dict[str, Component] = {}
     if part in ("all", "projector"):
         for name, side in background.sides.items():
+            await side.check_fold()
             loops[f"projector {name}"] = projector_service(background, side)
         loops["gauges"] = gauges(background)
     server = HttpServer(

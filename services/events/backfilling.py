@@ -17,11 +17,14 @@ SWEEP_SECONDS: Final = 60.0
 async def run_backfill(projection: str, generation: int, processes: int, settings: EventsSettings) -> int:
     """Be one of `processes` workers that fill a generation of a projection, until standard input ends; the exit status.
 
-    Raises PermanentError `noProjection` for a name that nothing has.
+    Raises PermanentError `noProjection` for a name that nothing has, and `foldMissing` for a generation of a fold that
+    this build has not.
     """
     configure(settings.log_level, settings.log_format, service="events-backfill", secrets=settings.secret_values())
     base = foundation(settings)
     side, stopping = side_of(base, projection), asyncio.Event()
+    found = await side.generations.get(generation)
+    version = None if found is None else found.version
     watching = asyncio.create_task(until_input_ends())
     watching.add_done_callback(lambda _: stopping.set())
     gc.collect()
@@ -33,7 +36,9 @@ async def run_backfill(projection: str, generation: int, processes: int, setting
             generation,
             side.generations,
             side.leases(generation),
-            lambda begins: side.projector(generation, pace=BACKFILL, begins=lambda: begins, processes=processes),
+            lambda begins: side.projector(
+                generation, version=version, pace=BACKFILL, begins=lambda: begins, processes=processes
+            ),
             stopping,
         )
     finally:

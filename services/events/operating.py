@@ -71,8 +71,13 @@ class ProjectionOperator:
     async def rollback(self) -> Generation:
         """Read the generation before the active one again.
 
-        Raises PermanentError `nothingToRollBack` and `pointerMoved`.
+        Raises PermanentError `nothingToRollBack`, `pointerMoved`, and `foldMissing` where this build could not keep it
+        up to date.
         """
+        previous = (await self._store.pointer()).previous
+        found = None if previous is None else await self._store.get(previous)
+        if found is not None and self._projection.of(found.version) is None:
+            raise PermanentError("foldMissing", self._projection.missing(found.version))
         return await self._again(await rollback(self._store, grace=self._grace))
 
     async def _set_paused(self, *, paused: bool) -> Generation:

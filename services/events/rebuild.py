@@ -56,6 +56,14 @@ class Summing(Protocol):
     async def refresh(self, bucket: str) -> bool: ...
 
 
+class MakeProjector(Protocol):
+    """Makes a projector of a generation."""
+
+    def __call__(self, generation: int, *, version: int) -> Projector:
+        """`version`: of the generation's fold, one of those that the build has."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a rebuild would do."""
@@ -79,7 +87,7 @@ class RebuildParts:
     leases: Callable[[int], LeaseStore]
     coordination: Callable[[int], LeaseStore]
     """A lease store with one partition, 0: whoever has it coordinates the rebuild."""
-    projector: Callable[[int], Projector] | None
+    projector: MakeProjector | None
     """A projector for catching up; None where this process projects every generation anyway."""
     statistics: Callable[[int], Summing]
     workers: Workers
@@ -121,13 +129,20 @@ class Rebuild:
 
         Raises:
             PermanentError: `rebuildInProgress`; `lostHead`: the log does not begin where it began, so documents would
-                be lost; `without_head` takes that.
+                be lost; `without_head` takes that. `olderFold`: a newer fold than this build's has made what is read.
         """
         unfinished = [each for each in await self._parts.store.list() if each.stage in UNFINISHED]
         active = (await self._parts.store.pointer()).active
         if any(each.number != active for each in unfinished):
             number = next(each.number for each in unfinished if each.number != active)
             raise PermanentError("rebuildInProgress", f"generation {number} is being built: abandon it or let it end")
+        read = None if active is None else await self._parts.store.get(active)
+        if read is not None and read.version > self._parts.projection.version:
+            raise PermanentError(
+                "olderFold",
+                f"generation {read.number}, which is read, was built by version {read.version} of the fold, and the "
+                f"newest one here is {self._parts.projection.version}: ask a process of the newer build",
+            )
         plan = await self.plan()
         if plan.lost_head and not without_head:
             raise PermanentError("lostHead", f"the log has lost the first events of partitions {list(plan.lost_head)}")
@@ -147,8 +162,12 @@ class Rebuild:
             RefusedHere: another process coordinates this rebuild.
             PermanentError: `differs`: the new generation is not what the live one is; it stays beside it for a look.
                 `abandoned`, `wrongStage`: it was given up, or was read before: there is nothing to build.
+                `foldMissing`: this build has not the fold that it is built by; nothing was changed.
             Unavailable: Kafka or MongoDB is away; run it again.
         """
+        version = (await self._known(number)).version
+        if self._parts.projection.of(version) is None:
+            raise PermanentError("foldMissing", self._parts.projection.missing(version))
         coordination = self._parts.coordination(number)
         await coordination.seed({0: 0})
         lease = await coordination.acquire(self._owner, 0)
@@ -191,7 +210,7 @@ class Rebuild:
         if generation.stage not in UNFINISHED:
             reason = "abandoned" if generation.stage == "abandoned" else "wrongStage"
             raise PermanentError(reason, f"generation {number} is {generation.stage}: there is nothing to build")
-        async with self._projecting(number):
+        async with self._projecting(generation):
             await self._catch_up(number)
             await self._sum_up(number)
             verdict = await self._swap_in(number, accept_differences=accept_differences)
@@ -227,11 +246,11 @@ class Rebuild:
                 return verdict
 
     @asynccontextmanager
-    async def _projecting(self, number: int) -> AsyncIterator[None]:
+    async def _projecting(self, generation: Generation) -> AsyncIterator[None]:
         if self._parts.projector is None:
             yield
             return
-        projector = self._parts.projector(number)
+        projector = self._parts.projector(generation.number, version=generation.version)
         running = asyncio.create_task(projector.run())
         try:
             yield

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import uvloop
 
 from services.kit.component import Component
-from services.kit.errors import SettingsError, Unavailable
+from services.kit.errors import PermanentError, SettingsError, Unavailable
 from services.kit.health import Health
 from services.kit.logs import get_logger
 from services.kit.metrics import COMPONENT_LIVE, EVENT_LOOP_DELAY_SECONDS, Metrics
@@ -187,7 +187,7 @@ def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 
 def main(application: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     """Run `application` to its end and exit with its status. Problems with settings are listed on standard error, and
-    what was away at the start is told there in one line.
+    what was away at the start, or forbids it, is told there in one line.
 
     It runs on uvloop.
     """
@@ -197,7 +197,7 @@ def main(application: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         status = EXIT_SETTINGS
-    except Unavailable as error:
+    except (Unavailable, PermanentError) as error:
         sys.stderr.write(f"cannot start: {error}\n")
         status = EXIT_DIED
     except KeyboardInterrupt:

@@ -27,6 +27,7 @@ _ANY_KILL = (
     "tests/unit/events_service/test_reading_machine.py::test_whatever_comes_between_what_is_read_is_whole_and_read_on"
 )
 _STORE = "tests/ports/test_generations.py::"
+_ROLLED_OUT = "test_a_release_with_a_new_fold_is_rolled_out_without_a_mixed_or_a_frozen_generation"
 _SILENT = "tests/unit/test_imports.py::"
 
 READING: tuple[Mutation, ...] = (
@@ -335,5 +336,13 @@ READING: tuple[Mutation, ...] = (
         "                active = (await self._parts.store.pointer()).active\n"
         "                await swap(self._parts.store, number, expected=active, grace=self._grace)\n",
         (_STEPS + "test_a_generation_is_swapped_for_the_one_that_it_was_compared_with",),
+    ),
+    Mutation(
+        "9s",
+        "a process writes generations of other folds with its own",
+        "services/events/composing.py",
+        "        found = self.projection if version is None else self.projection.of(version)\n",
+        "        found = self.projection\n",
+        ("tests/integration/events/test_folds.py::" + _ROLLED_OUT,),
     ),
 )

@@ -44,6 +44,14 @@ class Statistics(Protocol):
     async def refresh(self, bucket: str) -> bool: ...
 
 
+class MakeProjector(Protocol):
+    """Makes the projector of a generation."""
+
+    def __call__(self, generation: int, tells_kafka: Callable[[], bool], *, version: int) -> Projector:
+        """`tells_kafka`: whether it is the active one now; `version`: of its fold, one of those that the build has."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the composition root hands over: how things of one generation are made."""
@@ -53,8 +61,7 @@ class Parts:
     log: Callable[[], Log]
     leases: Callable[[int], LeaseStore]
     statistics: Callable[[int], Statistics]
-    projector: Callable[[int, Callable[[], bool]], Projector]
-    """(generation, whether it is the active one now) → its projector."""
+    projector: MakeProjector
     rebuilds: Callable[[], Awaitable[float]]
     """Works on a rebuild if there is one; how long to rest after it."""
     close_releases: Callable[[Mapping[int, int]], Awaitable[None]] | None = None
@@ -132,11 +139,11 @@ class ProjectorService:
         generations = await parts.store.list()
         if not is_settled(pointer, generations):
             await settle(parts.store, grace=parts.grace)
-        wanted = {each.number for each in to_project(generations)}
-        for number in sorted(wanted - self._running.keys()):
-            projector = parts.projector(number, partial(self._is_active, number))
+        wanted = {each.number: each.version for each in to_project(generations) if self._has_fold(each)}
+        for number in sorted(wanted.keys() - self._running.keys()):
+            projector = parts.projector(number, partial(self._is_active, number), version=wanted[number])
             self._running[number] = (projector, asyncio.create_task(projector.run(), name=f"projector-g{number}"))
-        for number in self._running.keys() - wanted:
+        for number in self._running.keys() - wanted.keys():
             projector, task = self._running.pop(number)
             projector.stop()
             await asyncio.wait({task}, timeout=10)
@@ -147,8 +154,18 @@ class ProjectorService:
             if parts.close_releases is not None and self._active is not None:
                 leases = await parts.leases(self._active).view()
                 await parts.close_releases({lease.partition: lease.next for lease in leases})
-        self._trouble = ""
+        self._trouble = self._without_writer(generations)
         return LOOK_SECONDS
+
+    def _has_fold(self, generation: Generation) -> bool:
+        return self._parts.projection.of(generation.version) is not None
+
+    def _without_writer(self, generations: list[Generation]) -> str:
+        """What to say where this build cannot project what is read; "" where it can. Others that have its fold do."""
+        active = next((each for each in generations if each.number == self._active), None)
+        if active is None or self._has_fold(active):
+            return ""
+        return self._parts.projection.missing(active.version)
 
     def _is_active(self, number: int) -> bool:
         return number == self._active

@@ -78,7 +78,16 @@ class RebuildsFound:
     One that fails is tried again, after 1 s and up to 60 s; its generation tells meanwhile why.
     """
 
-    def __init__(self, store: GenerationStore, rebuild: Callable[[], Rebuild], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: GenerationStore,
+        rebuild: Callable[[], Rebuild],
+        clock: Clock,
+        *,
+        has_fold: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        """`has_fold`: whether this build has the fold of that version; rebuilds by other folds are for other builds."""
+        self._has_fold = has_fold
         self._store = store
         self._rebuild = rebuild
         self._clock = clock
@@ -89,7 +98,7 @@ class RebuildsFound:
         """Work on one if there is one; how long to rest after it. Raises TransientError: the store is away."""
         active = (await self._store.pointer()).active
         for generation in await self._store.list():
-            wanted = active is not None and is_unfinished(generation, active)
+            wanted = active is not None and is_unfinished(generation, active) and self._has_fold(generation.version)
             if wanted and self._clock.monotonic() >= self._not_before.get(generation.number, 0.0):
                 await self._run(generation)
                 break
