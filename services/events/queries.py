@@ -5,7 +5,6 @@ A read model of its own adds its filter, its sums and its name: `email_queries.p
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
@@ -13,7 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from contracts.envelope import Envelope
 from contracts.registry import event_from_wire, read_json
 from services.events.cursors import Place, Step, decode, decode_step, encode, encode_step
-from services.events.projections.known import KnownEvent, is_retracted, retractions
+from services.events.projections.known import KnownEvent, is_retracted
 from services.kit.clock import Clock
 from services.kit.errors import InvalidRequest, TooMuch
 
@@ -37,6 +36,16 @@ _Shown_co = TypeVar("_Shown_co", covariant=True)
 _Total_co = TypeVar("_Total_co", covariant=True)
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryPart:
+    """Some of the events known of an aggregate, in the order in which they are folded; `withdrawn`: as `retractions`
+    tells it of all of them.
+    """
+
+    events: Sequence[KnownEvent]
+    withdrawn: dict[str, int]
+
+
 class Documents(Protocol[_Where_contra, _Shown_co, _Total_co]):
     """A read model as it is asked: its active generation. Nothing is there before the first one.
 
@@ -57,8 +66,10 @@ class Documents(Protocol[_Where_contra, _Shown_co, _Total_co]):
         """One document, None when there is none that `owner` may see (None = anybody's)."""
         ...
 
-    async def known(self, aggregate: str) -> Sequence[KnownEvent]:
-        """Every event known of one aggregate, in no order: those of its document and those outside it."""
+    async def history(self, aggregate: str, after: Step | None, count: int) -> HistoryPart:
+        """The first `count` events known of one aggregate behind a step, or from its beginning on: those of its
+        document and those outside it, of which no more are read than are told.
+        """
         ...
 
 
@@ -154,16 +165,13 @@ class Queries(Generic[Where, Shown, Total]):
             InvalidRequest: a cursor that is not ours.
         """
         after = None if cursor is None else decode_step(cursor)
-        events = sorted(await self._documents.known(aggregate))
-        withdrawn = retractions(events)
-        start = 0 if after is None else bisect_right(events, after, key=_step)
-        shown = events[start : start + limit]
-        topic = self._topic
+        found = await self._documents.history(aggregate, after, limit + 1)
+        shown, withdrawn, topic = found.events[:limit], found.withdrawn, self._topic
         entries = tuple(
             HistoryEntry(_envelope(event), topic, event.partition, event.offset, is_retracted(event, withdrawn))
             for event in shown
         )
-        return HistoryPage(entries, encode_step(_step(shown[-1])) if start + limit < len(events) else None)
+        return HistoryPage(entries, encode_step(_step(shown[-1])) if len(found.events) > limit else None)
 
 
 def _step(event: KnownEvent) -> Step:

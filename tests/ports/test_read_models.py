@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from contracts.email import events as mail
+from services.events.adapters import mongo_read_models
+from services.events.adapters.mongo_documents import from_row
 from services.events.adapters.mongo_generations import MongoGenerations
 from services.events.adapters.mongo_read_models import MongoReadModels, collection_name
 from services.events.ports import ABSENT, ReadModels, Row, Stored, Write
 from services.events.projections.known import KnownEvent, tally
 from services.events.projections.projection import EMAIL_LOG, FILE
 from services.kit.mongo import Database, connect
-from tests.unit.events_service.events import ANN, BOB, Log, fact, requested, sent
+from tests.unit.events_service.events import ANN, BOB, Log, fact, requested, retracted, sent
 from tests.unit.events_service.file_events import download, file_log, upload_requested, uploaded
 from tests.unit.events_service.memory import MemoryReadModels
 
@@ -137,6 +140,52 @@ async def test_every_event_of_a_busy_document_has_its_origin(mongo_url: str) -> 
         assert {(e.id, e.partition, e.offset) for e in known} == {
             (e.id, e.partition, e.offset) for e in (*inside, *outside)
         }
+    finally:
+        await client.drop_database(name)
+        await client.close()
+
+
+async def test_a_page_of_a_history_reads_no_more_rows_than_it_tells(
+    mongo_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(document: dict[str, Any]) -> Row:
+        read.append(document["event"])
+        return from_row(document)
+
+    monkeypatch.setattr(mongo_read_models, "from_row", counted)
+    client = connect(mongo_url)
+    name = f"test_models_{uuid4().hex[:8]}"
+    try:
+        models = MongoReadModels(client[name], EMAIL_LOG, 1)
+        log = Log()
+        inside = [log.event(requested(ANN, BOB)), log.event(sent(), at=9), log.event(retracted("event-0007"), at=30)]
+        outside = [  # clicks and opens of one microsecond, and some whose order is not that of their ids
+            log.event(fact(kind, ANN), at=(number * 7 % 11) // 2)
+            for number in range(24)
+            for kind in (mail.EmailClicked, mail.EmailOpened)
+        ]
+        stale = outside[5]  # a row whose event lies inline again
+        await models.write_rows("m1", [Row(event) for event in outside])
+        overflow = tally([event for event in outside if event is not stale], MAIL)
+        known = sorted([*inside, stale])
+        await models.write([Write("m1", 0, known, overflow, True, EMAIL_LOG.fold(known, overflow))])
+        everything = sorted([*inside, *outside])
+        assert len({event.time for event in everything}) < len(everything) / 2
+        told: list[KnownEvent] = []
+        while len(told) < len(everything):
+            read.clear()
+            after = (told[-1].time, told[-1].rank, told[-1].id) if told else None
+            page, withdrawn = await models.history("m1", after, 7)
+            assert len(read) <= 7
+            assert withdrawn == {"event-0007": 1}
+            assert page
+            told += page
+        assert [event.id for event in told] == [event.id for event in everything]
+        last = (told[-1].time, told[-1].rank, told[-1].id)
+        assert (await models.history("m1", last, 7))[0] == []
+        assert await models.history("nobody", None, 7) == ([], {})
     finally:
         await client.drop_database(name)
         await client.close()

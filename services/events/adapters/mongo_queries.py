@@ -15,10 +15,10 @@ from services.events.adapters.mongo_generations import MongoGenerations
 from services.events.adapters.mongo_read_models import MongoReadModels, collection_name
 from services.events.adapters.mongo_statistics import MongoStatistics
 from services.events.analytics import MEASURES, Row
-from services.events.cursors import Place
+from services.events.cursors import Place, Step
 from services.events.projections.known import KnownEvent
 from services.events.projections.projection import Projection
-from services.events.queries import SUM_SECONDS
+from services.events.queries import SUM_SECONDS, HistoryPart
 from services.kit.mongo import Collection, Database, Document, foreign_errors
 from services.kit.mongo_time import READ_SECONDS, in_time, milliseconds
 
@@ -93,7 +93,15 @@ class MongoDocuments(ABC, Generic[Where, Shown, Total]):
             document = await collection.find_one(query, self._shown, max_time_ms=milliseconds(READ_SECONDS))
         return None if document is None else self._document.model_validate(document)
 
+    async def history(self, aggregate: str, after: Step | None, count: int) -> HistoryPart:
+        active = (await self._generations.pointer()).active
+        if active is None:
+            return HistoryPart((), {})
+        models = MongoReadModels(self._database, self._projection, active)
+        return HistoryPart(*await models.history(aggregate, after, count))
+
     async def known(self, aggregate: str) -> list[KnownEvent]:
+        """Every event known of one aggregate, in no order: those of its document and those outside it."""
         active = (await self._generations.pointer()).active
         if active is None:
             return []

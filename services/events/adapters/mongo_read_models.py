@@ -7,6 +7,7 @@ guard: two aggregates claim what only one may have, and redoing it would never e
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection as Bag
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -16,9 +17,10 @@ from bson.errors import InvalidDocument
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
+from contracts.registry import UNKNOWN_RANK, rank_of
 from services.events.adapters.mongo_documents import Document, from_document, from_row, row_id, to_document, to_row
 from services.events.ports import Outcome, Row, Stored, Write
-from services.events.projections.known import Engagement, KnownEvent, Overflow, Tally
+from services.events.projections.known import Engagement, KnownEvent, Overflow, Tally, retractions
 from services.events.projections.projection import Projection
 from services.kit.cancellation import cancellation_kept
 from services.kit.errors import Unavailable
@@ -32,6 +34,7 @@ _UNWRITABLE: Final = (InvalidDocument, DocumentTooLarge, OverflowError, UnicodeE
 _LARGEST: Final = 16 * 1024 * 1024
 """Bytes of a document that MongoDB takes (`maxBsonObjectSize` of every version there is)."""
 _BY_ID: Final = {"_id": 1}
+_STORED: Final = {"_id": 1, "_rev": 1, "_events": 1, "_overflow": 1}
 _OUTCOMES: Final[dict[str, Outcome]] = {"done": "done", "duplicate": "conflict", "failed": "failed"}
 
 
@@ -56,9 +59,8 @@ class MongoReadModels:
         self._statistics: Collection = database[name + STATISTICS]
 
     async def load(self, ids: Sequence[str]) -> dict[str, Stored]:
-        wanted = {"_id": 1, "_rev": 1, "_events": 1, "_overflow": 1}
         with foreign_errors():
-            found = await self._documents.find({"_id": {"$in": list(ids)}}, wanted, batch_size=len(ids) + 1).to_list()
+            found = await self._documents.find({"_id": {"$in": list(ids)}}, _STORED, batch_size=len(ids) + 1).to_list()
         return {document["_id"]: from_document(document) for document in found}
 
     async def write(self, writes: Sequence[Write]) -> list[Outcome]:
@@ -118,12 +120,49 @@ class MongoReadModels:
             with foreign_errors():
                 await self._statistics.bulk_write(marks, ordered=False)
 
-    async def known(self, aggregate: str) -> list[KnownEvent]:
-        """Every event known of an aggregate, rows included, unordered; [] when there is none."""
-        wanted = {"_rev": 1, "_events": 1, "_overflow": 1}
+    async def history(
+        self, aggregate: str, after: tuple[str, int, str] | None, count: int
+    ) -> tuple[list[KnownEvent], dict[str, int]]:
+        """The first `count` events of an aggregate behind (time, rank, id), rows included, in the order of the fold,
+        and what of all its events is withdrawn. Reads its document, and no more rows than `count`.
+        """
         within = milliseconds(READ_SECONDS)
         with foreign_errors():
-            document = await self._documents.find_one({"_id": aggregate}, wanted, max_time_ms=within)
+            document = await self._documents.find_one({"_id": aggregate}, _STORED, max_time_ms=within)
+            if document is None:
+                return [], {}
+            stored = from_document(document)
+            inside = sorted(stored.known.values())
+            start = 0 if after is None else bisect_right(inside, after, key=_step)
+            found = inside[start : start + count]
+            if stored.has_rows:
+                pipeline = self._rows_behind(aggregate, list(stored.known), after, count)
+                rows = await self._facts.aggregate(pipeline, maxTimeMS=within)
+                found = sorted([*found, *[from_row(row).event async for row in rows]])[:count]
+        return found, retractions(inside)
+
+    def _rows_behind(
+        self, aggregate: str, inline: list[str], after: tuple[str, int, str] | None, count: int
+    ) -> list[Document]:
+        """The pipeline that finds an aggregate's rows behind (time, rank, id), in that order."""
+        match: Document = {"_id": _of(aggregate), "aggregate": aggregate, "event": {"$nin": inline}}
+        ranks = [{"case": {"$eq": ["$type", each]}, "then": rank_of(each)} for each in sorted(self._engagement.types)]
+        pipeline: list[Document] = [
+            {"$match": match},
+            {"$set": {"rank": {"$switch": {"branches": ranks, "default": UNKNOWN_RANK}}}},
+        ]
+        if after is not None:
+            time, rank, event_id = after
+            match["time"] = {"$gte": time}
+            later: list[Document] = [{"rank": {"$gt": rank}}, {"rank": rank, "event": {"$gt": event_id}}]
+            pipeline.append({"$match": {"$or": [{"time": {"$gt": time}}, *later]}})
+        return [*pipeline, {"$sort": {"time": 1, "rank": 1, "event": 1}}, {"$limit": count}]
+
+    async def known(self, aggregate: str) -> list[KnownEvent]:
+        """Every event known of an aggregate, rows included, unordered; [] when there is none."""
+        within = milliseconds(READ_SECONDS)
+        with foreign_errors():
+            document = await self._documents.find_one({"_id": aggregate}, _STORED, max_time_ms=within)
             if document is None:
                 return []
             stored = from_document(document)
@@ -132,6 +171,10 @@ class MongoReadModels:
                 async for row in rows:
                     stored.known.setdefault(row["event"], from_row(row).event)
         return list(stored.known.values())
+
+
+def _step(event: KnownEvent) -> tuple[str, int, str]:
+    return event.time, event.rank, event.id
 
 
 def _of(aggregate: str) -> Document:

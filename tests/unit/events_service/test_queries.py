@@ -18,7 +18,7 @@ from contracts.email import events as mail
 from services.events.adapters.mongo_queries import holding
 from services.events.cursors import LONGEST, Place, Step, decode, decode_step, encode, encode_step
 from services.events.projections.known import KnownEvent
-from services.events.queries import Queries
+from services.events.queries import HistoryPart, Queries
 from services.events.timeline import COMPARED, STORIES, TimelineStep, timeline
 from services.kit.errors import InvalidRequest, TooMuch
 from services.kit.testing import FakeClock
@@ -99,8 +99,8 @@ class Endless:
     async def find(self, aggregate: str, owner: str | None) -> str | None:
         return None
 
-    async def known(self, aggregate: str) -> list[KnownEvent]:
-        return []
+    async def history(self, aggregate: str, after: Step | None, count: int) -> HistoryPart:
+        return HistoryPart((), {})
 
 
 @pytest.mark.parametrize(("pages", "what"), [(False, "the page"), (True, "the sums")])
