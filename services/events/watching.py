@@ -65,11 +65,11 @@ async def projection_state(
         Unavailable: one of them is away.
     """
     generations = await store.list()
-    ends = {partition: end for partition, (_, end) in (await log.bounds()).items()}
+    bounds = await log.bounds()
     partitions: list[PartitionState] = []
     for generation in generations:
         if generation.stage in _KEPT:
-            partitions += await _partitions(generation.number, leases_of(generation.number), ends)
+            partitions += await _partitions(generation.number, leases_of(generation.number), bounds)
     return ProjectionState(
         projection.name,
         projection.version,
@@ -80,12 +80,17 @@ async def projection_state(
     )
 
 
-async def _partitions(generation: int, leases: LeaseStore, ends: Mapping[int, int]) -> list[PartitionState]:
-    states: list[PartitionState] = []
+async def _partitions(
+    generation: int, leases: LeaseStore, bounds: Mapping[int, tuple[int, int]]
+) -> list[PartitionState]:
+    states: dict[int, PartitionState] = {}
     for at in await leases.view():
-        end = ends.get(at.partition, at.next)
-        states.append(PartitionState(generation, at.partition, at.next, end, at.owner if at.held else None))
-    return states
+        _, end = bounds.get(at.partition, (at.begin, at.next))
+        states[at.partition] = PartitionState(generation, at.partition, at.next, end, at.owner if at.held else None)
+    if states:
+        for partition, (first, end) in bounds.items():  # one that was added to the topic has no lease yet
+            states.setdefault(partition, PartitionState(generation, partition, first, end, None))
+    return [states[each] for each in sorted(states)]
 
 
 class LagGauge:

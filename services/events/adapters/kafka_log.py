@@ -32,6 +32,8 @@ GATHER_SECONDS: Final = 5.0
 """How long one partition is gathered at most."""
 BLOCKED_SECONDS: Final = 30.0
 """How long an unreadable partition is left alone."""
+PARTITIONS_SECONDS: Final = 60.0
+"""How long a topic is taken to have the partitions that it had."""
 _NO_TOPIC: Final = 3
 _CALL_SECONDS: Final = 10.0
 _FETCH_BYTES: Final = 4 << 20
@@ -68,7 +70,8 @@ class KafkaLog:
         self._suspects: set[TopicPartition] = set()
         """Read alone, in ever smaller steps: something that cannot be read lies within the next records of each."""
         self._turn = 0
-        self._all: list[TopicPartition] = []  # frozen
+        self._all: list[TopicPartition] = []
+        self._all_until = 0.0
 
     async def start(self) -> None:
         consumer = AIOKafkaConsumer(**self._connection, **self._options)
@@ -241,7 +244,7 @@ class KafkaLog:
         return {each.partition: (first[each], last[each]) for each in partitions}
 
     async def _partitions(self) -> list[TopicPartition]:
-        if not self._all:
+        if not self._all or time.monotonic() > self._all_until:
             admin = AIOKafkaAdminClient(**self._connection)
             try:
                 await admin.start()
@@ -255,6 +258,7 @@ class KafkaLog:
             self._all = [
                 TopicPartition(self._topic, each) for each in sorted(p["partition"] for p in described["partitions"])
             ]
+            self._all_until = time.monotonic() + PARTITIONS_SECONDS
         return self._all
 
     def _connected(self) -> AIOKafkaConsumer:

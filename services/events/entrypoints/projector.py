@@ -21,6 +21,7 @@ from services.events.generations import (
 from services.events.ports import Generation, GenerationStore, LeaseStore, Log
 from services.events.projections.projection import Projection
 from services.events.projector import Projector
+from services.events.stages import PROJECTED
 from services.kit.clock import Clock
 from services.kit.errors import TransientError
 from services.kit.health import Report
@@ -32,6 +33,8 @@ LOOK_SECONDS: Final = 0.5
 FOLLOW_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 300.0
 """Between two looks for what late writers have made of generations that are given up."""
+PARTITIONS_SECONDS: Final = 60.0
+"""How often it is looked whether partitions were added to the topic."""
 STATISTICS_SHARE: Final = 0.1
 """The part of its time that a process spends on statistics at most."""
 
@@ -73,9 +76,11 @@ class Parts:
 class ProjectorService:
     """A `Component`. Finds by itself which generations there are, the first included."""
 
-    def __init__(self, parts: Parts, clock: Clock) -> None:
+    def __init__(self, parts: Parts, clock: Clock, *, partitions_seconds: float = PARTITIONS_SECONDS) -> None:
+        """`partitions_seconds`: see `PARTITIONS_SECONDS`."""
         self._parts = parts
         self._clock = clock
+        self._partitions_seconds = partitions_seconds
         self._active: int | None = None
         self._running: dict[int, tuple[Projector, asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,6 +93,7 @@ class ProjectorService:
             asyncio.create_task(self._for_ever(self._sum_up, LOOK_SECONDS), name="statistics"),
             asyncio.create_task(self._for_ever(self._parts.rebuilds, LOOK_SECONDS), name="rebuilds"),
             asyncio.create_task(self._for_ever(self._sweep, SWEEP_SECONDS), name="sweep"),
+            asyncio.create_task(self._for_ever(self._take_added, self._partitions_seconds), name="partitions"),
         ]
 
     async def stop(self, timeout: float) -> None:
@@ -186,6 +192,27 @@ class ProjectorService:
     async def _sweep(self) -> float:
         await sweep(self._parts.store)
         return SWEEP_SECONDS
+
+    async def _take_added(self) -> float:
+        """Make leases for partitions that were added to the topic: whoever projects the generation takes them."""
+        parts = self._parts
+        generations = [each.number for each in await parts.store.list() if each.stage in PROJECTED | {"backfilling"}]
+        if not generations:
+            return LOOK_SECONDS
+        reader = parts.log()
+        try:
+            await reader.start()
+            bounds = await reader.bounds()
+        finally:
+            await reader.stop()
+        for number in generations:
+            leases = parts.leases(number)
+            known = {each.partition for each in await leases.view()}
+            added = {each: first for each, (first, _) in bounds.items() if each not in known}
+            if known and added:  # without any they are being made, or dropped
+                log.warning("partitions were added to the topic", partitions=sorted(added), generation=number)
+                await leases.seed(added)
+        return self._partitions_seconds
 
     async def _sum_up(self) -> float:
         """Refresh dirty buckets; how long to rest after it."""
