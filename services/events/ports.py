@@ -14,6 +14,10 @@ Outcome = Literal["done", "conflict", "failed"]
 """Of one write: acknowledged by a majority; somebody else wrote first, nothing written; can never succeed."""
 
 
+BLOCKED_SECONDS: Final = 30.0
+"""How long a partition that cannot be read is left alone before it is tried again."""
+
+
 class LogRecord(Protocol):
     """A record as it lies in a partition of the projection's topic. What the Kafka client gives is one."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -95,6 +95,10 @@ class Projector:
         detail: dict[str, object] = {"partitions": sorted(self._keeper.held), "blocked": dict(blocked)}
         report = self._progress.report(detail | ({"unread": unread} if unread else {}))
         return report if not blocked and not unread else Report(report.live, ready=False, detail=report.detail)
+
+    def blocked(self) -> Mapping[int, str]:
+        """Partitions that cannot be read, and why."""
+        return self._log.blocked()
 
     def stop(self) -> None:
         """Begin nothing more; `run` returns after the batch in work."""

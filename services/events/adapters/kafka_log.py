@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
-from services.events.ports import LogRecord
+from services.events.ports import BLOCKED_SECONDS, LogRecord
 from services.kit.clock import SystemClock
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.kafka.bounded import bounded
@@ -30,8 +30,6 @@ BEHIND: Final = 5_000
 """Records that a partition may be behind before it is read alone, in one go."""
 GATHER_SECONDS: Final = 5.0
 """How long one partition is gathered at most."""
-BLOCKED_SECONDS: Final = 30.0
-"""How long an unreadable partition is left alone."""
 PARTITIONS_SECONDS: Final = 60.0
 """How long a topic is taken to have the partitions that it had."""
 _NO_TOPIC: Final = 3

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Final
 
-from services.events.ports import Generation, GenerationStore, LeaseStore, Trouble
+from services.events.ports import BLOCKED_SECONDS, Generation, GenerationStore, LeaseStore, Trouble
 from services.events.projector import Pace, Projector
 from services.events.rebuild import Rebuild, is_unfinished
 from services.kit.clock import Clock
@@ -24,6 +25,8 @@ log = get_logger(__name__)
 BACKFILL: Final = Pace(most=100_000, wait=0.2, fresh=True)
 """A partition is read in chunks that hold most messages whole, so that each document is written about once."""
 LOOK_SECONDS: Final = 1.0
+TELL_SECONDS: Final = 10.0
+"""How often it is told again that a partition cannot be read: another worker may have told of another one."""
 _ERROR_CHARACTERS: Final = 500
 _TOLD_OTHERWISE: Final = frozenset({"differs", "abandoned"})
 """Reasons for which a rebuild ends that its report or stage tells."""
@@ -36,7 +39,8 @@ async def backfill(
     projector: Callable[[dict[int, int]], Projector],
     stopping: asyncio.Event,
 ) -> None:
-    """Fill a generation until `stopping` is set, resting while it is paused.
+    """Fill a generation until `stopping` is set, resting while it is paused. While a partition cannot be read the
+    generation tells so, as its trouble.
 
     Args:
         generation: its number; its leases are seeded.
@@ -49,6 +53,7 @@ async def backfill(
     found = await store.get(generation)
     working.paused = found is None or found.paused
     running = asyncio.create_task(working.run())
+    telling = _Blocked(store, generation)
     try:
         while not stopping.is_set() and not running.done():
             with suppress(TransientError):
@@ -56,12 +61,39 @@ async def backfill(
                 if found is None or found.stage != "backfilling":
                     return
                 working.paused = found.paused
+                await telling.look(working.blocked())
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await stopping.wait()
     finally:
         working.stop()
         await asyncio.wait({running}, timeout=15)
+
+
+class _Blocked:
+    """Tells of a generation which partitions cannot be read, and takes that back once they can."""
+
+    def __init__(self, store: GenerationStore, generation: int) -> None:
+        self._store = store
+        self._generation = generation
+        self._looks = 0
+        self._told: Mapping[int, str] = {}
+        self._told_at = 0.0
+
+    async def look(self, blocked: Mapping[int, str]) -> None:
+        now = time.monotonic()
+        changed = blocked.keys() != self._told.keys()  # the reasons may count seconds
+        if not changed and (not blocked or now - self._told_at < TELL_SECONDS):
+            return
+        trouble = None
+        if blocked:
+            self._looks += changed
+            at = datetime.now(UTC)
+            told = "; ".join(f"partition {each} cannot be read: {why}" for each, why in sorted(blocked.items()))
+            again_at = at + timedelta(seconds=BLOCKED_SECONDS)
+            trouble = Trouble(redact_text(told)[:_ERROR_CHARACTERS], self._looks, at, again_at)
+        await self._store.note_trouble(self._generation, trouble)
+        self._told, self._told_at = dict(blocked), now
 
 
 async def until_input_ends() -> None:
