@@ -38,6 +38,8 @@ SLICE = 2_500
 """Records whose aggregates are folded and written together, while the slice before is on its way to MongoDB. Folding
 holds the event loop meanwhile, some tens of milliseconds.
 """
+SLICE_BYTES = 8 << 20
+"""Bytes of values that cut a slice, however few records it has: what is parsed takes several times as much."""
 CACHE_EVENTS = 40_000
 """Events of the aggregates that a projector remembers between batches: about 100 MB."""
 ROUNDS = 20
@@ -419,13 +421,14 @@ def _without(
 
 def _slices(groups: Groups) -> Iterator[list[tuple[bytes | None, list[LogRecord]]]]:
     part: list[tuple[bytes | None, list[LogRecord]]] = []
-    records = 0
+    records, size = 0, 0
     for group in groups.items():
         part.append(group)
         records += len(group[1])
-        if records >= SLICE:
+        size += sum(len(record.value or b"") for record in group[1])
+        if records >= SLICE or size >= SLICE_BYTES:
             yield part
-            part, records = [], 0
+            part, records, size = [], 0, 0
     if part:
         yield part
 

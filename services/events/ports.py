@@ -69,10 +69,10 @@ class Log(Protocol):
         """Read these partitions from these offsets on; others no more."""
         ...
 
-    async def read(self, wait: float, most: int) -> dict[int, list[LogRecord]]:
+    async def read(self, wait: float, most: int, most_bytes: int) -> dict[int, list[LogRecord]]:
         """What is there of the assigned partitions, by partition in offset order; {} when nothing comes in `wait`
-        seconds. Where a partition is far behind it is read alone, up to `most` records, since events of one aggregate
-        that are read together are folded and written once.
+        seconds. Where a partition is far behind it is read alone, until there are `most` records or `most_bytes` bytes
+        of values, since events of one aggregate that are read together are folded and written once.
         """
         ...
 

@@ -43,11 +43,14 @@ class Pace:
 
     Attributes:
         most: records of one partition that are applied together when it is far behind.
+        most_bytes: bytes of their values at most (and those of a few records more): what is read together is in memory
+            as a whole, several times over.
         wait: seconds to wait for a record when there is none.
         fresh: a new generation is filled: what lies at a partition's beginning is inserted without looking for it.
     """
 
     most: int = 50_000
+    most_bytes: int = 64 << 20
     wait: float = 0.2
     fresh: bool = False
 
@@ -156,7 +159,7 @@ class Projector:
             self._progress.idle()
             await self._pause(self._pace.wait)
         else:
-            batches = await self._log.read(self._pace.wait, self._pace.most)
+            batches = await self._log.read(self._pace.wait, self._pace.most, self._pace.most_bytes)
             if keeper.changed:
                 return  # read from somewhere else than the leases say
             if batches:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ BEHIND: Final = 5_000
 """Records that a partition may be behind before it is read alone, in one go."""
 GATHER_SECONDS: Final = 5.0
 """How long one partition is gathered at most."""
+STEP: Final = 100
+"""Records that are gathered before their bytes are counted."""
 PARTITIONS_SECONDS: Final = 60.0
 """How long a topic is taken to have the partitions that it had."""
 _NO_TOPIC: Final = 3
@@ -107,7 +109,7 @@ class KafkaLog:
         for partition, offset in self._positions.items():  # without it a partition would start anywhere
             consumer.seek(partition, offset)
 
-    async def read(self, wait: float, most: int) -> dict[int, list[LogRecord]]:
+    async def read(self, wait: float, most: int, most_bytes: int) -> dict[int, list[LogRecord]]:
         consumer = self._connected()
         await self._try_blocked(consumer)
         deep: TopicPartition | None = None
@@ -115,9 +117,9 @@ class KafkaLog:
         try:
             deep = self._far_behind(consumer)
             if deep is not None:
-                found = await self._gather(consumer, deep, most)
+                found = await self._gather(consumer, deep, most, most_bytes)
             elif readable := self._readable():
-                found = await consumer.getmany(*readable, timeout_ms=int(wait * 1000), max_records=BEHIND)
+                found = await self._take(consumer, readable, wait, most_bytes)
             elif not self._suspects:
                 await asyncio.sleep(wait)
             for partition in sorted(self._suspects):
@@ -169,16 +171,34 @@ class KafkaLog:
         self._turn += 1
         return late[self._turn % len(late)]
 
+    async def _take(
+        self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], wait: float, most_bytes: int
+    ) -> dict[TopicPartition, list[Any]]:
+        """What has been fetched of these partitions, up to `BEHIND` records."""
+        taken: dict[TopicPartition, list[Any]] = {}
+        left, size, timeout_ms = BEHIND, 0, int(wait * 1000)
+        while left and size < most_bytes:
+            found = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=min(STEP, left))
+            if not found:
+                break
+            for partition, records in found.items():
+                taken.setdefault(partition, []).extend(records)
+                left -= len(records)
+                size += sum(len(record.value or b"") for record in records)
+            timeout_ms = 0
+        return taken
+
     async def _gather(
-        self, consumer: AIOKafkaConsumer, partition: TopicPartition, most: int
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, most: int, most_bytes: int
     ) -> dict[TopicPartition, list[Any]]:
         gathered: list[Any] = []
-        until = time.monotonic() + GATHER_SECONDS
-        while len(gathered) < most and time.monotonic() < until:
-            found = await consumer.getmany(partition, timeout_ms=300, max_records=most - len(gathered))
+        size, until = 0, time.monotonic() + GATHER_SECONDS
+        while len(gathered) < most and size < most_bytes and time.monotonic() < until:
+            found = await consumer.getmany(partition, timeout_ms=300, max_records=min(STEP, most - len(gathered)))
             if not found:
                 break
             gathered += found[partition]
+            size += sum(len(record.value or b"") for record in found[partition])
             if gathered[-1].offset + 1 >= (consumer.highwater(partition) or 0):
                 break  # waiting for more would only be waiting
         return {partition: gathered} if gathered else {}

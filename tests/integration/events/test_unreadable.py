@@ -20,7 +20,7 @@ async def test_what_lies_before_an_unreadable_batch_is_read_in_large_steps(side:
         offsets: dict[int, list[int]] = {0: [], 1: []}
         reads = 0
         while not log.blocked() or len(offsets[1]) < records + 1:
-            for partition, found in (await log.read(0.2, 50_000)).items():
+            for partition, found in (await log.read(0.2, 50_000, 1 << 26)).items():
                 offsets[partition] += [record.offset for record in found]
             reads += 1
             assert reads < 40
