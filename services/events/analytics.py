@@ -28,6 +28,7 @@ class Measures:
     """What is summed up of the documents of a projection. Values are MongoDB's expressions.
 
     Attributes:
+        version: raised with every change of the others, so that what was summed up before is summed up anew.
         statuses: all that a document can have. Naming them lets the indexes that begin with the status be used, and
             leaves out what is not to be seen: such documents have none.
         sums: name → its value for one document.
@@ -35,6 +36,7 @@ class Measures:
         by: what the documents of one bucket are split by.
     """
 
+    version: int
     statuses: tuple[str, ...]
     sums: Mapping[str, Any]
     beside: Mapping[str, Any] = field(default_factory=dict)
@@ -61,6 +63,7 @@ def _with_status(*statuses: str) -> Stage:
 
 
 EMAIL_MEASURES: Final = Measures(
+    version=1,
     statuses=get_args(EmailStatus),
     sums={
         "messages": 1,
@@ -88,6 +91,7 @@ def _if(name: str, value: str, then: Any = 1) -> Stage:
 
 
 FILE_MEASURES: Final = Measures(
+    version=1,
     statuses=get_args(FileStatus),
     sums={
         "files": 1,

@@ -76,6 +76,12 @@ def bucket_of(body: Mapping[str, Any] | None) -> str | None:
     return f"{body['createdAt'].date().isoformat()}/{body['category']}"
 
 
+def bucket_parts(bucket: str) -> tuple[str, str]:
+    """The day, `2026-11-24`, and the category of a bucket."""
+    day, _, category = bucket.partition("/")
+    return day, category
+
+
 # What the statuses mean for the sums. A complaint is counted as sent and delivered too: who complains had the mail.
 SENT: Final = ("sent", "delivered", "bounced", "complaint")
 DELIVERED: Final = ("delivered", "complaint")

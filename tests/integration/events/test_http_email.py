@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -12,10 +13,15 @@ from uuid import uuid4
 import pytest
 
 from contracts.email import events as mail
+from services.events.adapters import mongo_statistics
 from services.events.adapters.mongo_email_queries import MongoEmailDocuments, query_of
+from services.events.adapters.mongo_statistics import FRESH_SECONDS, MongoStatistics
+from services.events.analytics import MEASURES, Row
 from services.events.email_queries import EmailFilter, EmailQueries
 from services.events.entrypoints.http_email import email_router
-from services.events.queries import WAIT_SECONDS
+from services.events.projections.projection import EMAIL_LOG
+from services.events.queries import SUM_SECONDS, WAIT_SECONDS
+from services.kit.errors import TooMuch
 from services.kit.mongo import connect
 from tests.integration.events.reading_api import Api, WaitingClock, reading_api
 from tests.integration.events.stored_mails import Mails
@@ -259,6 +265,73 @@ async def test_sums_of_whole_days_come_from_clean_buckets_and_else_from_the_mail
     assert (await admin.page())["total"] == 4
     for query in ({"startDate": "2026-11-25"}, {"userId": "user-1"}, {"startDate": "2026-11-24T01:00:00Z"}, {"q": "e"}):
         assert (await admin.page(**query))["analytics"]["delivered"] == 0
+
+
+@pytest.fixture
+async def two_days(mails: Mails) -> Mails:
+    """Two delivered mails of one day that only their bucket tells of, and one of the next, whose bucket is dirty."""
+    for number in range(2):
+        await mails.add(attempted(), sent(), fact(mail.EmailDelivered), at=number, category="marketing")
+    await mails.mark(["2026-11-24/marketing"])
+    await mails.refresh(["2026-11-24/marketing"])
+    await mails.collection.delete_many({})
+    await mails.add(attempted(), sent(), fact(mail.EmailDelivered), at=86_400, category="marketing")
+    await mails.mark(["2026-11-25/marketing"])
+    return mails
+
+
+async def test_a_dirty_bucket_is_summed_up_and_the_clean_ones_beside_it_are_not(two_days: Mails, api: Api) -> None:
+    admin = api.like("boss", "admin")
+    assert (await admin.page())["analytics"]["delivered"] == 3
+    assert (await admin.page(category="marketing"))["total"] == 3
+    assert (await admin.page(startDate="2026-11-25"))["total"] == 1
+
+
+async def test_what_cannot_be_summed_up_in_time_is_told_as_it_was(
+    two_days: Mails, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, summed = api.like("boss", "admin"), MongoStatistics._summed
+    tried: list[tuple[list[str], float]] = []
+
+    async def slow(self: MongoStatistics, buckets: Sequence[str], seconds: float) -> list[Row]:
+        tried.append((list(buckets), seconds))
+        if seconds < SUM_SECONDS:
+            raise TooMuch("the sums cannot be read within 2 s")
+        return await summed(self, buckets, seconds)
+
+    monkeypatch.setattr(MongoStatistics, "_summed", slow)
+    assert (await admin.page())["total"] == 3, "what was never summed up has the whole time"
+    assert tried == [(["2026-11-25/marketing"], FRESH_SECONDS), (["2026-11-25/marketing"], SUM_SECONDS)]
+    await two_days.refresh(["2026-11-25/marketing"])
+    await two_days.add(at=86_401, category="marketing")
+    await two_days.mark(["2026-11-25/marketing"])
+    assert (await admin.page())["total"] == 3
+
+
+async def test_sums_by_other_rules_are_made_anew_and_those_by_later_ones_left_alone(
+    mails: Mails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mails.add(at=1)
+    bucket = "2026-11-24/notification"
+    await mails.mark([bucket])
+    before = MongoStatistics(mails.database, EMAIL_LOG.name, 1)
+    assert await before.refresh(bucket)
+    measures = MEASURES[EMAIL_LOG.name]
+    later = replace(measures, version=measures.version + 1, sums={**measures.sums, "twice": 2})
+    monkeypatch.setattr(mongo_statistics, "MEASURES", {EMAIL_LOG.name: later})
+    after = MongoStatistics(mails.database, EMAIL_LOG.name, 1)
+    assert await after.dirty() == [bucket]
+    assert await before.dirty() == []
+    assert [row["sums"]["twice"] for row in await after.rows(None, None, None) or ()] == [2]
+    assert await after.refresh(bucket)
+    assert await after.dirty() == []
+    await mails.add(at=2)
+    await mails.mark([bucket])
+    assert (await before.dirty(), await after.dirty()) == ([], [bucket])
+    assert not await before.refresh(bucket)
+    told = await before.rows(None, None, None) or []
+    assert [row["sums"]["messages"] for row in told] == [2]
+    assert "twice" not in told[0]["sums"]
 
 
 # --- one mail ------------------------------------------------------------------------------------------------------
