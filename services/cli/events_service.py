@@ -24,3 +24,4 @@ async def events_service() -> AsyncIterator[Foundation]:
         yield base
     finally:
         await base.client.close()
+        await base.patient.close()

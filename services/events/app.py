@@ -97,7 +97,11 @@ async def run(part: Part, settings: EventsSettings) -> int:
     stages = [
         Stage(
             "clients",
-            {"mongo": Closing(base.client.close), "mongo-background": Closing(background.client.close)},
+            {
+                "mongo": Closing(base.client.close),
+                "mongo-background": Closing(background.client.close),
+                "mongo-patient": Closing(base.patient.close),
+            },
             2,
         ),
         Stage("loops", loops, 8),

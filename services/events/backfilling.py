@@ -45,6 +45,7 @@ async def run_backfill(projection: str, generation: int, processes: int, setting
         watching.cancel()
         sweeping.cancel()
         await base.client.close()
+        await base.patient.close()
     return 0
 
 

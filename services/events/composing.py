@@ -40,6 +40,8 @@ class ReadingSide:
     database: Database
     parking: ParkingLot
     metrics: Metrics
+    patient: Database | None = None
+    """The same database, over a client whose calls may take as long as an index is built; None = `database`."""
     releases: Releases = field(default_factory=NoReleases)
     parked_per_minute: int = 100
     lease_seconds: float = 10.0
@@ -54,7 +56,7 @@ class ReadingSide:
     @property
     def generations(self) -> MongoGenerations:
         """The projection's generations and pointer."""
-        return MongoGenerations(self.database, self.projection)
+        return MongoGenerations(self.database, self.projection, patient=self.patient)
 
     def log(self) -> Log:
         """The projection's topic, not connected yet."""
@@ -92,7 +94,7 @@ class ReadingSide:
 
     def statistics(self, generation: int) -> MongoStatistics:
         """The statistics of a generation."""
-        return MongoStatistics(self.database, self.projection.name, generation)
+        return MongoStatistics(self.database, self.projection.name, generation, patient=self.patient)
 
     def aside(self, generation: int, *, version: int) -> SettingAside:
         """Where the records of a generation go that cannot be applied or shown; `version` is that of its fold."""

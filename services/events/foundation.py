@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from services.events.composing import ReadingSide
 from services.events.projections.projection import EMAIL_LOG, FILE
@@ -16,13 +17,25 @@ from services.kit.mongo import CONNECTIONS, PATIENCE_SECONDS, Client, connect
 from services.kit.parking_mongo import MongoParkingLot
 from services.kit.releases_mongo import MongoReleases
 
+PATIENT_SECONDS: Final = 6 * 3600.0
+"""How long MongoDB may take over the indexes of a new generation, or the sums of one bucket. A server that is gone is
+noticed long before, by TCP.
+"""
+PATIENT_CONNECTIONS: Final = 4
+
 
 @dataclass(frozen=True)
 class Foundation:
-    """What every part of the process stands on. `sides` has the reading side of each projection, by its name."""
+    """What every part of the process stands on. `sides` has the reading side of each projection, by its name.
+
+    Attributes:
+        client: of MongoDB.
+        patient: likewise, for what takes longer than a request may: index builds and the sums of whole buckets.
+    """
 
     settings: EventsSettings
     client: Client
+    patient: Client
     sides: Mapping[str, ReadingSide]
     parking: MongoParkingLot
     releases: MongoReleases
@@ -42,6 +55,14 @@ def foundation(settings: EventsSettings, *, serves: bool = False) -> Foundation:
         opened=CONNECTIONS if serves else 0,
         metrics=metrics,
     )
+    patient = connect(
+        settings.mongo_url.get_secret_value(),
+        name="mailroom-events-patient",
+        operation=PATIENT_SECONDS,
+        pool=PATIENT_CONNECTIONS,
+        queue=PATIENCE_SECONDS,
+        metrics=metrics,
+    )
     database = client[settings.database]
     parking, releases = MongoParkingLot(database, settings.key_ring()), MongoReleases(database)
     projections = (
@@ -53,6 +74,7 @@ def foundation(settings: EventsSettings, *, serves: bool = False) -> Foundation:
             projection=projection,
             bootstrap=settings.kafka,
             database=database,
+            patient=patient[settings.database],
             parking=parking,
             releases=releases,
             metrics=metrics,
@@ -61,7 +83,7 @@ def foundation(settings: EventsSettings, *, serves: bool = False) -> Foundation:
         )
         for projection in projections
     }
-    return Foundation(settings, client, sides, parking, releases, metrics, Health(clock), clock)
+    return Foundation(settings, client, patient, sides, parking, releases, metrics, Health(clock), clock)
 
 
 def in_background(base: Foundation) -> Foundation:

@@ -35,8 +35,10 @@ _BACKOFF: Final = Backoff(first=0.01, most=0.2)
 class MongoGenerations:
     """A `GenerationStore`."""
 
-    def __init__(self, database: Database, projection: Projection) -> None:
+    def __init__(self, database: Database, projection: Projection, *, patient: Database | None = None) -> None:
+        """`patient`: the same database for what takes longer than a request may."""
         self._database = database
+        self._patient = database if patient is None else patient
         self._projection = projection
         self._name = projection.name
         self._pointers: Collection = database["projections"]
@@ -185,7 +187,7 @@ class MongoGenerations:
         name = collection_name(self._name, number)
         try:
             with foreign_errors():
-                await self._database[name].create_indexes(list(models))
+                await self._patient[name].create_indexes(list(models))
         except OperationFailure as error:
             if error.code != DUPLICATE_KEY:
                 raise

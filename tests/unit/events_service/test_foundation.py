@@ -1,6 +1,12 @@
-"""Background work and requests have MongoDB clients of their own."""
+"""Background work and requests have MongoDB clients of their own, and what takes long one that waits."""
 
+from types import SimpleNamespace
+from typing import Any
+
+from services.events.adapters.mongo_generations import MongoGenerations
+from services.events.adapters.mongo_statistics import MongoStatistics
 from services.events.foundation import foundation, in_background
+from services.events.projections.projection import EMAIL_LOG
 from services.events.settings import EventsSettings
 from services.kit.settings import load
 
@@ -28,6 +34,56 @@ async def test_the_background_has_few_connections_and_requests_have_others() -> 
         assert background.sides[name].database.name == side.database.name
     for each in (base, background):
         await each.client.close()
+
+
+async def test_indexes_and_sums_have_hours_where_requests_have_seconds() -> None:
+    base = foundation(load(EventsSettings, ENVIRON), serves=True)
+    background = in_background(base)
+    limits = [each.options.pool_options.socket_timeout or 0.0 for each in (base.client, base.patient)]
+    assert 0 < limits[0] < 30
+    assert limits[1] > 3600
+    assert base.patient.options.pool_options.min_pool_size == 0
+    for each in (base, background):
+        for side in each.sides.values():
+            assert side.patient is not None
+            assert (side.patient.client, side.patient.name) == (base.patient, side.database.name)
+    for client in (base.client, background.client, base.patient):
+        await client.close()
+
+
+class Asked:
+    """A database that notes what is asked of its collections. Whatever is looked for is there, once."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def __getitem__(self, collection: str) -> Any:
+        def ask(name: str, found: Any) -> Any:
+            async def answer(*_: object) -> Any:
+                self.asked.append((collection, name))
+                return found
+
+            return answer
+
+        async def rows(_: object) -> list[Any]:
+            return []
+
+        answers: dict[str, Any] = {
+            "create_indexes": None,
+            "aggregate": SimpleNamespace(to_list=rows),
+            "find_one": {"dirty": 1},
+            "update_one": SimpleNamespace(matched_count=1),
+        }
+        return SimpleNamespace(**{name: ask(name, found) for name, found in answers.items()})
+
+
+async def test_what_takes_long_is_asked_of_the_patient_client() -> None:
+    requests, patient = Asked(), Asked()
+    asked: tuple[Any, Any] = (requests, patient)
+    await MongoGenerations(asked[0], EMAIL_LOG, patient=asked[1]).ensure_indexes(3)
+    assert await MongoStatistics(asked[0], EMAIL_LOG.name, 3, patient=asked[1]).refresh("2026-11-24/auth")
+    assert patient.asked == [("email_log__g3", "create_indexes"), ("email_log__g3", "aggregate")]
+    assert requests.asked == [("email_log__g3__statistics", "find_one"), ("email_log__g3__statistics", "update_one")]
 
 
 async def test_a_command_opens_what_it_needs() -> None:
