@@ -369,10 +369,12 @@ class Verdict:
     """What a comparison found: all documents, those that differ, and some of their ids.
 
     `differing` counts documents whose event ids or origins differ, or whose body does though the projection's version
-    is the same; `reshaped` those whose body differs because the version does.
+    is the same; `reshaped` those whose body differs because the version does; `moving` those that changed at each look:
+    both sides have the same events as far as both have read, and their bodies were never seen of one moment.
     """
 
     documents: int
     differing: int
     reshaped: int
     examples: tuple[str, ...]
+    moving: int = 0

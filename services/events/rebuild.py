@@ -44,14 +44,19 @@ class Comparison(Protocol):
     """Compares generations in the store."""
 
     async def compare(self, old: int, new: int, *, same_version: bool) -> Verdict:
-        """At positions that both have reached; what only lies ahead of one of them is waited for."""
+        """At positions that both have reached, each document at a moment of its own; traffic goes on.
+
+        Raises:
+            PermanentError: `abandoned`: one of them was dropped.
+            TransientError: one that is behind the other stands still.
+        """
         ...
 
 
 class Summing(Protocol):
     """The statistics of a generation."""
 
-    async def dirty(self, limit: int = 20) -> list[str]: ...
+    async def dirty(self) -> list[str]: ...
 
     async def refresh(self, bucket: str) -> bool: ...
 
@@ -290,11 +295,14 @@ class Rebuild:
             await self._clock.sleep(LOOK_SECONDS / 5)
 
     async def _sum_up(self, number: int) -> None:
-        """The statistics swap with the generation, so they are made before."""
+        """Sum up once what is dirty now, since the statistics swap with the generation. What traffic marks meanwhile is
+        left to those who keep them: whoever reads a dirty bucket sums it up. To wait until all are clean at one moment
+        has no end, as the next event may mark a bucket before it is summed up.
+        """
         statistics = self._parts.statistics(number)
-        while dirty := await statistics.dirty():
-            for bucket in dirty:
-                await statistics.refresh(bucket)
+        for bucket in await statistics.dirty():
+            await self._note(number, "summing up", await self._view(number), {})
+            await statistics.refresh(bucket)
 
     async def _verify(self, number: int, active: int | None, *, accept_differences: bool) -> Verdict | None:
         if active is None or active == number:

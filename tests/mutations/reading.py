@@ -19,6 +19,7 @@ _ANY_ORDER = _AGGREGATES + "test_any_order_any_repetition_any_batches_give_one_r
 _ANY_CRASH = _AGGREGATES + "test_crashes_between_any_two_effects_and_rival_writers_change_nothing"
 _CRASHES = "tests/integration/events/test_crashes.py::"
 _LIVE = "tests/integration/events/test_live.py::test_the_read_model_is_the_pure_fold_of_the_log"
+_COMPARISON = "tests/integration/events/test_comparison.py::"
 _REBUILD = "tests/integration/events/test_rebuild.py::"
 _STAGES = "tests/unit/events_service/test_stages.py::"
 _STEPS = "tests/unit/events_service/test_rebuild_steps.py::"
@@ -236,6 +237,22 @@ READING: tuple[Mutation, ...] = (
         "        if (await self.pointer()).active == number:\n",
         "        if False:\n",
         (_STORE + "test_only_what_is_given_up_is_dropped",),
+    ),
+    Mutation(
+        "9o",
+        "what a new generation lacks is taken for what it has yet to read",
+        "services/events/adapters/mongo_comparison.py",
+        "    return origin is not None and origin[1] >= reached.get(origin[0], 0)\n",
+        "    return True\n",
+        (_COMPARISON + "test_what_lies_before_both_checkpoints_may_not_be_missing",),
+    ),
+    Mutation(
+        "9p",
+        "a document that lacks an event is taken for one in the new shape",
+        "services/events/adapters/mongo_comparison.py",
+        "    return bool(mine.raw == theirs.raw)\n",
+        "    return True\n",
+        (_COMPARISON + "test_a_new_version_is_compared_in_one_walk",),
     ),
     Mutation(
         "9f",

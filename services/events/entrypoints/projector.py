@@ -35,6 +35,8 @@ SWEEP_SECONDS: Final = 300.0
 """Between two looks for what late writers have made of generations that are given up."""
 PARTITIONS_SECONDS: Final = 60.0
 """How often it is looked whether partitions were added to the topic."""
+SUM_TURN_SECONDS: Final = 10.0
+"""How long the statistics of one generation are worked on before the others' turn, and a rest."""
 STATISTICS_SHARE: Final = 0.1
 """The part of its time that a process spends on statistics at most."""
 
@@ -42,7 +44,7 @@ STATISTICS_SHARE: Final = 0.1
 class Statistics(Protocol):
     """The buckets of one generation."""
 
-    async def dirty(self, limit: int = 20) -> list[str]: ...
+    async def dirty(self) -> list[str]: ...
 
     async def refresh(self, bucket: str) -> bool: ...
 
@@ -81,6 +83,7 @@ class ProjectorService:
         self._parts = parts
         self._clock = clock
         self._partitions_seconds = partitions_seconds
+        self._to_sum: dict[int, list[str]] = {}
         self._active: int | None = None
         self._running: dict[int, tuple[Projector, asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -215,11 +218,14 @@ class ProjectorService:
         return self._partitions_seconds
 
     async def _sum_up(self) -> float:
-        """Refresh dirty buckets; how long to rest after it."""
+        """Sum up dirty buckets, each in its turn; how long to rest after it."""
         began = self._clock.monotonic()
         for number in list(self._running):
-            statistics = self._parts.statistics(number)
-            for bucket in await statistics.dirty():
+            statistics, until = self._parts.statistics(number), self._clock.monotonic() + SUM_TURN_SECONDS
+            buckets = self._to_sum.pop(number, None) or await statistics.dirty()
+            while buckets and number in self._running and self._clock.monotonic() < until:
                 with suppress(TransientError):
-                    await statistics.refresh(bucket)
+                    await statistics.refresh(buckets.pop(0))
+            self._to_sum[number] = buckets
+        self._to_sum = {number: left for number, left in self._to_sum.items() if number in self._running}
         return (self._clock.monotonic() - began) * (1 / STATISTICS_SHARE - 1)
