@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 0.25
 IDLE_LOOKS: Final = 40
-"""Looks after which a rebuild that nobody has begun, or that stands still, is told to be so."""
+"""Looks after which a rebuild that stands still and that nobody has taken is told to be so."""
 
 
 def watch_to_end(projection: str, number: int, json: bool) -> None:
@@ -60,10 +60,15 @@ async def _watch(base: Foundation, projection: str, number: int, *, silent: bool
             found = await get_generation(base, projection, number)
             still = still + 1 if repr(found) == before else 0
             before = repr(found)
-            _show(bar, task, found, waiting=still > IDLE_LOOKS)
+            _show(bar, task, found, waiting=still > IDLE_LOOKS and not await _is_worked_on(base, projection, number))
             if found.stage not in _ON_THE_WAY or _stopped(found) or (_differs(found) and still > IDLE_LOOKS):
                 return found
             await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _is_worked_on(base: Foundation, projection: str, number: int) -> bool:
+    """Whether a process coordinates the rebuild: indexes and comparisons of many documents show no progress."""
+    return any(lease.held for lease in await base.sides[projection].coordination(number).view())
 
 
 _ON_THE_WAY: Final = ("created", "backfilling", "catchingUp", "verified")
@@ -109,8 +114,9 @@ def _compared(generation: Generation) -> str:
     if report is None:
         return ""
     told = f": {report.get('documents')} documents compared, {report.get('differing')} differ"
-    reshaped = report.get("reshaped")
-    return told + (f", {reshaped} have the new version's shape" if reshaped else "")
+    reshaped, moving = report.get("reshaped"), report.get("moving")
+    told += f", {reshaped} have the new version's shape" if reshaped else ""
+    return told + (f", {moving} changed at each look" if moving else "")
 
 
 def _progress(generation: Generation) -> str:
