@@ -54,8 +54,24 @@ def records(events: int, seed: int = 1) -> Iterator[tuple[bytes, bytes]]:
     for packed in order(events, seed):
         rest, number = divmod(packed, _NUMBERS)
         message = rest & 0xFFFF_FFFF
-        key = f"0192f0c1-{message >> 16:04x}-7d3e-9c1a-{message:012x}"
-        yield key.encode(), orjson.dumps(_event(key, message, number))
+        yield event(message, number)
+
+
+def stories(messages: int, events: int) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of the first `events` events of each of some messages, one message after the other."""
+    for message in range(messages):
+        for number in range(events):
+            yield event(message, number)
+
+
+def event(message: int, number: int) -> tuple[bytes, bytes]:
+    """Key and value of one event; `number` is below 12."""
+    key = _key(message)
+    return key.encode(), orjson.dumps(_event(key, message, number))
+
+
+def _key(message: int) -> str:
+    return f"0192f0c1-{message >> 16 & 0xFFFF:04x}-7d3e-9c1a-{message:012x}"
 
 
 def _delay(rng: random.Random, number: int) -> float:

@@ -207,7 +207,8 @@ async def _until_committed(stack: Stack, events: int) -> None:
     raise BenchFailed(f"the sink connector did not take {events} events in {LONGEST:.0f} s")
 
 
-def _environment(stack: Stack, database: str) -> dict[str, str]:
+def environment(stack: Stack, database: str) -> dict[str, str]:
+    """The settings of a process of the events service over a database of its own."""
     addresses = stack.site.addresses()
     return {
         "MAILROOM_KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
@@ -221,7 +222,8 @@ def _environment(stack: Stack, database: str) -> dict[str, str]:
     }
 
 
-def _side(stack: Stack, database: str) -> ReadingSide:
+def side_of(stack: Stack, database: str) -> ReadingSide:
+    """The reading side of mail in this process."""
     addresses = stack.site.addresses()
     client = connect(addresses.mongo_url)
     return ReadingSide(EMAIL_LOG, addresses.kafka_bootstrap, client[database], MemoryParkingLot(), Metrics())
@@ -229,10 +231,10 @@ def _side(stack: Stack, database: str) -> ReadingSide:
 
 def _rebuild(stack: Stack, messages: int) -> tuple[Run, dict[str, float]]:
     database = "bench_rebuild"
-    workers = BackfillProcesses(EMAIL_LOG.name, PROJECTORS, os.environ | _environment(stack, database))
+    workers = BackfillProcesses(EMAIL_LOG.name, PROJECTORS, os.environ | environment(stack, database))
 
     async def rebuild(meter: Meter) -> dict[str, float]:
-        side = _side(stack, database)
+        side = side_of(stack, database)
         began = time.monotonic()
         work = side.rebuild(workers)
         generation = await work.create()
@@ -267,7 +269,7 @@ def _live(stack: Stack, messages: int) -> Run:
     with _database(stack, database) as client:
         leases = client[database]["leases"]
         ours = {"generation": f"{EMAIL_LOG.name}/1"}  # the programs project files too: there are none
-        programs = [_projector(stack, database, number) for number in range(PROJECTORS)]
+        programs = [projector(stack, database, number) for number in range(PROJECTORS)]
         try:
 
             def moved() -> int:
@@ -301,14 +303,15 @@ def _written(program: Program) -> int:
     )
 
 
-def _projector(stack: Stack, database: str, number: int) -> Program:
+def projector(stack: Stack, database: str, number: int) -> Program:
+    """Start a process that projects."""
     (port,) = free_ports(1)
-    env = _environment(stack, database) | {"MAILROOM_EVENTS_PORT": str(port)}
+    env = environment(stack, database) | {"MAILROOM_EVENTS_PORT": str(port)}
     return start(stack, f"projector-{number}", [sys.executable, "-m", "services.events", "projector"], env, port)
 
 
 async def _ends(stack: Stack) -> int:
-    reader = _side(stack, "bench_live").log()
+    reader = side_of(stack, "bench_live").log()
     await reader.start()
     try:
         return sum(end - first for first, end in (await reader.bounds()).values())
