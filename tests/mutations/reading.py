@@ -239,7 +239,7 @@ READING: tuple[Mutation, ...] = (
         (_STORE + "test_only_what_is_given_up_is_dropped",),
     ),
     Mutation(
-        "9o",
+        "9t",
         "what a new generation lacks is taken for what it has yet to read",
         "services/events/adapters/mongo_comparison.py",
         "    return origin is not None and origin[1] >= reached.get(origin[0], 0)\n",
@@ -247,7 +247,7 @@ READING: tuple[Mutation, ...] = (
         (_COMPARISON + "test_what_lies_before_both_checkpoints_may_not_be_missing",),
     ),
     Mutation(
-        "9p",
+        "9u",
         "a document that lacks an event is taken for one in the new shape",
         "services/events/adapters/mongo_comparison.py",
         "    return bool(mine.raw == theirs.raw)\n",

@@ -65,12 +65,15 @@ class MemoryReadModels:
         return self._claimants(write)
 
     def _claimants(self, write: Write) -> list[str]:
+        wanted = write.body
+        if wanted is None:
+            return []
         return [
             each
-            for each, body in self.bodies.items()
             for index in self.projection.unique
-            if write.body is not None and body is not None and index[0][0] in body
-            if all(body.get(name) == write.body.get(name) for name, _ in index)
+            for each, body in self.bodies.items()
+            if body is not None and index[0][0] in body
+            if all(body.get(name) == wanted.get(name) for name, _ in index)
         ]
 
     async def load_rows(self, aggregate: str, event_ids: Collection[str]) -> dict[str, Row]:

@@ -182,6 +182,9 @@ class MemoryGenerations:
     async def follow(self) -> None:
         self.shown = self.pointed.active
 
+    async def ensure_unique(self, number: int) -> None:
+        pass
+
     async def ensure_indexes(self, number: int) -> None:
         self.indexed.add(number)
 

@@ -85,7 +85,7 @@ class WorldLog:
     def assign(self, positions: Mapping[int, int]) -> None:
         self._at = dict(positions)
 
-    async def read(self, wait: float, most: int) -> dict[int, list[LogRecord]]:
+    async def read(self, wait: float, most: int, most_bytes: int) -> dict[int, list[LogRecord]]:
         found: dict[int, list[LogRecord]] = {}
         for partition, at in self._at.items():
             if records := self._records[partition][at : at + self._most]:
@@ -236,7 +236,7 @@ class Process:
             log=self.log,
             leases=self.leases,
             statistics=lambda _: NoStatistics(),
-            projector=lambda number, _: self.projector(number),
+            projector=lambda number, _, version: self.projector(number),
             rebuilds=rebuilds.turn,
             grace=GRACE,
         )

@@ -69,10 +69,11 @@ async def test_large_records_are_parsed_few_at_a_time(monkeypatch: pytest.Monkey
         for offset, data in enumerate(story):
             records.append(SimpleNamespace(partition=3, offset=offset, key=name.encode(), value=log.raw(data)))
     monkeypatch.setattr(aggregates, "SLICE_BYTES", sum(len(each.value) for each in records) // 4)
-    aside: Any = SimpleNamespace(park=lambda _: _nothing(), went_through=_nothing)
+    aside: Any = SimpleNamespace(left_out=lambda _: _nothing(), park=lambda _: _nothing(), went_through=_nothing)
     await Aggregates(EMAIL_LOG, models, aside, Metrics(), generation=1).write(records, fresh=True)
     assert stored == [0, 2, 4, 6], "as many at a time as fit"
     assert len(models.stored) == 8
 
 
-async def _nothing() -> None: ...
+async def _nothing() -> tuple[()]:
+    return ()
