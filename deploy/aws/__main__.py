@@ -27,9 +27,12 @@ from deploy.aws.templates import COPY, PARTS, source
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked, more = parser.parse_known_args(arguments)  # parameters behind an option: argparse leaves them over
+    if wrong := [each for each in more if each.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     given: dict[str, str] = {}
-    for each in asked.parameters:
+    for each in (*asked.parameters, *more):
         name, equals, value = each.partition("=")
         if not equals:
             print(f"{each}: a parameter is given as Name=Value", file=sys.stderr)

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from deploy.aws.__main__ import main
 from deploy.aws.move import IDENTIFIERS, move
 from deploy.aws.stacks import DeployError, Stacks
-from deploy.aws.templates import EMAIL, FILES, PARTS, source
+from deploy.aws.templates import COPY, EMAIL, FILES, PARTS, source
 
 
 class CloudFormation:
@@ -81,8 +82,10 @@ class CloudFormation:
 
 
 def _template(body: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(body) if body.startswith("{") else source(EMAIL if body == EMAIL.body else FILES)
-    return found
+    if body.startswith("{"):
+        found: dict[str, Any] = json.loads(body)
+        return found
+    return next(source(part) for part in (COPY, *PARTS) if part.body == body)
 
 
 def one_template() -> dict[str, Any]:
@@ -136,6 +139,39 @@ def test_a_parameter_goes_to_every_template_that_has_it_and_stays_until_it_is_gi
     assert cloud.stacks["production-files"]["parameters"]["EmailRoleArn"] == "arn:aws:iam::1:role/ours"
 
 
+def test_the_command_deploys_the_copy_elsewhere_and_tells_files_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clouds = {None: CloudFormation(), "eu-west-1": CloudFormation()}
+    monkeypatch.setattr("deploy.aws.__main__._client", clouds.__getitem__)
+    given = ["EnvironmentName=production", "UnverifiedDays=20"]
+    assert main(["deploy", "production", "--copy-region", "eu-west-1", *given]) == 0
+    assert json.loads(capsys.readouterr().out)["FilesTagUploads"] == "made-FilesTagUploads"
+    (copied,) = clouds["eu-west-1"].stacks.values()
+    assert (copied["parameters"]["EnvironmentName"], copied["parameters"]["UnverifiedDays"]) == ("production", "20")
+    here = clouds[None].stacks
+    assert here.keys() == {"production", "production-files"}
+    assert here["production-files"]["parameters"]["ReplicaBucketArn"] == "made-ReplicaBucketArn"
+    assert main(["deploy", "production", "FilesRecoverableDays=30"]) == 0
+    assert here["production-files"]["parameters"]["ReplicaBucketArn"] == "made-ReplicaBucketArn", "it stays"
+
+
+def test_what_the_command_does_not_understand_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud = CloudFormation()
+    monkeypatch.setattr("deploy.aws.__main__._client", lambda region: cloud)
+    assert main(["deploy", "production", "EnvironmentName"]) == 2
+    assert "Name=Value" in capsys.readouterr().err
+    assert main(["deploy", "production", "FileOrigins=x"]) == 1
+    assert "No template has a parameter FileOrigins" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["deploy", "production", "--copy-regoin", "eu-west-1"])
+    assert main(["plan", "production"]) == 0
+    assert capsys.readouterr().out == "production: would be made\nproduction-files: would be made\n"
+    assert cloud.stacks == {}
+
+
 def test_a_key_is_not_changed_where_it_is(cloud: CloudFormation, stacks: Stacks) -> None:
     stacks.deploy({"CloudFrontPublicKeyA": "first"})
     done = len(cloud.updates)
@@ -178,6 +214,9 @@ def test_what_is_moved_is_imported_as_it_was_and_refers_to_nothing_else(
         {"ParameterKey": "EmailRoleArn", "ParameterValue": "arn:aws:iam::1:role/unused"},
     ]
     cloud.put("production", json.dumps(before), given)
+    with pytest.raises(DeployError, match="Run `move` first"):
+        stacks.deploy({})
+    assert len(cloud.updates) == 1
     move(stacks, {}, tmp_path / "moving.json")
     (told, left) = [template for name, template in cloud.updates[1:] if name == "production"][:2]
     (asked,) = cloud.imports
