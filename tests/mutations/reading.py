@@ -316,7 +316,7 @@ READING: tuple[Mutation, ...] = (
         STAGES,
         "    if to not in FOLLOWING[generation.stage]:\n",
         "    if False:\n",
-        (_STAGES + "test_a_rebuild_gets_on_by_declared_steps_only",),
+        (_STAGES + "test_a_rebuild_gets_on_by_declared_steps_only", _ANY_KILL),
     ),
     Mutation(
         "9o",
@@ -343,7 +343,7 @@ READING: tuple[Mutation, ...] = (
         GENERATIONS,
         "            await store.drop(each.number)\n",
         "            pass\n",
-        (_ANY_KILL,),
+        (_STEPS + "test_what_a_late_writer_makes_of_a_dropped_generation_is_dropped_again",),
     ),
     Mutation(
         "9r",

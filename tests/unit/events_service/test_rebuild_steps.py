@@ -10,7 +10,7 @@ import pytest
 
 from services.events.generations import end_grace, retire, rollback, swap
 from services.events.operating import ProjectionOperator
-from services.events.ports import Stage, Verdict
+from services.events.ports import Stage, Stored, Verdict
 from services.events.projections.projection import EMAIL_LOG
 from services.kit.errors import PermanentError
 from tests.unit.events_service import reading_world
@@ -135,3 +135,17 @@ def test_a_grace_that_was_given_anew_is_not_ended_by_who_saw_the_old_one(world: 
     run(world, lambda process: swap(process.store, 2, expected=1, grace=40.0))
     run(world, lambda process: end_grace(process.store, 1, seen))
     assert stages(world) == {1: "grace", 2: "active"}
+
+
+def test_what_a_late_writer_makes_of_a_dropped_generation_is_dropped_again(world: World) -> None:
+    """It had the write in hand when the generation was dropped; the next process to start looks for such things."""
+    run(world, lambda process: process.rebuild().create())
+    world.run(10.0)
+    run(world, lambda process: retire(process.store, 1))
+    world.models(1).stored["late"] = Stored(1)
+    process = Process(world, "p2")
+    world.processes.append(process)
+    process.start(process.service().start)
+    world.run(2.0)
+    assert world.models(1).stored == {}
+    assert world.generations.pointed.active == 2
