@@ -13,6 +13,8 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous import pool as _pool
+from pymongo.asynchronous import topology as _topology
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
@@ -28,10 +30,13 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from services.kit.cancellation import cancellation_kept
+from services.kit.cancellation import cancellation_kept, notified
 from services.kit.errors import Unavailable
 from services.kit.metrics import Metrics
 from services.kit.mongo_gate import RETRY_SECONDS, Gate, GateRefused, pools_behind
+
+for _module in (_topology, _pool):
+    vars(_module)["_async_cond_wait"] = notified  # where they wait for a server, and for a connection
 
 Document = dict[str, Any]
 Client = AsyncMongoClient[Document]

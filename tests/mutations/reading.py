@@ -355,6 +355,17 @@ READING: tuple[Mutation, ...] = (
         (_STEPS + "test_a_generation_is_swapped_for_the_one_that_it_was_compared_with",),
     ),
     Mutation(
+        "9v",
+        "a time limit that ends while MongoDB is away stops every later operation of a client (before Python 3.12)",
+        "services/kit/mongo.py",
+        '    vars(_module)["_async_cond_wait"] = notified',
+        "    pass",
+        (
+            "tests/unit/kit/test_cancellation.py::"
+            "test_a_time_limit_while_mongodb_is_waited_for_leaves_its_clients_lock_free",
+        ),
+    ),
+    Mutation(
         "9s",
         "a process writes generations of other folds with its own",
         "services/events/composing.py",

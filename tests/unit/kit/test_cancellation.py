@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import ModuleType
 
 import pytest
+from pymongo.asynchronous import pool, topology
 
 from services.kit.cancellation import cancellation_kept
 from services.kit.kafka.bounded import bounded
+from services.kit.mongo import connect
 
 
 async def swallowing(asleep: asyncio.Event, failure: Exception | None = None) -> str:
@@ -81,3 +84,28 @@ async def test_what_is_done_after_a_cancellation_is_done_in_peace() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert given_back.is_set()
+
+
+@pytest.mark.parametrize("module", [pool, topology])
+async def test_a_time_limit_while_mongodb_is_waited_for_leaves_its_clients_lock_free(module: ModuleType) -> None:
+    """In the one moment that matters: the time to wait is over, and the lock is not had again yet."""
+    await connect("mongodb://127.0.0.1:9").close()  # it has PyMongo wait as it should
+    lock = asyncio.Lock()
+    condition = asyncio.Condition(lock)
+
+    async def select_a_server() -> None:
+        async with lock:
+            await module._async_cond_wait(condition, 0.01)
+
+    selecting = asyncio.create_task(select_a_server())
+    await asyncio.sleep(0)
+    async with lock:
+        async with asyncio.timeout(60):
+            while not lock._waiters:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        selecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await selecting
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not lock.locked(), "every later operation of the client hangs"
