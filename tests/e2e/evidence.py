@@ -115,14 +115,17 @@ class Observer:
         """The evidence once there is nothing more to come: everything ended, published, translated, projected.
 
         The stages are looked at in the order of the data's way, so one pass in which each has nothing left is enough.
-        When that does not happen within `seconds`, what is there by then is returned: let the judge say what is wrong.
+        Files of the same test may still be on their way: then the evidence is gathered again. When there is no rest
+        within `seconds`, what is there by then is returned: let the judge say what is wrong.
         """
         deadline = asyncio.get_running_loop().time() + seconds
-        while await self.unfinished(message_ids):
-            if asyncio.get_running_loop().time() > deadline:
-                break
+        while True:
+            late = asyncio.get_running_loop().time() > deadline
+            if late or not await self.unfinished(message_ids):
+                evidence = await self.gather(since, message_ids)
+                if late or not (evidence.lag or evidence.queues):
+                    return evidence
             await asyncio.sleep(0.3)
-        return await self.gather(since, message_ids)
 
     async def settled_deliveries(self, message_ids: Collection[str], seconds: float) -> None:
         """Wait until every delivery has ended. AssertionError after `seconds`."""

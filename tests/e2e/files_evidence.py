@@ -41,8 +41,7 @@ class FilesObserver:
     async def assert_fair(self, since: Since, load: Uploads, seconds: float, **expected: Any) -> FilesEvidence:
         """Wait until all is at rest, at most so long; AssertionError with every contradiction of what is there then."""
         wanted = FilesExpected({case.file_id: case for case in load.cases}, **expected)
-        await self._at_rest(load, seconds)
-        evidence = await self.gather(since, load.user, wanted.files)
+        evidence = await self._at_rest(since, load, wanted.files, seconds)
         assert_none(problems(evidence, wanted))
         return evidence
 
@@ -88,11 +87,17 @@ class FilesObserver:
 
     # --- inside ---
 
-    async def _at_rest(self, load: Uploads, seconds: float) -> None:
+    async def _at_rest(self, since: Since, load: Uploads, file_ids: Collection[str], seconds: float) -> FilesEvidence:
+        """The evidence when nothing is on its way, mail of the same test included; or what is there when time is up:
+        let the judge say what is wrong.
+        """
         deadline = asyncio.get_running_loop().time() + seconds
-        while await self._goes_on(load):
-            if asyncio.get_running_loop().time() > deadline:
-                break  # let the judge say what is wrong
+        while True:
+            late = asyncio.get_running_loop().time() > deadline
+            if late or not await self._goes_on(load):
+                evidence = await self.gather(since, load.user, file_ids)
+                if late or not (evidence.lag or evidence.queues):
+                    return evidence
             await asyncio.sleep(0.3)
 
     async def _goes_on(self, load: Uploads) -> bool:
