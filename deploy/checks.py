@@ -50,9 +50,9 @@ CHECKS = (
         "keep the layers of pyproject.toml, or write an ADR",
     ),
     Check(
-        "templates",
+        "template",
         _tool("cfn-lint", *(str(each.relative_to(ROOT)) for each in sorted((ROOT / "deploy/aws").glob("*.yaml")))),
-        "mend the CloudFormation template",
+        "mend the CloudFormation templates",
     ),
     Check(
         "compose",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.checks import CHECKS
 from tests.suite import __main__ as suite
 from tests.suite import shared
 from tests.suite.timings import Timing, read, table
@@ -99,3 +100,9 @@ def test_the_table_has_the_slowest_and_every_folder(run: shared.Run) -> None:
     lines = list(table(timings))
     assert sum(" s  tests/unit/kit/test_" in line for line in lines) == 30
     assert "780 s     40 tests  tests/unit/kit" in lines[-1]
+
+
+def test_ci_names_checks_that_there_are() -> None:
+    script = (suite.ROOT / ".ci/run").read_text()
+    (named,) = [line.split("deploy.checks", 1)[1].split() for line in script.splitlines() if "-m deploy.checks" in line]
+    assert {*named, "unit"} == {check.name for check in CHECKS}
