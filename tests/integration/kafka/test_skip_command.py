@@ -24,7 +24,7 @@ from tests.integration.kafka.test_poison import blocked
 SECRET = "k" * 32
 
 
-async def mailroom(*words: str, seconds: float = 60, **environment: str) -> tuple[int, str, str]:
+async def mailroom(*words: str, seconds: float = 180, **environment: str) -> tuple[int, str, str]:
     """The command's exit status, standard output and standard error. It may take `seconds`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
