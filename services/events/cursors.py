@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
+from services.events.projections.known import KnownEvent
 from services.kit.errors import InvalidRequest
 
 LONGEST = 1024
@@ -34,6 +35,11 @@ class Step(NamedTuple):
     time: str
     rank: int
     id: str
+
+    @classmethod
+    def of(cls, event: KnownEvent) -> Step:
+        """The place of this event."""
+        return cls(event.time, event.rank, event.id)
 
 
 _place: TypeAdapter[tuple[int, str]] = TypeAdapter(tuple[int, str])

@@ -171,11 +171,7 @@ class Queries(Generic[Where, Shown, Total]):
             HistoryEntry(_envelope(event), topic, event.partition, event.offset, is_retracted(event, withdrawn))
             for event in shown
         )
-        return HistoryPage(entries, encode_step(_step(shown[-1])) if len(found.events) > limit else None)
-
-
-def _step(event: KnownEvent) -> Step:
-    return Step(event.time, event.rank, event.id)
+        return HistoryPage(entries, encode_step(Step.of(shown[-1])) if len(found.events) > limit else None)
 
 
 def _envelope(event: KnownEvent) -> Envelope:

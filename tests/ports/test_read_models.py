@@ -13,6 +13,7 @@ from services.events.adapters import mongo_read_models
 from services.events.adapters.mongo_documents import from_row
 from services.events.adapters.mongo_generations import MongoGenerations
 from services.events.adapters.mongo_read_models import MongoReadModels, collection_name
+from services.events.cursors import Step
 from services.events.ports import ABSENT, ReadModels, Row, Stored, Write
 from services.events.projections.known import KnownEvent, tally
 from services.events.projections.projection import EMAIL_LOG, FILE
@@ -176,15 +177,13 @@ async def test_a_page_of_a_history_reads_no_more_rows_than_it_tells(
         told: list[KnownEvent] = []
         while len(told) < len(everything):
             read.clear()
-            after = (told[-1].time, told[-1].rank, told[-1].id) if told else None
-            page, withdrawn = await models.history("m1", after, 7)
+            page, withdrawn = await models.history("m1", Step.of(told[-1]) if told else None, 7)
             assert len(read) <= 7
             assert withdrawn == {"event-0007": 1}
             assert page
             told += page
         assert [event.id for event in told] == [event.id for event in everything]
-        last = (told[-1].time, told[-1].rank, told[-1].id)
-        assert (await models.history("m1", last, 7))[0] == []
+        assert (await models.history("m1", Step.of(told[-1]), 7))[0] == []
         assert await models.history("nobody", None, 7) == ([], {})
     finally:
         await client.drop_database(name)

@@ -19,6 +19,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, P
 
 from contracts.registry import UNKNOWN_RANK, rank_of
 from services.events.adapters.mongo_documents import Document, from_document, from_row, row_id, to_document, to_row
+from services.events.cursors import Step
 from services.events.ports import Outcome, Row, Stored, Write
 from services.events.projections.known import Engagement, KnownEvent, Overflow, Tally, retractions
 from services.events.projections.projection import Projection
@@ -120,10 +121,8 @@ class MongoReadModels:
             with foreign_errors():
                 await self._statistics.bulk_write(marks, ordered=False)
 
-    async def history(
-        self, aggregate: str, after: tuple[str, int, str] | None, count: int
-    ) -> tuple[list[KnownEvent], dict[str, int]]:
-        """The first `count` events of an aggregate behind (time, rank, id), rows included, in the order of the fold,
+    async def history(self, aggregate: str, after: Step | None, count: int) -> tuple[list[KnownEvent], dict[str, int]]:
+        """The first `count` events of an aggregate behind a step, rows included, in the order of the fold,
         and what of all its events is withdrawn. Reads its document, and no more rows than `count`.
         """
         within = milliseconds(READ_SECONDS)
@@ -133,7 +132,7 @@ class MongoReadModels:
                 return [], {}
             stored = from_document(document)
             inside = sorted(stored.known.values())
-            start = 0 if after is None else bisect_right(inside, after, key=_step)
+            start = 0 if after is None else bisect_right(inside, after, key=Step.of)
             found = inside[start : start + count]
             if stored.has_rows:
                 pipeline = self._rows_behind(aggregate, list(stored.known), after, count)
@@ -141,10 +140,8 @@ class MongoReadModels:
                 found = sorted([*found, *[from_row(row).event async for row in rows]])[:count]
         return found, retractions(inside)
 
-    def _rows_behind(
-        self, aggregate: str, inline: list[str], after: tuple[str, int, str] | None, count: int
-    ) -> list[Document]:
-        """The pipeline that finds an aggregate's rows behind (time, rank, id), in that order."""
+    def _rows_behind(self, aggregate: str, inline: list[str], after: Step | None, count: int) -> list[Document]:
+        """The pipeline that finds an aggregate's rows behind a step, in that order."""
         match: Document = {"_id": _of(aggregate), "aggregate": aggregate, "event": {"$nin": inline}}
         ranks = [{"case": {"$eq": ["$type", each]}, "then": rank_of(each)} for each in sorted(self._engagement.types)]
         pipeline: list[Document] = [
@@ -171,10 +168,6 @@ class MongoReadModels:
                 async for row in rows:
                     stored.known.setdefault(row["event"], from_row(row).event)
         return list(stored.known.values())
-
-
-def _step(event: KnownEvent) -> tuple[str, int, str]:
-    return event.time, event.rank, event.id
 
 
 def _of(aggregate: str) -> Document:
