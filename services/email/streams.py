@@ -18,7 +18,17 @@ from services.email.domain.message import Message, Policy, State, due_at, find_a
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
 from services.kit.errors import MailroomError, PermanentError
-from services.kit.event_store.port import Append, Appended, EventStore, Lease, Stream, StreamIndex, is_race, stamp
+from services.kit.event_store.port import (
+    Append,
+    Appended,
+    EventStore,
+    Lease,
+    Stream,
+    StreamIndex,
+    has_grown,
+    is_race,
+    stamp,
+)
 from services.kit.logs import get_logger
 from services.kit.metrics import Metrics
 
@@ -133,14 +143,11 @@ class MessageStreams:
         if not appends:
             return results
         confirmed: list[Stream] = []
-        for (n, step, events), state, result in zip(
-            writing, states, await self.store.append_many(appends), strict=True
-        ):
+        told = await self.store.append_many(appends)
+        for (n, step, _), state, append, result in zip(writing, states, appends, told, strict=True):
             if isinstance(result, Appended):
                 confirmed.append(result.stream)
-                # Read back after a lost answer, it may have grown on: then `state` is not what stands there.
-                grown = result.stream.version > step.held.stream.version + len(events)
-                results[n] = hold(result.stream) if grown else Held(result.stream, state)
+                results[n] = hold(result.stream) if has_grown(append, result) else Held(result.stream, state)
                 self._count(step.drafts, state)
             else:
                 results[n] = result

@@ -10,7 +10,7 @@ from services.files.domain.decisions import Drafts
 from services.files.domain.file import File, Policy, State, due_at, fold
 from services.kit.clock import Clock, Ids
 from services.kit.errors import MailroomError, PermanentError
-from services.kit.event_store.port import Append, Appended, EventStore, Stream, StreamIndex, stamp
+from services.kit.event_store.port import Append, Appended, EventStore, Stream, StreamIndex, has_grown, stamp
 from services.kit.logs import get_logger
 
 log = get_logger(__name__)
@@ -93,12 +93,10 @@ class FileStreams:
                 wanted.append((n, state, Append(held.stream, events, self.index(state))))
         told = await self.store.append_many([each for _, _, each in wanted]) if wanted else []
         for (n, state, append), result in zip(wanted, told, strict=True):
-            if not isinstance(result, Appended):
+            if isinstance(result, Appended):
+                results[n] = hold(result.stream) if has_grown(append, result) else Held(result.stream, state)
+            else:
                 results[n] = result
-                continue
-            # Read back after a lost answer, it may have grown on: then `state` is not what stands there.
-            grown = result.stream.version > append.stream.version + len(append.events)
-            results[n] = hold(result.stream) if grown else Held(result.stream, state)
         self._publish([each.stream for each in told if isinstance(each, Appended)])
         return results
 

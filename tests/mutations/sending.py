@@ -130,7 +130,7 @@ SENDING: tuple[Mutation, ...] = (
         "1m",
         "what was decided stands for a stream that has grown on",
         "services/email/streams.py",
-        "hold(result.stream) if grown else Held(result.stream, state)",
+        "hold(result.stream) if has_grown(append, result) else Held(result.stream, state)",
         "Held(result.stream, state)",
         (_RECORD + "test_what_is_read_back_and_has_grown_is_held_as_it_stands",),
     ),

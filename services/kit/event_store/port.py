@@ -251,6 +251,11 @@ acting);
 certainly not written because the store is away; never writable (`streamTooLarge`, `appendRefused`)."""
 
 
+def has_grown(append: Append, result: Appended) -> bool:
+    """Whether more stands than what was appended: then the state that these events make is not that of the stream."""
+    return result.stream.version > append.stream.version + len(append.events)
+
+
 def is_race(result: object) -> bool:
     """Whether to read the stream and decide again: somebody else wrote first, or nobody knows who did."""
     return isinstance(result, ExpectedVersionConflict | AppendOutcomeUnknown)
