@@ -22,7 +22,6 @@ from services.events.rebuild import Rebuild, RebuildParts, Workers
 from services.events.setting_aside import SettingAside
 from services.kit.breaker import Breaker
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
-from services.kit.errors import PermanentError
 from services.kit.kafka.connection import Where
 from services.kit.kafka.records import Partition
 from services.kit.metrics import Metrics
@@ -71,10 +70,7 @@ class ReadingSide:
         """The projection with the fold of that version, None = the newest. Raises PermanentError `foldMissing` where
         this build has it not.
         """
-        found = self.projection if version is None else self.projection.of(version)
-        if found is None:
-            raise PermanentError("foldMissing", self.projection.missing(version))
-        return found
+        return self.projection if version is None else self.projection.with_fold(version)
 
     async def check_fold(self) -> None:
         """Raise PermanentError `foldMissing` where this build could not keep up to date what is read: were it rolled

@@ -76,8 +76,8 @@ class ProjectionOperator:
         """
         previous = (await self._store.pointer()).previous
         found = None if previous is None else await self._store.get(previous)
-        if found is not None and self._projection.of(found.version) is None:
-            raise PermanentError("foldMissing", self._projection.missing(found.version))
+        if found is not None:
+            self._projection.with_fold(found.version)
         return await self._again(await rollback(self._store, grace=self._grace))
 
     async def _set_paused(self, *, paused: bool) -> Generation:

@@ -170,9 +170,7 @@ class Rebuild:
                 `foldMissing`: this build has not the fold that it is built by; nothing was changed.
             Unavailable: Kafka or MongoDB is away; run it again.
         """
-        version = (await self._known(number)).version
-        if self._parts.projection.of(version) is None:
-            raise PermanentError("foldMissing", self._parts.projection.missing(version))
+        self._parts.projection.with_fold((await self._known(number)).version)
         coordination = self._parts.coordination(number)
         await coordination.seed({0: 0})
         lease = await coordination.acquire(self._owner, 0)

@@ -103,9 +103,12 @@ def given_up(standing: Standing, number: int) -> Standing:
 def expired(standing: Standing, number: int, now: datetime) -> Standing:
     """A generation whose grace is over is `retired`. Nothing changes where it is not in its grace, or that lasts."""
     standing = settled(standing)
-    generation = _known(standing, number)
-    over = generation.stage == "grace" and generation.grace_until is not None and generation.grace_until < now
-    return given_up(standing, number) if over else standing
+    return given_up(standing, number) if is_over(_known(standing, number), now) else standing
+
+
+def is_over(generation: Generation, now: datetime) -> bool:
+    """Whether it is in its grace, and that has ended."""
+    return generation.stage == "grace" and generation.grace_until is not None and generation.grace_until < now
 
 
 def settled(standing: Standing) -> Standing:

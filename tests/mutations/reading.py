@@ -369,8 +369,8 @@ READING: tuple[Mutation, ...] = (
         "9s",
         "a process writes generations of other folds with its own",
         "services/events/composing.py",
-        "        found = self.projection if version is None else self.projection.of(version)\n",
-        "        found = self.projection\n",
+        "        return self.projection if version is None else self.projection.with_fold(version)\n",
+        "        return self.projection\n",
         ("tests/integration/events/test_folds.py::" + _ROLLED_OUT,),
     ),
 )

@@ -21,7 +21,7 @@ from services.events.generations import (
 from services.events.ports import Generation, GenerationStore, LeaseStore, Log
 from services.events.projections.projection import Projection
 from services.events.projector import Projector
-from services.events.stages import PROJECTED
+from services.events.stages import PROJECTED, is_over
 from services.kit.clock import Clock
 from services.kit.errors import TransientError
 from services.kit.health import Report
@@ -188,9 +188,10 @@ class ProjectorService:
             await reader.stop()
 
     async def _end_grace(self, generations: list[Generation]) -> None:
+        now = self._clock.now()
         for each in generations:
-            if each.stage == "grace" and each.grace_until is not None and each.grace_until < self._clock.now():
-                await end_grace(self._parts.store, each.number, self._clock.now())
+            if is_over(each, now):
+                await end_grace(self._parts.store, each.number, now)
 
     async def _sweep(self) -> float:
         await sweep(self._parts.store)

@@ -9,6 +9,7 @@ from typing import Any
 from contracts.base import Model
 from services.events.projections import email_log, file, statistics
 from services.events.projections.known import Engagement, KnownEvent, Overflow
+from services.kit.errors import PermanentError
 
 Body = dict[str, Any]
 Fold = Callable[[Iterable[KnownEvent], Overflow], Body | None]
@@ -60,7 +61,14 @@ class Projection:
         found = next((each for each in self.earlier if each.version == version), None)
         return None if found is None else replace(found, name=self.name, topic=self.topic)
 
-    def missing(self, version: int | None) -> str:
+    def with_fold(self, version: int) -> Projection:
+        """As `of`. Raises PermanentError `foldMissing` where the build has it not."""
+        found = self.of(version)
+        if found is None:
+            raise PermanentError("foldMissing", self.missing(version))
+        return found
+
+    def missing(self, version: int) -> str:
         """For a person who meets a generation of a version that the build has not."""
         mine = ", ".join(map(str, self.versions))
         return f"{self.name} was built by version {version} of its fold, and this build has {mine}: use one that has it"
