@@ -103,12 +103,12 @@ class Stacks:
     def parameters(self, part: Part, given: Mapping[str, str], outputs: Mapping[str, str]) -> list[dict[str, Any]]:
         """The parameters of a template, for CloudFormation: as given, as another stack says, as they are."""
         declared = source(part)["Parameters"]
-        said = {HANDED[name]: value for name, value in outputs.items() if name in HANDED}
+        handed: dict[str, str] = {}
+        if part is not EMAIL:
+            handed = {HANDED[name]: value for name, value in outputs.items() if name in HANDED}
         if part is FILES:
-            said.setdefault("AlarmTopicArn", "")  # what the other stack has is what there is
-        said = {**said, **given}
-        if part is EMAIL:
-            said = dict(given)
+            handed.setdefault("AlarmTopicArn", "")  # what the other stack has is what there is
+        said = {**handed, **given}
         previous = parameters_of(self.describe(part))
         return [
             {"ParameterKey": name, "ParameterValue": said[name]}

@@ -24,7 +24,7 @@ from contracts.errors import ContractError
 from contracts.registry import UNKNOWN_RANK
 from services.events.fitting import most_of
 from services.events.known_cache import KnownCache
-from services.events.ports import ABSENT, LogRecord, Outcome, ReadModels, ReadRecord, Stored, Write
+from services.events.ports import ABSENT, LogRecord, Outcome, ReadModels, ReadRecord, Stored, Write, bytes_of
 from services.events.projections.known import INLINE_PLACES, KnownEvent, Overflow, add
 from services.events.projections.projection import Body, Projection
 from services.events.reader import read_event
@@ -425,7 +425,7 @@ def _slices(groups: Groups) -> Iterator[list[tuple[bytes | None, list[LogRecord]
     for group in groups.items():
         part.append(group)
         records += len(group[1])
-        size += sum(len(record.value or b"") for record in group[1])
+        size += bytes_of(group[1])
         if records >= SLICE or size >= SLICE_BYTES:
             yield part
             part, records, size = [], 0, 0

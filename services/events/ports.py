@@ -38,6 +38,11 @@ class LogRecord(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
+def bytes_of(records: Iterable[LogRecord]) -> int:
+    """Of their values: what the memory that they take goes by."""
+    return sum(len(record.value or b"") for record in records)
+
+
 @dataclass(frozen=True, slots=True)
 class ReadRecord:
     """A `LogRecord` that does not come from the log at this moment."""

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
-from services.events.ports import BLOCKED_SECONDS, LogRecord
+from services.events.ports import BLOCKED_SECONDS, LogRecord, bytes_of
 from services.kit.clock import SystemClock
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.kafka.bounded import bounded
@@ -184,7 +184,7 @@ class KafkaLog:
             for partition, records in found.items():
                 taken.setdefault(partition, []).extend(records)
                 left -= len(records)
-                size += sum(len(record.value or b"") for record in records)
+                size += bytes_of(records)
             timeout_ms = 0
         return taken
 
@@ -198,7 +198,7 @@ class KafkaLog:
             if not found:
                 break
             gathered += found[partition]
-            size += sum(len(record.value or b"") for record in found[partition])
+            size += bytes_of(found[partition])
             if gathered[-1].offset + 1 >= (consumer.highwater(partition) or 0):
                 break  # waiting for more would only be waiting
         return {partition: gathered} if gathered else {}
