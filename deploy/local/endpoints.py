@@ -1,6 +1,9 @@
 """What a test or tool needs to talk to the AWS side of a stack."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import boto3
 
 from deploy.local.stack import Stack
 from deploy.processes import REGION, aws_environment
@@ -23,6 +26,16 @@ class AwsEndpoints:
     configuration_set: str
     access_key_id: str
     secret_access_key: str
+
+    def client(self, service: str, endpoint_url: str | None = None) -> Any:
+        """boto3's client of a service, by default of the emulator's."""
+        return boto3.client(
+            service,
+            endpoint_url=endpoint_url or self.endpoint_url,
+            region_name=self.region,
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+        )
 
     @property
     def account(self) -> str:

@@ -22,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import pytest
 from pymongo import MongoClient
@@ -279,12 +278,6 @@ async def files_are_there(it: Upgraded) -> None:
     found = await it.answer("events", f"/api/files/{it.told['inParts']['fileId']}")
     assert found["body"]["data"]["status"] == "failed"
     aws = aws_endpoints(it.stack)
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=aws.endpoint_url,
-        region_name=aws.region,
-        aws_access_key_id=aws.access_key_id,
-        aws_secret_access_key=aws.secret_access_key,
-    )
+    s3 = aws.client("s3")
     with contextlib.closing(s3):
         assert "Uploads" not in await asyncio.to_thread(s3.list_multipart_uploads, Bucket=aws.files_bucket)

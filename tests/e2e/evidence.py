@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import boto3
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import AsyncMongoClient
@@ -58,13 +57,7 @@ class Observer:
         self.events = self._client[env["MAILROOM_EVENTS_DATABASE"]]
         self._ended: set[str] = set()
         self._aws: AwsEndpoints = aws_endpoints(stack)
-        self._sqs: Any = boto3.client(
-            "sqs",
-            endpoint_url=self._aws.endpoint_url,
-            region_name=self._aws.region,
-            aws_access_key_id=self._aws.access_key_id,
-            aws_secret_access_key=self._aws.secret_access_key,
-        )
+        self._sqs: Any = self._aws.client("sqs")
 
     async def close(self) -> None:
         await self._client.close()

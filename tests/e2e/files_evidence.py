@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-import boto3
-
 from contracts.topics import FILES_EVENTS
 from deploy.local.endpoints import aws_endpoints
 from services.files.domain.names import file_of
@@ -30,13 +28,7 @@ class FilesObserver:
         self.observer = observer
         aws = aws_endpoints(observer.stack)
         self.bucket = aws.files_bucket
-        self.s3: Any = boto3.client(
-            "s3",
-            endpoint_url=aws.endpoint_url,
-            region_name=aws.region,
-            aws_access_key_id=aws.access_key_id,
-            aws_secret_access_key=aws.secret_access_key,
-        )
+        self.s3: Any = aws.client("s3")
 
     async def assert_fair(self, since: Since, load: Uploads, seconds: float, **expected: Any) -> FilesEvidence:
         """Wait until all is at rest, at most so long; AssertionError with every contradiction of what is there then."""

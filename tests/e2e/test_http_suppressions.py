@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import httpx
 import pytest
 
@@ -166,13 +165,7 @@ async def test_a_suppressed_address_gets_nothing_until_it_is_lifted(callers: Cal
 async def test_lifting_reaches_the_providers_own_list(callers: Callers) -> None:
     to = callers.address()
     at = aws_endpoints(callers.stack)
-    ses = boto3.client(
-        "sesv2",
-        endpoint_url=at.ses_endpoint_url,
-        region_name=at.region,
-        aws_access_key_id=at.access_key_id,
-        aws_secret_access_key=at.secret_access_key,
-    )
+    ses = at.client("sesv2", at.ses_endpoint_url)
     await asyncio.to_thread(ses.put_suppressed_destination, EmailAddress=to, Reason="BOUNCE")
     assert (await fate(callers, to))["status"] == "failed"
 

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import boto3
 import pytest
 
 from deploy.aws.templates import PARTS, source
@@ -20,18 +19,8 @@ def resources() -> dict[str, Any]:
     return {name: each for part in PARTS for name, each in source(part)["Resources"].items()}
 
 
-def client(aws: AwsEndpoints, name: str) -> Any:
-    return boto3.client(
-        name,
-        endpoint_url=aws.endpoint_url,
-        region_name=aws.region,
-        aws_access_key_id=aws.access_key_id,
-        aws_secret_access_key=aws.secret_access_key,
-    )
-
-
 def queue_attributes(aws: AwsEndpoints, url: str) -> dict[str, str]:
-    found: dict[str, str] = client(aws, "sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    found: dict[str, str] = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     return found
 
 
@@ -50,7 +39,7 @@ def test_only_our_topic_may_send_to_the_queue(aws: AwsEndpoints) -> None:
 
 
 def test_another_topic_is_not_heard(aws: AwsEndpoints) -> None:
-    sns, sqs = client(aws, "sns"), client(aws, "sqs")
+    sns, sqs = aws.client("sns"), aws.client("sqs")
     topic = sns.create_topic(Name="stranger")["TopicArn"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue_attributes(aws, aws.queue_url)["QueueArn"])
     sns.publish(TopicArn=topic, Message="from a stranger")
@@ -66,7 +55,7 @@ def test_another_topic_is_not_heard(aws: AwsEndpoints) -> None:
 
 
 def test_only_our_configuration_set_and_receipt_rule_may_publish(aws: AwsEndpoints) -> None:
-    policy = client(aws, "sns").get_topic_attributes(TopicArn=aws.topic_arn)["Attributes"]["Policy"]
+    policy = aws.client("sns").get_topic_attributes(TopicArn=aws.topic_arn)["Attributes"]["Policy"]
     (statement,) = json.loads(policy)["Statement"]
     account = aws.topic_arn.split(":")[4]
     assert statement["Principal"] == {"Service": "ses.amazonaws.com"}
@@ -82,7 +71,7 @@ def test_only_our_configuration_set_and_receipt_rule_may_publish(aws: AwsEndpoin
 
 
 def test_the_subscription_keeps_the_envelope(aws: AwsEndpoints) -> None:
-    sns = client(aws, "sns")
+    sns = aws.client("sns")
     (subscription,) = sns.list_subscriptions_by_topic(TopicArn=aws.topic_arn)["Subscriptions"]
     assert subscription["Protocol"] == "sqs"
     assert subscription["Endpoint"] == queue_attributes(aws, aws.queue_url)["QueueArn"]
@@ -91,7 +80,7 @@ def test_the_subscription_keeps_the_envelope(aws: AwsEndpoints) -> None:
 
 
 def test_all_ten_event_types_go_to_the_topic(aws: AwsEndpoints) -> None:
-    ses = client(aws, "sesv2")
+    ses = aws.client("sesv2")
     (destination,) = ses.get_configuration_set_event_destinations(ConfigurationSetName=aws.configuration_set)[
         "EventDestinations"
     ]
@@ -104,7 +93,7 @@ def test_all_ten_event_types_go_to_the_topic(aws: AwsEndpoints) -> None:
 
 
 def test_the_alarms(aws: AwsEndpoints) -> None:
-    found = client(aws, "cloudwatch").describe_alarms()["MetricAlarms"]
+    found = aws.client("cloudwatch").describe_alarms()["MetricAlarms"]
     assert {alarm["ComparisonOperator"] for alarm in found} == {"GreaterThanThreshold"}
     assert sorted((alarm["Namespace"], alarm["MetricName"], alarm["Threshold"]) for alarm in found) == [
         ("AWS/SES", "Reputation.BounceRate", 0.05),
@@ -115,7 +104,7 @@ def test_the_alarms(aws: AwsEndpoints) -> None:
 
 
 def test_the_bucket_is_private_and_encrypted(aws: AwsEndpoints) -> None:
-    s3 = client(aws, "s3")
+    s3 = aws.client("s3")
     assert all(s3.get_public_access_block(Bucket=aws.bucket)["PublicAccessBlockConfiguration"].values())
     (rule,) = s3.get_bucket_encryption(Bucket=aws.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
@@ -159,7 +148,7 @@ def test_plain_http_is_denied_everywhere(resources: dict[str, Any]) -> None:
 
 
 def test_the_service_may_do_what_it_does_and_nothing_else(aws: AwsEndpoints) -> None:
-    iam = client(aws, "iam")
+    iam = aws.client("iam")
     (policy,) = [each for each in iam.list_policies(Scope="Local")["Policies"] if "ServicePolicy" in each["PolicyName"]]
     version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
     statements = {each["Sid"]: each for each in version["PolicyVersion"]["Document"]["Statement"]}

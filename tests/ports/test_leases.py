@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from services.events.adapters.mongo_leases import MongoLeases
-from services.events.ports import LeaseStore
+from services.events.ports import Lease, LeaseStore
 from services.kit.mongo import Document, connect
 from services.kit.testing import FakeClock
 from tests.unit.events_service.memory_stores import MemoryLeases
@@ -111,10 +111,7 @@ async def test_only_what_is_named_by_its_epoch_is_renewed(place: Place) -> None:
 
 async def test_a_checkpoint_is_recorded_where_owner_and_epoch_stand(place: Place) -> None:
     leases = place.leases
-    await leases.seed({0: 0, 1: 0})
-    one, two = await leases.acquire("mine", 0), await leases.acquire("mine", 1)
-    assert one is not None
-    assert two is not None
+    one, two = await _both(leases)
     await place.lapse()
     assert await leases.acquire("other", 1) is not None
     assert await leases.checkpoint("mine", [replace(one, next=7), replace(two, next=9)]) == {1}
@@ -127,10 +124,7 @@ async def test_a_checkpoint_is_recorded_where_owner_and_epoch_stand(place: Place
 
 async def test_what_is_given_back_is_free_and_a_former_owner_frees_nothing(place: Place) -> None:
     leases = place.leases
-    await leases.seed({0: 0, 1: 0})
-    one, two = await leases.acquire("mine", 0), await leases.acquire("mine", 1)
-    assert one is not None
-    assert two is not None
+    one, _ = await _both(leases)
     await leases.release("mine", [one])
     heir = await leases.acquire("other", 0)
     assert heir is not None
@@ -161,3 +155,12 @@ async def test_what_is_stepped_over_is_taken_from_its_owner(place: Place) -> Non
     again = await leases.acquire("mine", 0)
     assert again is not None
     assert (again.epoch, again.next) == (3, 5)
+
+
+async def _both(leases: LeaseStore) -> tuple[Lease, Lease]:
+    """The leases of two partitions, all that there are, held by `mine`."""
+    await leases.seed({0: 0, 1: 0})
+    one, two = await leases.acquire("mine", 0), await leases.acquire("mine", 1)
+    assert one is not None
+    assert two is not None
+    return one, two

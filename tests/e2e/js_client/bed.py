@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 from playwright.sync_api import Page
 
@@ -67,13 +66,7 @@ class Bed:
     def s3(self) -> Any:
         """A client of the bucket, as the owner of the account."""
         aws = aws_endpoints(self.stack)
-        return boto3.client(
-            "s3",
-            endpoint_url=aws.endpoint_url,
-            region_name=aws.region,
-            aws_access_key_id=aws.access_key_id,
-            aws_secret_access_key=aws.secret_access_key,
-        )
+        return aws.client("s3")
 
     @property
     def bucket(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from contracts.email.events import EmailCancelled
 from services.email.domain.commands import PlanAttempts, PlannedAttempt
+from services.email.entrypoints.sender import Sender
 from services.email.ports import OutgoingAttempt
 from services.email.streams import Held, Step
 from services.kit.clock import Clock
@@ -51,12 +52,7 @@ async def test_a_stream_that_became_unreadable_holds_up_no_other_answer() -> Non
             appended_elsewhere(post, strange)
         return post.provider.take(attempt)
 
-    post.provider = FakeProvider(meanwhile)
-    sender = post.sender()
-    await sender.start()
-    await until(lambda: _called(post, strange), 60)
-    others = await post.queue(20)
-    await until(lambda: _are(post, others, "Sent"), 60)
+    sender = await _others_go_past(post, strange, meanwhile)
 
     async def all_told() -> bool:
         return sender.health().detail["openAttempts"] == 0
@@ -78,12 +74,7 @@ async def test_an_answer_that_cannot_be_written_down_yet_holds_up_no_other() -> 
             store.forgotten = forgotten
         return post.provider.take(attempt)
 
-    post.provider = FakeProvider(meanwhile)
-    sender = post.sender()
-    await sender.start()
-    await until(lambda: _called(post, forgotten), 60)
-    others = await post.queue(20)
-    await until(lambda: _are(post, others, "Sent"), 60)
+    sender = await _others_go_past(post, forgotten, meanwhile)
     assert await post.phases([forgotten]) == ["Open"]
     store.forgotten = None
     await until(lambda: _are(post, [forgotten], "Sent"), 60)
@@ -121,6 +112,19 @@ async def test_what_is_read_back_and_has_grown_is_held_as_it_stands(
     else:
         assert isinstance(result, PermanentError)
         assert result.reason == "unreadableStream"
+
+
+async def _others_go_past(
+    post: Post, message_id: str, meanwhile: Callable[[OutgoingAttempt], Awaitable[Answer]]
+) -> Sender:
+    """A sender that has called for this mail and got `meanwhile`, and has sent all others."""
+    post.provider = FakeProvider(meanwhile)
+    sender = post.sender()
+    await sender.start()
+    await until(lambda: _called(post, message_id), 60)
+    others = await post.queue(20)
+    await until(lambda: _are(post, others, "Sent"), 60)
+    return sender
 
 
 async def _are(post: Post, message_ids: Sequence[str], phase: str) -> bool:

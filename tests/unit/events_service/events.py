@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +19,18 @@ MESSAGE = "0192f0c1-2b7a-7d3e-9c1a-5b8f3e2d1c0b"
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 ANN, BOB = "ann@example.com", "bob@example.org"
 USD = Money(amount=100, currency="USD")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as it is read of the log."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int = 0
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Log:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from services.kit.breaker import Breaker
 from services.kit.errors import Unavailable
 from services.kit.metrics import Metrics
 from services.kit.testing.parking import MemoryParkingLot
+from tests.unit.events_service.events import Record
 from tests.unit.events_service.memory import MemoryReadModels
 from tests.unit.events_service.memory_stores import MemoryGenerations, MemoryLeases
 from tests.unit.events_service.virtual_time import LoopClock, VirtualLoop
@@ -52,18 +53,6 @@ _CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
 
 class Killed(BaseException):
     """The process ends here."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """A record of the log."""
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    timestamp: int = 0
-    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class WorldLog:

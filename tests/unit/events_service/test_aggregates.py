@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +30,7 @@ from tests.unit.events_service.events import (
     ANN,
     BOB,
     Log,
+    Record,
     attempted,
     bounced,
     fact,
@@ -46,16 +46,6 @@ from tests.unit.events_service.memory import MemoryReadModels
 INLINE = 3
 SEEDS = st.integers(0, 2**32)
 NOW = datetime(2026, 11, 24, 10, 25, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Record:
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    timestamp: int = 0
-    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Engine:

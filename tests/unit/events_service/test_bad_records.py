@@ -36,7 +36,7 @@ from services.kit.releases import Bound, Release
 from services.kit.testing import FakeClock
 from services.kit.testing.parking import MemoryParkingLot
 from services.kit.testing.releases import MemoryReleases
-from tests.unit.events_service.events import ANN, Log, requested, sent
+from tests.unit.events_service.events import ANN, Log, Record, requested, sent
 from tests.unit.events_service.file_events import (
     deleted,
     download,
@@ -47,7 +47,7 @@ from tests.unit.events_service.file_events import (
     uploaded,
 )
 from tests.unit.events_service.memory import MemoryReadModels
-from tests.unit.events_service.test_aggregates import Record, _records, result
+from tests.unit.events_service.test_aggregates import _records, result
 
 NOW = datetime(2026, 11, 24, 10, 25, tzinfo=UTC)
 REASON = "unknownVersion"

@@ -27,7 +27,7 @@ from services.kit.breaker import Breaker
 from services.kit.metrics import Metrics
 from services.kit.testing import FakeClock
 from services.kit.testing.parking import MemoryParkingLot
-from tests.unit.events_service.events import START, attempted, retracted
+from tests.unit.events_service.events import START, Record, attempted, retracted
 from tests.unit.events_service.file_events import (
     BUCKET,
     FILE_ID,
@@ -45,7 +45,7 @@ from tests.unit.events_service.file_events import (
     uploaded,
 )
 from tests.unit.events_service.memory import MemoryReadModels
-from tests.unit.events_service.test_aggregates import Record, result
+from tests.unit.events_service.test_aggregates import result
 
 CREATED, MOVED = files.FileObjectCreated, files.FileObjectMoved
 MARKER, REMOVED = files.FileDeleteMarkerCreated, files.FileObjectRemoved

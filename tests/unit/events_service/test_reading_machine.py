@@ -19,8 +19,8 @@ from services.events.entrypoints.projector import ProjectorService
 from services.events.generations import retire, rollback, sweep
 from services.events.ports import GenerationStore
 from services.kit.errors import PermanentError, TransientError
-from tests.unit.events_service.events import ANN, Log, fact, requested, sent
-from tests.unit.events_service.reading_world import PARTITIONS, Process, Record, World
+from tests.unit.events_service.events import ANN, Log, Record, fact, requested, sent
+from tests.unit.events_service.reading_world import PARTITIONS, Process, World
 
 MOST_PROCESSES: Final = 3
 CALLS: Final = (
