@@ -29,6 +29,7 @@ from services.email.adapters.ses import SesProvider
 from services.email.adapters.ses_notifications import SesNotifications
 from services.email.adapters.suppressions import StreamSuppressionList
 from services.email.adapters.templates import DIRECTORY, Site, TemplateCatalogue
+from services.email.adapters.writing import MailWriter
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
 from services.email.entrypoints.files_follower import FilesFollower
 from services.email.entrypoints.http import email_router
@@ -243,11 +244,13 @@ class Email:
                 await stack.enter_async_context(aws.ses_client(settings.account)),
                 configuration_set=settings.configuration_set,
                 prices=self.prices,
-                keys=self.keys,
-                tokens=self.tokens,
-                public_url=settings.public_url,
+                writer=MailWriter(
+                    keys=self.keys,
+                    tokens=self.tokens,
+                    public_url=settings.public_url,
+                    unsubscribe_mailto=settings.unsubscribe_mailto,
+                ),
                 now=self.clock.now,
-                unsubscribe_mailto=settings.unsubscribe_mailto,
                 most_bytes=settings.ses_message_bytes,
             )
         if self.provider is None or not self.has("sender"):

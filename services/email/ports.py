@@ -13,6 +13,7 @@ from typing import Protocol
 from contracts.email.commands import SendEmail
 from contracts.email.values import Category, ContentRef
 from contracts.recipients.events import SuppressionReason
+from services.email.domain.capabilities import Capabilities
 from services.email.domain.content import ContentKind, MessageContent, SealedBody
 from services.email.domain.correlation import Correlation
 from services.email.domain.files import KnownFile, Usable
@@ -22,6 +23,7 @@ from services.kit.errors import TransientError
 
 __all__ = [
     "Accepted",
+    "Capabilities",
     "Checkpoints",
     "ContentKey",
     "ContentStore",
@@ -111,8 +113,13 @@ class MailProvider(Protocol):
         """
         ...
 
-    def too_large(self, mail: OutgoingMail) -> str | None:
-        """Why it never takes a mail of this size, for people; None where it may. No call is made."""
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can carry."""
+        ...
+
+    def cannot_carry(self, mail: OutgoingMail) -> str | None:
+        """Why it never takes this mail, for people; None where it may. By `capabilities` alone: no call is made."""
         ...
 
     async def quota(self) -> Quota:

@@ -21,6 +21,7 @@ from deploy.local.simulator.client import SimulatorClient
 from deploy.local.simulator.faults import Fault
 from services.email.adapters.prices import DatedPrices
 from services.email.adapters.ses import SesProvider
+from services.email.adapters.writing import MailWriter
 from services.email.domain.content import MessageContent
 from services.email.domain.correlation import ATTEMPT_HEADER, ATTEMPT_TAG, MESSAGE_HEADER, MESSAGE_TAG
 from services.email.domain.unsubscribe import UnsubscribeTokens
@@ -69,11 +70,13 @@ async def place(
             client,
             configuration_set=aws.configuration_set,
             prices=DatedPrices.load(),
-            keys=RecipientKeys(b"r" * 32),
-            tokens=TOKENS,
-            public_url="https://mail.example.org",
+            writer=MailWriter(
+                keys=RecipientKeys(b"r" * 32),
+                tokens=TOKENS,
+                public_url="https://mail.example.org",
+                unsubscribe_mailto="leave@mailroom.example",
+            ),
             now=lambda: datetime.now(UTC),
-            unsubscribe_mailto="leave@mailroom.example",
         )
         yield Place(provider, simulator, await simulator.position())
         await simulator.reset()
@@ -273,8 +276,10 @@ def _provider(client: object) -> SesProvider:
         client,
         configuration_set="none",
         prices=DatedPrices.load(),
-        keys=RecipientKeys(b"r" * 32),
-        tokens=TOKENS,
-        public_url="https://mail.example.org",
+        writer=MailWriter(
+            keys=RecipientKeys(b"r" * 32),
+            tokens=TOKENS,
+            public_url="https://mail.example.org",
+        ),
         now=lambda: datetime.now(UTC),
     )

@@ -9,20 +9,18 @@ exception means about the request having left this machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError, SSLError
 
-from services.email.adapters.mime import Attachment, OutgoingMessage, PreparedMime, mailto_url, prepare
-from services.email.domain.content import UNSUBSCRIBE_PLACEHOLDER
+from services.email.adapters.writing import MailWriter, said_of
+from services.email.domain.capabilities import Capabilities
 from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
 from services.email.domain.outcomes import Accepted, Cost, RefusalKind, Rejected, Unknown
-from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeTokens
-from services.email.ports import OutgoingAttempt, OutgoingMail, PriceTable, Quota, RecipientKeys
+from services.email.ports import OutgoingAttempt, OutgoingMail, PriceTable, Quota
 from services.kit.aws import error_code, is_from_aws, is_transient
 from services.kit.errors import PermanentError, RefusedHere, Unavailable
 
@@ -86,9 +84,6 @@ MOST_BYTES = 40_000_000
 """Of a message as MIME, attachments in base64: what SES takes of an account unless it has agreed on less (Amazon SES
 Developer Guide, "Service quotas", "Message quotas": 40 MB)."""
 
-OF_ITS_OWN = 2_000
-"""Bytes that a copy may have beside what all recipients share: ids, and the way out of a list."""
-
 _ADDRESS = re.compile(r'"[^"]*"@\S+|\S+@\S+')
 
 
@@ -101,21 +96,14 @@ class SesProvider:
         *,
         configuration_set: str,
         prices: PriceTable,
-        keys: RecipientKeys,
-        tokens: UnsubscribeTokens,
-        public_url: str,
+        writer: MailWriter,
         now: Callable[[], datetime],
-        unsubscribe_mailto: str | None = None,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        """`unsubscribe_mailto`: the address whose mail comes back as notifications; None where there is none, and then
-        none is offered. `most_bytes`: of a message as MIME, for this account.
-        """
+        """`most_bytes`: of a message as MIME, for this account."""
         self._client, self._configuration_set = client, configuration_set
-        self._prices, self._keys, self._tokens = prices, keys, tokens
-        self._public_url, self._now, self._mailto = public_url.rstrip("/"), now, unsubscribe_mailto
-        self._most_bytes = most_bytes
-        self._prepared: WeakKeyDictionary[OutgoingMail, PreparedMime] = WeakKeyDictionary()
+        self._prices, self._writer, self._now = prices, writer, now
+        self.capabilities = Capabilities("mime", most_bytes)
 
     @property
     def name(self) -> str:
@@ -126,12 +114,11 @@ class SesProvider:
         """One SendEmail with the raw message and a single envelope recipient; see the port for what is promised."""
         mail = attempt.mail
         try:
-            ways_out = self._ways_out(mail, attempt.recipient)
-            raw = self._prepare(mail, ways_out[:1]).for_attempt(attempt.attempt_id, ways_out)
+            raw = self._writer.mime(attempt)
         except PermanentError as error:
             return Rejected("invalid", str(error), "mail")
-        if len(raw) > self._most_bytes:
-            return Rejected("invalid", self._said_of(len(raw)), "mail")
+        if len(raw) > self.capabilities.most_bytes:
+            return Rejected("invalid", said_of(len(raw), "SES", self.capabilities.most_bytes), "mail")
         try:
             answer = await self._client.send_email(
                 FromEmailAddress=mail.from_,
@@ -153,21 +140,10 @@ class SesProvider:
             return Unknown("SES answered without a message id")
         return Accepted(message_id, len(raw), self.estimate_cost(len(raw), self._now()))
 
-    def too_large(self, mail: OutgoingMail) -> str | None:
-        """By the size of its MIME, which is written for that only where it may come near the limit; see the port."""
-        content = mail.content
-        files = sum(len(data) for _, _, data in mail.files)
-        bodies = len(content.html or "") + len(content.text or "")
-        if 2 * files + 12 * bodies <= self._most_bytes // 2:
-            return None
-        try:
-            size = self._prepare(mail, ()).size + OF_ITS_OWN
-        except PermanentError:
-            return None  # `send` says what is wrong with it
-        return self._said_of(size) if size > self._most_bytes else None
-
-    def _said_of(self, size: int) -> str:
-        return f"the message has {size} bytes with its attachments in base64; SES takes at most {self._most_bytes}"
+    def cannot_carry(self, mail: OutgoingMail) -> str | None:
+        """By the size of its MIME; see the port."""
+        size = self._writer.too_large(mail, self.capabilities.most_bytes)
+        return None if size is None else said_of(size, "SES", self.capabilities.most_bytes)
 
     async def quota(self) -> Quota:
         """GetAccount's send quota. Raises Unavailable, or RefusedHere where the account may not send."""
@@ -200,47 +176,6 @@ class SesProvider:
     def estimate_cost(self, size: int, at: datetime) -> Cost:
         """By the price table in force at `at`."""
         return self._prices.cost(NAME, size, at)
-
-    def _prepare(self, mail: OutgoingMail, one_click: Sequence[str]) -> PreparedMime:
-        # Contents that an earlier version stored may have an empty body beside the other one.
-        html, text = mail.content.html or None, mail.content.text or None
-        if one_click and UNSUBSCRIBE_PLACEHOLDER in f"{html}{text}":
-            # Its own link in its own body: such a mail shares nothing with the other recipients' copies.
-            return self._written(
-                mail,
-                None if html is None else html.replace(UNSUBSCRIBE_PLACEHOLDER, one_click[0]),
-                None if text is None else text.replace(UNSUBSCRIBE_PLACEHOLDER, one_click[0]),
-            )
-        prepared = self._prepared.get(mail)
-        if prepared is None:
-            prepared = self._prepared[mail] = self._written(mail, html, text)
-        return prepared
-
-    def _written(self, mail: OutgoingMail, html: str | None, text: str | None) -> PreparedMime:
-        return prepare(
-            OutgoingMessage(
-                message_id=mail.message_id,
-                from_addr=mail.from_,
-                to=mail.to,
-                cc=mail.cc,
-                reply_to=mail.reply_to,
-                subject=mail.subject,
-                date=mail.date,
-                html=html,
-                text=text,
-                attachments=tuple(Attachment(*file) for file in mail.files),
-            )
-        )
-
-    def _ways_out(self, mail: OutgoingMail, recipient: str) -> tuple[str, ...]:
-        """The URLs by which the recipient leaves: the one-click page's, and a mail's where mails are read."""
-        if mail.category != "marketing":
-            return ()
-        scope = f"list:{mail.list_id}" if mail.list_id else "marketing"
-        claims = UnsubscribeClaims(self._keys.key(recipient), scope, mail.message_id, mail.date.replace(microsecond=0))
-        token = self._tokens.issue(claims)
-        one_click = f"{self._public_url}/unsubscribe/{token}"
-        return (one_click,) if self._mailto is None else (one_click, mailto_url(self._mailto, token))
 
 
 def outcome_of(error: ClientError | BotoCoreError, sender: str) -> Rejected | Unknown:

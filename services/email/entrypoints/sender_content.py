@@ -114,17 +114,17 @@ class ContentLoader:
                 unready.never[work] = gone(missing)
             elif work.content is None or (mail := work.build(ours, _attached(usable, files), now)) is None:
                 unready.never[work] = "its content is not stored any more"
-            elif (too_large := self._too_large(mail)) is not None:
-                unready.never[work] = too_large
+            elif (why_not := self._nobody_carries(mail)) is not None:
+                unready.never[work] = why_not
             else:
                 work.mail = mail
         if late:
             seconds = self._note(late, list(errors.values()))
             unready.later.setdefault(seconds, []).extend(late)
 
-    def _too_large(self, mail: OutgoingMail) -> str | None:
+    def _nobody_carries(self, mail: OutgoingMail) -> str | None:
         """Why no provider takes it, as the last of them says."""
-        found = [provider.too_large(mail) for provider in self._providers]
+        found = [provider.cannot_carry(mail) for provider in self._providers]
         return found[-1] if all(found) else None
 
     async def _read(self, works: Sequence[Work]) -> Mapping[ContentKey, bytes | TransientError]:

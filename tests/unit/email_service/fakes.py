@@ -14,6 +14,7 @@ from contracts.email.commands import SendEmail
 from contracts.email.values import AttachmentInfo, Category, ContentRef
 from contracts.recipients.events import SuppressionReason
 from services.email.adapters.content import RETENTION
+from services.email.domain.capabilities import Capabilities
 from services.email.domain.commands import Request
 from services.email.domain.content import MessageContent, SealedBody
 from services.email.domain.files import KnownFile, Usable, evolve
@@ -243,7 +244,7 @@ class FakeProvider:
         self.accepted: list[tuple[str, str]] = []
         self.open = 0
         self.most_open = 0
-        self.most_bytes = 1 << 30
+        self.capabilities = Capabilities("mime", 1 << 30)
 
     async def send(self, attempt: OutgoingAttempt) -> Answer:
         self.calls.append(attempt)
@@ -260,9 +261,9 @@ class FakeProvider:
         self.accepted.append((attempt.mail.message_id, attempt.recipient))
         return Accepted(f"ses-{attempt.attempt_id}", 1000, COST)
 
-    def too_large(self, mail: OutgoingMail) -> str | None:
+    def cannot_carry(self, mail: OutgoingMail) -> str | None:
         size = sum(len(data) for _, _, data in mail.files)
-        return f"{size} bytes are too many" if size > self.most_bytes else None
+        return f"{size} bytes are too many" if size > self.capabilities.most_bytes else None
 
     async def quota(self) -> Quota:
         return Quota(self.rate, 1_000_000, 0)

@@ -12,6 +12,8 @@ import pytest
 
 from services.email.adapters.prices import DatedPrices
 from services.email.adapters.ses import SesProvider
+from services.email.adapters.writing import MailWriter
+from services.email.domain.capabilities import Capabilities
 from services.email.domain.content import MessageContent, StoredFile
 from services.email.domain.outcomes import Accepted, Rejected
 from services.email.domain.unsubscribe import UnsubscribeTokens
@@ -191,7 +193,7 @@ async def test_what_waits_and_what_is_being_fetched_is_given_back_at_the_end() -
 
 async def test_what_no_provider_takes_by_its_size_fails_before_any_attempt() -> None:
     post = Post()
-    post.provider.most_bytes = 3
+    post.provider.capabilities = Capabilities("mime", 3)
     inline = StoredFile(filename="a.txt", content_type="text/plain", size=4, content=b"abcd")
     (message_id,) = await post.queue(1, MessageContent(text="hi", attachments=(inline,)))
     sender = post.sender()
@@ -249,14 +251,17 @@ class Taking:
         return {"MessageId": f"m{len(self.sizes)}"}
 
 
-def ses(client: Taking, **more: Any) -> SesProvider:
+def ses(client: Taking, *, unsubscribe_mailto: str | None = None, **more: Any) -> SesProvider:
     return SesProvider(
         client,
         configuration_set="c",
         prices=DatedPrices.load(),
-        keys=RecipientKeys(b"r" * 32),
-        tokens=UnsubscribeTokens(b"k" * 32),
-        public_url="https://mail.example.org",
+        writer=MailWriter(
+            keys=RecipientKeys(b"r" * 32),
+            tokens=UnsubscribeTokens(b"k" * 32),
+            public_url="https://mail.example.org",
+            unsubscribe_mailto=unsubscribe_mailto,
+        ),
         now=lambda: datetime.now(UTC),
         **more,
     )
@@ -285,9 +290,9 @@ async def test_ses_is_not_asked_to_take_more_than_it_takes() -> None:
     client = Taking()
     provider = ses(client, most_bytes=150_000)
     fits, just_not, far = mail(100_000), mail(110_000), mail(1_000_000)
-    assert provider.too_large(fits) is None
+    assert provider.cannot_carry(fits) is None
     for one in (just_not, far, mail(10, "ü" * 60_000)):
-        assert "SES takes at most 150000" in str(provider.too_large(one))
+        assert "SES takes at most 150000" in str(provider.cannot_carry(one))
         answer = await provider.send(OutgoingAttempt("a", "b@inbox.example", one))
         assert isinstance(answer, Rejected)
         assert (answer.code, answer.kind) == ("invalid", "mail")
