@@ -432,7 +432,7 @@ SENDING: tuple[Mutation, ...] = (
     Mutation(
         "7o",
         "an address is offered that nobody reads",
-        SES,
+        "services/email/adapters/writing.py",
         "return (one_click,) if self._mailto is None else (one_click, mailto_url(self._mailto, token))",
         "return (one_click, mailto_url(self._mailto or mail.from_, token))",
         (_BY_MAIL + "test_an_address_is_offered_where_there_is_one_with_the_token_of_the_page",),
