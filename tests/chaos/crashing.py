@@ -86,6 +86,15 @@ def _some(arguments: tuple[Any, ...]) -> bool:
     return bool(arguments[1])
 
 
+def _steps(name: str) -> Fits:
+    """A change of pointer and stages by this step of `services.events.stages`."""
+
+    def fits(arguments: tuple[Any, ...]) -> bool:
+        return name in arguments[1].__code__.co_names
+
+    return fits
+
+
 _STORE = "services.kit.event_store.mongo:MongoEventStore"
 _PUBLISH = "services.kit.kafka.publisher:KafkaPublisher.publish"
 _COMMIT = "aiokafka:AIOKafkaConsumer.commit"
@@ -131,6 +140,23 @@ PROJECTOR = (
 )
 """Of the events service."""
 
+_GENERATIONS = "services.events.adapters.mongo_generations:MongoGenerations"
+_REBUILD = "services.events.rebuild:Rebuild"
+
+REBUILD = (
+    Effect("rebuild begun", f"{_REBUILD}._begin", rare=True),
+    Effect("workers looked after", "services.events.adapters.backfill_processes:BackfillProcesses.revive", rare=True),
+    Effect("indexes built", f"{_GENERATIONS}.ensure_indexes", rare=True),
+    Effect("backfill ended", f"{_REBUILD}._end_backfill", rare=True),
+    Effect("statistics summed up", f"{_REBUILD}._sum_up", rare=True),
+    Effect("generations compared", "services.events.adapters.mongo_comparison:MongoComparison.compare", rare=True),
+    Effect("stage moved", f"{_GENERATIONS}.change", _steps("moved"), rare=True),
+    Effect("swapped", f"{_GENERATIONS}.change", _steps("swapped"), rare=True),
+    Effect("grace ended", f"{_GENERATIONS}.change", _steps("expired"), rare=True),
+    Effect("collection dropped", "pymongo.asynchronous.database:AsyncDatabase.drop_collection", rare=True),
+)
+"""Of the events service, while it builds generations and gives them up."""
+
 _OBJECTS = "services.files.adapters.s3_objects:S3Objects"
 
 FILES = (
@@ -167,7 +193,7 @@ def points(effects: Collection[Effect]) -> list[str]:
 def effect_of(point: str) -> tuple[str, Effect]:
     """The phase and the effect of a point. Raises KeyError for one that does not exist."""
     phase, _, name = point.partition(": ")
-    known = {effect.name: effect for effect in (*EMAIL, *FILES, *PROJECTOR)}
+    known = {effect.name: effect for effect in (*EMAIL, *FILES, *PROJECTOR, *REBUILD)}
     if phase not in PHASES:
         raise KeyError(point)
     return phase, known[name]

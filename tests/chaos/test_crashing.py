@@ -8,10 +8,10 @@ import inspect
 import pytest
 
 from tests.chaos import crashing
-from tests.chaos.crashing import EMAIL, FILES, PROJECTOR, Effect, install, points
+from tests.chaos.crashing import EMAIL, FILES, PROJECTOR, REBUILD, Effect, install, points
 
 
-@pytest.mark.parametrize("effect", [*EMAIL, *FILES, *PROJECTOR], ids=lambda effect: effect.name)
+@pytest.mark.parametrize("effect", [*EMAIL, *FILES, *PROJECTOR, *REBUILD], ids=lambda effect: effect.name)
 def test_the_call_exists(effect: Effect) -> None:
     module, _, path = effect.where.partition(":")
     class_name, _, method = path.partition(".")
