@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ COUNT = 3
 KILLS = 100
 """At least so many for each seed: two hundred with both."""
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a process that has not come by its point is killed from outside."""
 
 LEASE = 10.0
@@ -119,6 +119,7 @@ async def processes_of(side: ReadingSide, mongo_url: str, log: Path) -> AsyncIte
         "MAILROOM_EVENTS_DATABASE": side.database.name,
         "MAILROOM_EMAIL_EVENTS_TOPIC": side.projection.topic,
         "MAILROOM_FILES_EVENTS_TOPIC": files,
+        "MAILROOM_REBUILD_WORKERS": "1",
         "MAILROOM_GRACE_HOURS": str(GRACE / 3600),
         "MAILROOM_EVENTS_PORT": "0",
         "MAILROOM_PUBLIC_URL": "http://127.0.0.1:1",
@@ -167,13 +168,19 @@ class Operator:
         self.done = Counter[str]()
 
     async def go_on(self) -> None:
-        verbs = {"start": self.verbs.start, "rollback": self.verbs.rollback, "give up": self._give_up}
         while True:
-            (verb,) = self._rng.choices(list(verbs), (12, 2, 1))
             with suppress(MailroomError):
-                await verbs[verb]()
-                self.done[verb] += 1
-            await asyncio.sleep(self._rng.uniform(0.5, 3.0))
+                await self.verbs.start()
+                self.done["start"] += 1
+                if self._rng.random() < 0.2:
+                    await asyncio.sleep(self._rng.uniform(0.0, 10.0))
+                    await self._give_up()
+                    self.done["give up"] += 1
+            if self._rng.random() < 0.1:
+                with suppress(MailroomError):
+                    await self.verbs.rollback()
+                    self.done["rollback"] += 1
+            await asyncio.sleep(self._rng.uniform(0.5, 2.0))
 
     async def _give_up(self) -> None:
         """As a whole, or as a process leaves it that was killed before it dropped anything."""
@@ -197,18 +204,16 @@ class Killing:
     async def until_enough(self) -> None:
         async with asyncio.TaskGroup() as group:
             for slot in range(COUNT):
-                group.create_task(self._lives(random.Random(f"{self._seed} {slot}")))
+                lives = self._killed_at_any_time if slot == 0 else self._killed_at_a_point
+                group.create_task(self._lives(lives, random.Random(f"{self._seed} {slot}")))
 
     def _missing(self) -> list[str]:
         hit = {effect_of(point)[1].name for point in self.fatal}
         return [f"{phase}: {each.name}" for each in REBUILD if each.name not in hit for phase in PHASES]
 
-    async def _lives(self, rng: random.Random) -> None:
+    async def _lives(self, life: Callable[[random.Random], Awaitable[None]], rng: random.Random) -> None:
         while self.kills < KILLS or self._missing() or not self.meanwhile["half dropped"]:
-            if rng.random() < 0.4:
-                await self._killed_at_any_time(rng)
-            else:
-                await self._killed_at_a_point(rng)
+            await life(rng)
             self.kills += 1
 
     async def _killed_at_any_time(self, rng: random.Random) -> None:
@@ -251,8 +256,8 @@ class Killing:
 async def bury(side: ReadingSide) -> None:
     """End what the dead still hold. It would only be waited for; the living prolong theirs every second."""
     left = {"$subtract": ["$until", "$$NOW"]}
-    silent = {"owner": {"$ne": None}, "$expr": {"$and": [{"$gt": [left, 0]}, {"$lt": [left, 6000]}]}}
-    old = {"$expr": {"$lt": ["$at", {"$subtract": ["$$NOW", 4000]}]}}
+    silent = {"owner": {"$ne": None}, "$expr": {"$and": [{"$gt": [left, 0]}, {"$lt": [left, 4000]}]}}
+    old = {"$expr": {"$lt": ["$at", {"$subtract": ["$$NOW", 6000]}]}}
     while True:
         await side.database["leases"].update_many(silent, [{"$set": {"until": {"$subtract": ["$$NOW", 1]}}}])
         await side.database["workers"].delete_many(old)
@@ -362,7 +367,10 @@ class Readers:
 
     async def watch(self) -> None:
         free: dict[str, Any] = {"$max": [0, {"$subtract": ["$$NOW", "$until"]}]}
-        pipeline = [{"$match": {"generation": f"{self._side.projection.name}/1"}}, {"$project": {"free": free}}]
+        pipeline: list[dict[str, Any]] = [
+            {"$match": {"generation": f"{self._side.projection.name}/1"}},
+            {"$project": {"free": free}},
+        ]
         while True:
             try:
                 with foreign_errors():
@@ -445,7 +453,8 @@ async def test_processes_come_and_go_while_mongodb_steps_down(
                             did["start"] += 1
                     await readers.read_on()
         await wait_until_projected(side, 1)
-        assert [await processes.stop(each) for each in slots] == [0] * COUNT
+        # Who has only just been started may have no handler for SIGTERM yet.
+        assert {await processes.stop(each) for each in slots} <= {0, -signal.SIGTERM}
     documents = await assert_equal_to_the_log(side, 1)
     print(
         f"\nseed {seed}: {ROUNDS} times without a primary, {dict(did)}; {documents} documents; "
