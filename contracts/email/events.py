@@ -13,6 +13,8 @@ from contracts.base import EventData, Money, UtcDateTime
 from contracts.email.values import AttachmentInfo, Category, ContentRef, Priority, ProviderName
 
 AttemptReason = Literal["cheapest", "pinned", "failover", "retry"]
+"""Why a provider got an attempt. `pinned`: by what operators want, a pin or the order of providers; `cheapest`: by its
+price, or it is the only one; `failover`: another one definitely refused before; `retry`: it did so itself."""
 FailureReason = Literal[
     "suppressed",
     "rejected",
@@ -60,6 +62,14 @@ class EmailRequested(EventData):
         return tuple(dict.fromkeys((*self.to, *(self.cc or ()), *(self.bcc or ()))))
 
 
+class Considered(EventData):
+    """One provider as it was looked at for an attempt."""
+
+    provider: ProviderName
+    why: str
+    """Why it was chosen or was not, for people."""
+
+
 class EmailSendAttempted(EventData):
     """About to call: its confirmed append is the only licence to call the provider, once."""
 
@@ -67,6 +77,8 @@ class EmailSendAttempted(EventData):
     recipient: str
     provider: ProviderName
     reason: AttemptReason
+    considered: list[Considered] | None = None
+    """Every provider that is configured, in the order in which they were looked at; absent where there is but one."""
 
 
 class EmailSent(EventData):

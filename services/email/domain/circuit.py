@@ -2,9 +2,13 @@
 
 Closed: mail goes. A refusal that means the account, a connection that does not stand, throttling, or a run of calls
 without any answer opens it for a pause that doubles as long as nothing gets through. Then one attempt is let through,
-and what comes of it decides. A refusal that nobody knows is that mail's own until several mails have met one. No mail's
-budget is spent on the account's troubles (throttling apart, which is counted by the decider). Pure: the caller gives
-the time (seconds on the monotonic clock).
+and what comes of it decides; after a yes two, four, eight, so that a provider that has just come back is not buried. A
+refusal that nobody knows is that mail's own until several mails have met one. No mail's budget is spent on the
+account's troubles (throttling apart, which is counted by the decider). Pure: the caller gives the time (seconds on the
+monotonic clock).
+
+Processes share what they know of an account (`services/email/entrypoints/provider_watch.py`): where they do, a circuit
+does not try again by itself, but when `probe` is told that it is this process's turn.
 """
 
 from __future__ import annotations
@@ -25,31 +29,42 @@ UNLISTED_LIMIT = 3
 _NO_LIMIT = 1_000_000
 
 
+STEPS_END = 32
+"""So many attempts at a time are no step any more: the circuit is closed as before."""
+
+
 @dataclass(slots=True)
 class Circuit:
-    """Closed while `open_until` is None and nothing is being tried."""
+    """Closed while `open_until` is None and nothing is being tried. `shared`: see the module."""
 
     open_until: float | None = None
     reason: str = ""
+    shared: bool = False
     _pause: float = 0.0
-    _half_open: bool = False
+    _step: int = 0
+    """How many attempts may be planned until the next answer; 0 = any number."""
+
     _trying: bool = False
     _silent: int = 0
     _met_unlisted: set[str] = field(default_factory=set)
 
     def allowance(self, now: float) -> int:
-        """How many attempts may be planned now: none, one to try with, or any number."""
+        """How many attempts may be planned now: none, a few to try with, or any number."""
         if self.open_until is not None:
-            if now < self.open_until:
+            if now < self.open_until or self.shared:
                 return 0
-            self.open_until, self._half_open, self._trying = None, True, False
-        if self._half_open:
-            return 0 if self._trying else 1
+            self.probe()
+        if self._step:
+            return 0 if self._trying else self._step
         return _NO_LIMIT
 
+    def probe(self) -> None:
+        """Let one attempt through, which decides."""
+        self.open_until, self._step, self._trying = None, 1, False
+
     def planned(self) -> None:
-        """An attempt is on its way; half open it is the one that decides."""
-        self._trying = self._half_open
+        """Attempts are on their way; while a few try, the next answer decides."""
+        self._trying = self._step > 0
 
     def may_call(self) -> bool:
         """Whether an attempt that was planned earlier may still be called: not since the circuit opened."""
@@ -71,8 +86,8 @@ class Circuit:
         """What came of a call, as `charged` says it."""
         match outcome:
             case Accepted() | Rejected(kind="mail"):
-                self.open_until, self.reason, self._pause = None, "", 0.0
-                self._half_open = self._trying = False
+                # A late answer of a call from before it opened: it works again, as far as anybody knows.
+                self._on(self._step * 2 if self._step else int(self.open_until is not None))
                 self._silent = 0
                 self._met_unlisted.clear()
             case Rejected(unlisted=True):
@@ -83,7 +98,7 @@ class Circuit:
                 self._open(kind, code, asked or 0.0, now)
             case Unknown():
                 self._silent += 1
-                if self._half_open or self._silent >= SILENCE_LIMIT:
+                if self._step == 1 or self._silent >= SILENCE_LIMIT:
                     self._open("silence", "noAnswer", 0.0, now)
             case NotCalled():
                 self._trying = False
@@ -91,12 +106,28 @@ class Circuit:
     @property
     def is_open(self) -> bool:
         """Whether nothing gets through, as far as is known."""
-        return self.open_until is not None or self._half_open
+        return self.open_until is not None or self._step == 1
+
+    def shut(self, seconds: float, reason: str, now: float) -> None:
+        """Others found it so: leave the provider alone for that long."""
+        self.open_until, self.reason = now + seconds, reason
+        self._step, self._trying = 0, False
+
+    def resume(self) -> None:
+        """Others found that it works again. Load comes back in steps."""
+        if self.open_until is not None:
+            self._on(1)
+
+    def _on(self, step: int) -> None:
+        self.open_until, self._trying = None, False
+        self._step = step if 0 < step <= STEPS_END else 0
+        if not self._step:
+            self.reason, self._pause = "", 0.0
 
     def _open(self, kind: str, code: str, asked: float, now: float) -> None:
-        if self.open_until is not None and not self._half_open:
+        if self.open_until is not None:
             return  # calls that were under way when it opened tell nothing new
-        doubled = self._pause * 2 if self._half_open else 0.0
+        doubled = self._pause * 2 if self._step == 1 else 0.0
         self._pause = min(LONGEST_PAUSE[kind], max(FIRST_PAUSE[kind], doubled))
         self.open_until, self.reason = now + max(self._pause, asked), code
-        self._half_open = self._trying = False
+        self._step, self._trying = 0, False

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from contracts.email.events import AttemptReason, EmailRequested, FailureReason
+from contracts.email.events import AttemptReason, Considered, EmailRequested, FailureReason
 from services.email.domain.outcomes import Cost, Outcome
 
 
@@ -37,6 +37,7 @@ class PlannedAttempt:
     attempt_id: str
     provider: str
     reason: AttemptReason
+    considered: tuple[Considered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,14 @@ class PlanAttempts:
 
 @dataclass(frozen=True, slots=True)
 class RecordOutcome:
-    """What the holder of a licence heard, or that it never called. Early or late, it is written down."""
+    """What the holder of a licence heard, or that it never called. Early or late, it is written down.
+
+    `elsewhere`: another provider takes this mail now, so that a refusal that is not the mail's need not be waited out.
+    """
 
     attempt_id: str
     outcome: Outcome
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,7 @@ def _plan(state: Message, command: PlanAttempts, now: datetime) -> Drafts:
                 recipient=planned.recipient,
                 provider=planned.provider,
                 reason=planned.reason,
+                considered=list(planned.considered) or None,
             )
         )
         for planned in command.attempts
@@ -214,11 +215,18 @@ def _record(state: Message, command: RecordOutcome, now: datetime, policy: Polic
         case Unknown() as silence:
             return (_unknown(recipient, attempt, silence.detail),) if attempt.open else ()
         case Rejected() | NotCalled() as no:
-            return _refused(state, delivery, attempt, no, now, policy)
+            return _refused(state, delivery, attempt, no, now, policy, elsewhere=command.elsewhere)
 
 
 def _refused(
-    state: Message, delivery: Delivery, attempt: Attempt, no: Rejected | NotCalled, now: datetime, policy: Policy
+    state: Message,
+    delivery: Delivery,
+    attempt: Attempt,
+    no: Rejected | NotCalled,
+    now: datetime,
+    policy: Policy,
+    *,
+    elsewhere: bool,
 ) -> Drafts:
     refusal = "notCalled" if isinstance(no, NotCalled) else no.kind
     code = NOT_CALLED if isinstance(no, NotCalled) else no.code
@@ -230,15 +238,16 @@ def _refused(
     )
     end: FailureReason | None = None
     retry_at: datetime | None = None
+    elsewhere = elsewhere and isinstance(no, Rejected)
     if waits:
         end = _end_after(state, delivery, refusal, now, policy)
-        retry_at = None if end else now + _pause(delivery, attempt, no, policy)
+        retry_at = None if end else now + (timedelta() if elsewhere else _pause(delivery, attempt, no, policy))
     rejected = EmailSendRejected(
         attempt_id=attempt.attempt_id,
         recipient=delivery.recipient,
         code=code,
         detail=no.detail,
-        next="retry" if retry_at else "giveUp",
+        next="giveUp" if retry_at is None else "failover" if elsewhere else "retry",
         refusal=refusal,
         retry_at=retry_at,
     )

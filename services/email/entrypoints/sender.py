@@ -13,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from contracts.topics import LANES
-from services.email.domain.circuit import Circuit
 from services.email.domain.commands import Expire, RecordOutcome, TimeOut
 from services.email.domain.content import MessageContent
 from services.email.domain.decisions import Drafts, ready
@@ -28,6 +27,7 @@ from services.email.entrypoints.sender_content import AHEAD_BYTES, SHORTEST_WAIT
 from services.email.entrypoints.sender_files import AttachedFiles
 from services.email.entrypoints.sender_large import LargeMail
 from services.email.entrypoints.sender_plan import IDLE_SECONDS, Planner
+from services.email.entrypoints.sender_providers import Providers
 from services.email.entrypoints.sender_record import Recorder
 from services.email.entrypoints.sender_work import SMALL_BYTES, SMALL_SHARE, Limits, Places, Room, Wave, Work
 from services.email.ports import Checkpoints, ContentStore, FileBytes, KnownFiles, MailProvider, SuppressionList
@@ -96,17 +96,18 @@ class Sender:
         )
         self._urgent_progress = Progress(clock)
         self._places = Places(self._limits.concurrency, freed=self._wake)
-        self._circuits: Mapping[str, Circuit] = {provider.name: Circuit() for provider in providers}
-        by_name = {provider.name: provider for provider in providers}
-        self._recorder = Recorder(streams, self._places, self._limits, clock, checkpoints, self._over)
+        self.providers = Providers(providers)
+        self._recorder = Recorder(
+            streams, self._places, self._limits, clock, checkpoints, self._over, self.providers.elsewhere
+        )
         self._caller = Caller(
-            by_name, self._circuits, self._limits, clock, metrics, checkpoints, self._recorder.heard, right_of_way
+            self.providers, self._limits, clock, metrics, checkpoints, self._recorder.heard, right_of_way
         )
         attached = AttachedFiles(files, file_bytes, streams.policy, clock, most_bytes=self._limits.attachment_bytes)
         self._loader = ContentLoader(contents, attached, providers, clock, metrics)
         self._planner = Planner(
-            streams, self._loader, suppressions, by_name, self._circuits, rate, self._places, self._limits,
-            clock, ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease), right_of_way,
+            streams, self._loader, suppressions, self.providers, rate, self._places, self._limits, clock,
+            ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease), right_of_way,
         )  # fmt: skip
         small = self._limits.bytes_in_hand // SMALL_SHARE
         self._rooms = Room(small), Room(self._limits.bytes_in_hand - small)
@@ -174,7 +175,7 @@ class Sender:
         await self._until_answered(deadline - 1.5)
         await self._caller.cut_off()
         await self._until_answered(deadline - 0.3)
-        left = [*self._planner.lanes.clear(), *self._small.clear(), *self._large.clear()]
+        left = [*self._planner.clear(), *self._small.clear(), *self._large.clear()]
         await self._scheduler.give_back([*(work.held.message_id for work in left), *self._given_back])
         await self._cancel(*self._tasks)
         if self._places.taken:
@@ -184,9 +185,9 @@ class Sender:
         """Live while it plans; `died` names a loop that ended by itself."""
         detail = {
             "openAttempts": self._places.taken,
-            "atHand": len(self._planner.lanes),
+            "atHand": len(self._planner),
             "bytesInHand": self._bytes_in_hand,
-            "circuits": {name: circuit.reason for name, circuit in self._circuits.items() if circuit.is_open},
+            "circuits": {name: circuit.reason for name, circuit in self.providers.circuits.items() if circuit.is_open},
         }
         urgent, other = self._urgent_progress.report(), self._progress.report(detail, died=self._died())
         return Report(urgent.live and other.live, urgent.ready and other.ready, other.detail, other.died)
@@ -330,7 +331,7 @@ class Sender:
                 progress.idle()
             if turn.pause is not None:
                 if turn.pause > LONG_PAUSE:
-                    await self._let_go(self._planner.lanes.clear(), turn.pause)
+                    await self._let_go(self._planner.clear(), turn.pause)
                 await self._pause(min(turn.pause, IDLE_SECONDS), wake)
 
     def _over(self, wave: Wave) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from services.email.domain.circuit import Circuit
 from services.email.domain.commands import PlannedAttempt
 from services.email.domain.outcomes import Accepted, NotCalled, Outcome, Rejected, Unknown
+from services.email.entrypoints.sender_providers import Providers
 from services.email.entrypoints.sender_work import Limits, Wave
-from services.email.ports import Checkpoints, MailProvider, OutgoingAttempt
+from services.email.ports import Checkpoints, OutgoingAttempt
 from services.email.right_of_way import RightOfWay
 from services.kit import metrics as m
 from services.kit.clock import Clock
@@ -24,8 +24,7 @@ class Caller:
 
     def __init__(
         self,
-        providers: Mapping[str, MailProvider],
-        circuits: Mapping[str, Circuit],
+        providers: Providers,
         limits: Limits,
         clock: Clock,
         metrics: Metrics,
@@ -33,7 +32,7 @@ class Caller:
         heard: Callable[[Wave], None],
         right_of_way: RightOfWay,
     ) -> None:
-        self._providers, self._circuits, self._limits = providers, circuits, limits
+        self._providers, self._limits = providers, limits
         self._clock, self._metrics, self._checkpoints, self._heard = clock, metrics, checkpoints, heard
         self._right_of_way = right_of_way
         self._queue: asyncio.Queue[tuple[Wave, PlannedAttempt]] = asyncio.Queue()
@@ -80,7 +79,7 @@ class Caller:
             self._right_of_way.end(wave.mail.message_id)
         else:
             await self._right_of_way.step_aside()
-        provider, circuit = self._providers[planned.provider], self._circuits[planned.provider]
+        provider, circuit = self._providers[planned.provider], self._providers.circuits[planned.provider]
         attempt = OutgoingAttempt(planned.attempt_id, planned.recipient, wave.mail)
         if self._stopping:
             return NotCalled("the process is stopping")
@@ -107,7 +106,7 @@ class Caller:
 
     def _answer(self, wave: Wave, planned: PlannedAttempt, outcome: Outcome) -> None:
         now = self._clock.monotonic()
-        circuit = self._circuits[planned.provider]
+        circuit = self._providers.circuits[planned.provider]
         outcome = circuit.charged(outcome, wave.mail.message_id)
         was_open = circuit.is_open
         circuit.heard(outcome, now)

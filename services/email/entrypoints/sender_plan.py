@@ -3,25 +3,27 @@
 The order is the rule: a place and a rate token are had before an attempt is recorded; suppression is read in the very
 step that records it, after all that may take its time; and when any of it cannot be had, the mail waits and nothing was
 written. A mail whose own content or files cannot be had waits alone, without a token. A recipient of whom nobody can
-tell here whether they are suppressed waits alone too, and the mail's other recipients go on.
+tell here whether they are suppressed waits alone too, and the mail's other recipients go on. Mail that only a provider
+carries which takes nothing now waits aside, and other mail goes past it.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from contracts.recipients.events import SuppressionReason
-from services.email.domain.circuit import Circuit
 from services.email.domain.commands import Fail, PlanAttempts, PlannedAttempt
 from services.email.domain.decisions import ready
 from services.email.domain.lanes import Lanes
 from services.email.domain.message import Message, Open
 from services.email.domain.outcomes import NotCalled
-from services.email.domain.routing import Offer, choose
+from services.email.domain.routing import Now, Route
 from services.email.entrypoints.sender_content import ContentLoader
+from services.email.entrypoints.sender_providers import Providers
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
-from services.email.ports import Checkpoints, MailProvider, SuppressionList, SuppressionQuery
+from services.email.ports import Checkpoints, SuppressionList, SuppressionQuery
 from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, StepResult
 from services.kit import metrics as m
@@ -41,10 +43,10 @@ URGENT_PLACES = 4
 SMALL_TURN = 12
 """Attempts in one turn of mail that is not urgent while urgent mail keeps coming: a bulk that is soon over."""
 
-TYPICAL_BYTES = 10_000
-"""Of a mail, for comparing prices."""
-
 IDLE_SECONDS = 1.0
+LONGEST_ASIDE = 5.0
+"""Seconds for which mail at hand waits for the one provider that carries it; where it takes longer, others may."""
+
 EXHAUSTED_SECONDS = 30.0
 RECIPIENT_SECONDS = 60.0
 """Until another look, by whichever process, at a recipient whose stream could not be read: it costs a token."""
@@ -61,7 +63,8 @@ class Turn:
         waves: licensed, to be called at once.
         released: messages that need nothing more of us now; their lease is to be given back.
         put_off: seconds → messages to be left alone by everybody for so long.
-        recorded: attempts that took their places, answered for by now or by their waves.
+        recorded: attempts that took their places, answered for by now or by their waves; by provider, of which some may
+            have had none in the end.
         pause: seconds until another turn can bring anything, None = go on at once.
         waiting: what is waited for, "" = for work.
     """
@@ -69,7 +72,7 @@ class Turn:
     waves: list[Wave] = field(default_factory=list)
     released: list[Work] = field(default_factory=list)
     put_off: dict[float, list[Work]] = field(default_factory=dict)
-    recorded: int = 0
+    recorded: Counter[str] = field(default_factory=Counter)
     pause: float | None = None
     waiting: str = ""
 
@@ -80,10 +83,12 @@ class Turn:
 
 @dataclass(slots=True)
 class _Pick:
-    """Recipients of one message who may be attempted now."""
+    """Recipients of one message who may be attempted now, and where."""
 
     work: Work
     recipients: tuple[str, ...]
+    provider: str = ""
+    route: Route | None = None
 
 
 class Planner:
@@ -94,8 +99,7 @@ class Planner:
         streams: MessageStreams,
         loader: ContentLoader,
         suppressions: SuppressionList,
-        providers: Mapping[str, MailProvider],
-        circuits: Mapping[str, Circuit],
+        providers: Providers,
         rate: RateBudget,
         places: Places,
         limits: Limits,
@@ -107,54 +111,73 @@ class Planner:
         right_of_way: RightOfWay,
     ) -> None:
         self._streams, self._loader, self._suppressions = streams, loader, suppressions
-        self._providers, self._circuits, self._rate = providers, circuits, rate
+        self._providers, self._rate = providers, rate
         self._places, self._limits, self._clock, self._ids = places, limits, clock, ids
         self._metrics, self._checkpoints, self._lease = metrics, checkpoints, lease
         self._right_of_way = right_of_way
         self._failures = 0
-        self._token_waits = {True: 0.0, False: 0.0}
+        self._token_waits: dict[tuple[str, bool], float] = {}
+        self._aside: defaultdict[tuple[str, bool], list[Work]] = defaultdict(list)
+        """Provider, and whether urgent, → mail that waits for it alone."""
+
         self.lanes: Lanes[Work] = Lanes()
         self.ghosts: dict[str, None] = {}
         """Attempts whose append may stand although it was given up: never called, to be closed when they show up."""
+
+    def __len__(self) -> int:
+        """Messages at hand."""
+        return len(self.lanes) + sum(map(len, self._aside.values()))
+
+    def clear(self) -> list[Work]:
+        """Take everything out."""
+        aside, self._aside = self._aside, defaultdict(list)
+        return [*self.lanes.clear(), *(work for works in aside.values() for work in works)]
 
     async def turn(self, *, urgent: bool) -> Turn:
         """One turn for urgent mail, or for all other. Raises nothing of ours; what cannot be had now is waited for.
 
         A turn takes as long as a campaign's bulk of appends does. Urgent mail does not wait for that: its turns run
-        beside those of other mail, and share nothing with them but places, tokens and the provider's circuit.
+        beside those of other mail, and share nothing with them but places, tokens and the providers' circuits.
         """
         if not urgent:
             await self._right_of_way.step_aside()
         now = self._clock.monotonic()
-        provider, allowance, reopens = self._provider(now)
-        if provider is None:
-            return Turn(pause=max(0.01, reopens), waiting="the provider refuses everything now")
-        room = min(self._places.free, allowance)
-        if not urgent and room > 1:
-            room -= URGENT_PLACES
+        standing = self._standing(now, urgent=urgent)
+        if not any(each.allowance for each in standing):
+            return Turn(pause=max(0.01, self._reopens(now)), waiting="the provider refuses everything now")
+        turn = Turn()
+        self._take_up(standing, turn, now, urgent=urgent)
+        open_to = sum(each.allowance for each in standing if each.usable)
+        if not open_to:
+            turn.pause = self._wait_for_tokens(now, urgent=urgent)
+            return turn
+        free = self._places.free
+        room = min(free if urgent or free == 1 else free - URGENT_PLACES, open_to)
         if room <= 0:
-            return Turn(pause=IDLE_SECONDS)
+            turn.pause = IDLE_SECONDS
+            return turn
         if not urgent:
             room = self._right_of_way.at_once(room, SMALL_TURN)
-        picks, turn = self._pick(room, now, urgent=urgent)
+        picks = self._pick(room, standing, turn, now, urgent=urgent)
         if not picks:
             return turn
         reserved = sum(len(pick.recipients) for pick in picks)
         self._places.reserve(reserved)
-        self._circuits[provider].planned()  # half open, one attempt decides: no other turn may plan a second
         try:
-            await self._prepare(picks, provider, turn)
+            await self._prepare(picks, turn, urgent=urgent)
         finally:
-            self._places.release(reserved - turn.recorded)
-            if not turn.recorded:
-                self._circuits[provider].heard(NotCalled("nothing was recorded"), now)
+            self._places.release(reserved - turn.recorded.total())
+            for provider, recorded in turn.recorded.items():
+                if not recorded:
+                    self._providers.circuits[provider].heard(NotCalled("nothing was recorded"), now)
         return turn
 
-    async def _prepare(self, picks: list[_Pick], provider: str, turn: Turn) -> None:
+    async def _prepare(self, picks: list[_Pick], turn: Turn, *, urgent: bool) -> None:
         failing: list[tuple[Work, Step]] = []
         try:
             picks, failing = await self._with_mail(picks, turn)
-            picks = await self._with_tokens(picks, provider, turn)
+            picks = self._routed(picks, failing, turn, urgent=urgent)
+            picks = await self._with_tokens(picks, turn, urgent=urgent)
             picks, blocked = await self._judged(picks)
         except MailroomError as error:
             self.lanes.put_back([*(pick.work for pick in picks), *(work for work, _ in failing)])
@@ -163,41 +186,84 @@ class Planner:
             return
         self._failures = 0
         if picks or failing:
-            await self._license(picks, blocked, failing, provider, turn)
+            await self._license(picks, blocked, failing, turn)
 
     def refused_for(self) -> float:
         """Seconds until any provider takes anything; 0 where one does."""
-        provider, _, reopens = self._provider(self._clock.monotonic())
-        return 0.0 if provider is not None else reopens
+        now = self._clock.monotonic()
+        return 0.0 if any(each.allowance for each in self._standing(now, urgent=False)) else self._reopens(now)
+
+    # --- which provider ---
+
+    def _standing(self, now: float, *, urgent: bool) -> list[Now]:
+        paced = {name for (name, side), until in self._token_waits.items() if side == urgent and now < until}
+        return self._providers.now(now, self._clock.now(), paced)
+
+    def _reopens(self, now: float) -> float:
+        """Seconds until it is worth another look, where nobody takes anything."""
+        waits = [wait for each in self._providers if (wait := self._providers.reopens(each.name, now)) > 0]
+        return min(waits, default=IDLE_SECONDS)
+
+    def _take_up(self, standing: Sequence[Now], turn: Turn, now: float, *, urgent: bool) -> None:
+        """Mail that waited for a provider which takes mail again; where that takes long, others may wait for it."""
+        for each in standing:
+            waiting = self._aside.pop((each.name, urgent), [])
+            if each.usable:
+                self.lanes.put_back(waiting)
+            elif each.allowance or self._providers.reopens(each.name, now) <= LONGEST_ASIDE:
+                self._aside[each.name, urgent] = waiting
+            else:
+                for work in waiting:
+                    turn.leave(work, LONGEST_ASIDE)
+
+    def _routed(
+        self, picks: Sequence[_Pick], failing: list[tuple[Work, Step]], turn: Turn, *, urgent: bool
+    ) -> list[_Pick]:
+        """Each with its provider, which knows of it at once: no other turn may plan more than it takes."""
+        standing = {each.name: each for each in self._standing(self._clock.monotonic(), urgent=urgent)}
+        going: list[_Pick] = []
+        back: list[Work] = []
+        for pick in picks:
+            mail = pick.work.mail
+            assert mail is not None  # noqa: S101 - those without are not among them
+            found = self._providers.route(pick.work, mail, tuple(standing.values()))
+            if found.chosen is None and not found.waits_for:
+                why = "; ".join(f"{each.provider}: {each.why}" for each in found.considered)
+                failing.append(
+                    (pick.work, Step(pick.work.held, self._streams.decide(pick.work.held, Fail("invalid", why))))
+                )
+                continue
+            if found.chosen is None:
+                if self._providers.several:
+                    self._aside[found.waits_for[0], urgent].append(pick.work)
+                else:
+                    back.append(pick.work)
+                continue
+            pick.provider, pick.route = found.chosen, found
+            there = standing[found.chosen]
+            pick.recipients = pick.recipients[: there.allowance]
+            standing[found.chosen] = replace(
+                there, allowance=there.allowance - len(pick.recipients), why_not="it is being tried with a few"
+            )
+            turn.recorded[found.chosen] += 0
+            going.append(pick)
+        for name in {pick.provider for pick in going}:
+            self._providers.circuits[name].planned()
+        self.lanes.put_back(back)
+        return going
 
     # --- who ---
 
-    def _provider(self, now: float) -> tuple[str | None, int, float]:
-        """Who gets the next attempts and how many, or nobody and the seconds until it is worth another look."""
-        allowances = {name: self._circuits[name].allowance(now) for name in self._providers}
-        at = self._clock.now()
-        several = len(self._providers) > 1
-        offers = [
-            Offer(name, provider.estimate_cost(TYPICAL_BYTES, at).money.amount if several else 0)
-            for name, provider in self._providers.items()
-            if allowances[name] > 0
-        ]
-        chosen = choose(offers, ())
-        if chosen is not None:
-            return chosen[0], allowances[chosen[0]], 0.0
-        opens = [c.open_until - now for c in self._circuits.values() if c.open_until is not None]
-        return None, 0, min(opens, default=IDLE_SECONDS)
-
-    def _pick(self, room: int, now: float, *, urgent: bool) -> tuple[list[_Pick], Turn]:
-        turn = Turn()
+    def _pick(self, room: int, standing: Sequence[Now], turn: Turn, now: float, *, urgent: bool) -> list[_Pick]:
         picks: list[_Pick] = []
-        if now < self._token_waits[urgent]:
-            turn.pause = self._wait_for_tokens(now, urgent=urgent)
-            return picks, turn
+        usable = {each.name for each in standing if each.usable}
         draw = self.lanes.urgent if urgent else self.lanes.other
         while room > 0 and (work := draw()) is not None:
+            pin = self._providers.pin(work)
             recipients = ready(work.held.state, self._clock.now(), work.unreadable)[:room]
-            if recipients:
+            if recipients and pin is not None and pin in self._providers and pin not in usable:
+                self._aside[pin, urgent].append(work)
+            elif recipients:
                 picks.append(_Pick(work, recipients))
                 room -= len(recipients)
             elif ready(work.held.state, self._clock.now()):
@@ -205,39 +271,43 @@ class Planner:
             else:
                 turn.released.append(work)
         if not picks and not turn.released and not turn.put_off:
-            turn.pause = IDLE_SECONDS
-        return picks, turn
+            waits = [self._token_waits.get(key, 0.0) - now for key, works in self._aside.items() if works]
+            turn.pause = min([IDLE_SECONDS, *(max(0.001, wait) for wait in waits if wait > 0)])
+        return picks
 
     def _wait_for_tokens(self, now: float, *, urgent: bool) -> float:
-        return min(IDLE_SECONDS, max(0.001, self._token_waits[urgent] - now))
+        waits = [until - now for (_, side), until in self._token_waits.items() if side == urgent and until > now]
+        return min([IDLE_SECONDS, *(max(0.001, wait) for wait in waits)])
 
     # --- content, tokens, suppression ---
 
-    async def _with_tokens(self, picks: list[_Pick], provider: str, turn: Turn) -> list[_Pick]:
-        if not picks:
-            return []
-        urgent = picks[0].work.lane == "urgent"
-        wanted = sum(len(pick.recipients) for pick in picks)
-        grant = await self._rate.take(provider, wanted, urgent=urgent)
-        granted = grant.granted
+    async def _with_tokens(self, picks: Sequence[_Pick], turn: Turn, *, urgent: bool) -> list[_Pick]:
+        granted: dict[str, int] = {}
+        for provider in dict.fromkeys(pick.provider for pick in picks):
+            wanted = sum(len(pick.recipients) for pick in picks if pick.provider == provider)
+            granted[provider] = await self._take(provider, wanted, turn, urgent=urgent)
         going: list[_Pick] = []
         back: list[Work] = []
         for pick in picks:
-            pick.recipients = pick.recipients[:granted]
-            granted -= len(pick.recipients)
+            pick.recipients = pick.recipients[: granted[pick.provider]]
+            granted[pick.provider] -= len(pick.recipients)
             if pick.recipients:
                 going.append(pick)
             else:
                 back.append(pick.work)
         self.lanes.put_back(back)
-        if grant.granted < wanted:
-            wait = EXHAUSTED_SECONDS if grant.exhausted else max(0.001, grant.wait)
-            self._token_waits[urgent] = self._clock.monotonic() + wait
-            if grant.exhausted:
-                turn.waiting = "the account's 24 hours are used up"
-        if not going:
+        if picks and not going:
             turn.pause = self._wait_for_tokens(self._clock.monotonic(), urgent=urgent)
         return going
+
+    async def _take(self, provider: str, wanted: int, turn: Turn, *, urgent: bool) -> int:
+        grant = await self._rate.take(provider, wanted, urgent=urgent)
+        if grant.granted < wanted:
+            wait = EXHAUSTED_SECONDS if grant.exhausted else max(0.001, grant.wait)
+            self._token_waits[provider, urgent] = self._clock.monotonic() + wait
+            if grant.exhausted:
+                turn.waiting = f"the 24 hours of the account at {provider} are used up"
+        return grant.granted
 
     async def _with_mail(self, picks: Sequence[_Pick], turn: Turn) -> tuple[list[_Pick], list[tuple[Work, Step]]]:
         """The picks whose mail is at hand, and steps that fail those that can never be sent; the others are put off."""
@@ -278,14 +348,13 @@ class Planner:
         picks: Sequence[_Pick],
         blocked: Sequence[dict[str, SuppressionReason]],
         failing: Sequence[tuple[Work, Step]],
-        provider: str,
         turn: Turn,
     ) -> None:
         works: list[Work] = []
         planned: list[tuple[PlannedAttempt, ...]] = []
         steps: list[Step] = []
         for pick, stopped in zip(picks, blocked, strict=True):
-            attempts = self._attempts(pick, stopped, provider)
+            attempts = self._attempts(pick, stopped)
             try:
                 drafts = self._streams.decide(pick.work.held, PlanAttempts(attempts, dict(stopped)))
             except PermanentError:
@@ -294,11 +363,8 @@ class Planner:
             works.append(pick.work)
             planned.append(attempts)
             steps.append(Step(pick.work.held, drafts, lease=self._lease()))
-        count = sum(map(len, planned))
-        self._places.take(count)
-        turn.recorded = count
-        for _ in range(count):
-            self._circuits[provider].planned()
+        turn.recorded.update(attempt.provider for attempts in planned for attempt in attempts)
+        self._places.take(sum(map(len, planned)))
         self._checkpoints.reach("sender.attempt")
         # The licence lapses five seconds after this moment, whenever its confirmation comes.
         begun = self._clock.monotonic()
@@ -316,20 +382,18 @@ class Planner:
         if lost:
             await self._not_confirmed(lost, begun, turn)
 
-    def _attempts(
-        self, pick: _Pick, stopped: Mapping[str, SuppressionReason], provider: str
-    ) -> tuple[PlannedAttempt, ...]:
+    def _attempts(self, pick: _Pick, stopped: Mapping[str, SuppressionReason]) -> tuple[PlannedAttempt, ...]:
         for reason in stopped.values():
             self._metrics.inc(m.SUPPRESSED, scope=reason)
         deliveries = pick.work.held.message.deliveries
+        considered = pick.route.considered if pick.route is not None and self._providers.several else ()
         planned: list[PlannedAttempt] = []
         for recipient in pick.recipients:
             if recipient in stopped:
                 continue
             tried = [attempt.provider for attempt in deliveries[recipient].attempts]
-            chosen = choose([Offer(provider, 0)], tried)
-            assert chosen is not None  # noqa: S101 - there is an offer
-            planned.append(PlannedAttempt(recipient, self._ids.new(), provider, chosen[1]))
+            why = self._providers.reason(pick.work, pick.provider, tried)
+            planned.append(PlannedAttempt(recipient, self._ids.new(), pick.provider, why, considered))
         return tuple(planned)
 
     def _confirmed(self, work: Work, attempts: tuple[PlannedAttempt, ...], begun: float, turn: Turn) -> None:
@@ -362,7 +426,7 @@ class Planner:
                     continue
             self._places.give_back(len(attempts))
             for attempt in attempts:
-                self._circuits[attempt.provider].heard(NotCalled("never recorded"), self._clock.monotonic())
+                self._providers.circuits[attempt.provider].heard(NotCalled("never recorded"), self._clock.monotonic())
             if isinstance(result, AppendOutcomeUnknown):
                 self.ghosts |= dict.fromkeys(attempt.attempt_id for attempt in attempts)
             if isinstance(result, PermanentError):

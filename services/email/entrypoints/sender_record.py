@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from services.email.domain.commands import RecordOutcome
 from services.email.domain.decisions import Drafts, ready
-from services.email.domain.outcomes import Outcome
-from services.email.entrypoints.sender_work import Limits, Places, Wave
+from services.email.domain.outcomes import Outcome, Rejected
+from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
 from services.email.ports import Checkpoints
 from services.email.streams import Held, MessageStreams, Step
 from services.kit.clock import Clock
@@ -23,7 +23,9 @@ _BACKOFF = Backoff(first=0.05, most=2.0)
 
 
 class Recorder:
-    """Appends the answers of waves in bulk. `over` is told when all of a wave's answers stand."""
+    """Appends the answers of waves in bulk. `over` is told when all of a wave's answers stand. `elsewhere` says whether
+    another provider takes a mail now (by the monotonic clock) that one has refused.
+    """
 
     def __init__(
         self,
@@ -33,7 +35,9 @@ class Recorder:
         clock: Clock,
         checkpoints: Checkpoints,
         over: Callable[[Wave], None],
+        elsewhere: Callable[[Work, str, float], bool],
     ) -> None:
+        self._elsewhere = elsewhere
         self._streams, self._places, self._limits = streams, places, limits
         self._clock, self._checkpoints, self._over = clock, checkpoints, over
         self._pending: dict[Wave, None] = {}
@@ -177,10 +181,17 @@ class Recorder:
     def _step(self, wave: Wave, answers: Mapping[str, Outcome]) -> Step:
         held = wave.work.held
         drafts: Drafts = self._streams.decide(
-            held, *(RecordOutcome(name, outcome) for name, outcome in answers.items())
+            held,
+            *(RecordOutcome(name, outcome, self._goes_on(wave, name, outcome)) for name, outcome in answers.items()),
         )
         goes_on = len(wave.recorded) + len(answers) < len(wave.attempts) or self._more_to_do(held, drafts)
         return Step(held, drafts, keep_lease=goes_on)
+
+    def _goes_on(self, wave: Wave, attempt_id: str, outcome: Outcome) -> bool:
+        if not isinstance(outcome, Rejected):
+            return False
+        refused = next(each.provider for each in wave.attempts if each.attempt_id == attempt_id)
+        return self._elsewhere(wave.work, refused, self._clock.monotonic())
 
     def _more_to_do(self, held: Held, drafts: Drafts) -> bool:
         return bool(ready(self._streams.preview(held, drafts), self._clock.now()))

@@ -235,9 +235,8 @@ class FixedSuppressions:
 class FakeProvider:
     """`MailProvider` that answers by `behaviour` and remembers whom it took a mail for."""
 
-    name = "ses"
-
-    def __init__(self, behaviour: Behaviour | None = None, rate: float = 100_000.0) -> None:
+    def __init__(self, behaviour: Behaviour | None = None, rate: float = 100_000.0, name: str = "ses") -> None:
+        self.name = name
         self.behaviour = behaviour
         self.rate = rate
         self.calls: list[OutgoingAttempt] = []
@@ -259,7 +258,7 @@ class FakeProvider:
     def take(self, attempt: OutgoingAttempt) -> Accepted:
         """Accept, and remember it."""
         self.accepted.append((attempt.mail.message_id, attempt.recipient))
-        return Accepted(f"ses-{attempt.attempt_id}", 1000, COST)
+        return Accepted(f"{self.name}-{attempt.attempt_id}", 1000, COST)
 
     def cannot_carry(self, mail: OutgoingMail) -> str | None:
         size = sum(len(data) for _, _, data in mail.files)
@@ -305,6 +304,9 @@ class Post:
         self.file_bytes = MemoryFileBytes()
         self.suppressions = FixedSuppressions()
         self.provider = FakeProvider()
+        self.others: list[FakeProvider] = []
+        """Further providers, after the primary."""
+
         self.rates = MemoryRateLimits(self.clock)
         self.metrics = Metrics()
         self.published: dict[str, Stream] = {}
@@ -319,7 +321,7 @@ class Post:
             self.files,
             self.file_bytes,
             self.suppressions,
-            [self.provider],
+            [self.provider, *self.others],
             RateBudget(self.rates, self.clock),
             self.clock,
             self.ids,
@@ -333,7 +335,7 @@ class Post:
     async def loaded(self, *message_ids: str) -> tuple[dict[str, Work], Unready]:
         """What comes of loading these mails together: each, and those that have no mail now."""
         files = AttachedFiles(self.files, self.file_bytes, self.streams.policy, self.clock, most_bytes=1 << 20)
-        loader = ContentLoader(self.contents, files, [self.provider], self.clock, self.metrics)
+        loader = ContentLoader(self.contents, files, [self.provider, *self.others], self.clock, self.metrics)
         works = {each: Work(await self.streams.load(each), "normal") for each in message_ids}
         return works, await loader.load(list(works.values()))
 
@@ -361,7 +363,8 @@ class Post:
             steps.append(Step(held, self.streams.decide(held, Request(request, actor=actor))))
         for result in await self.streams.append(steps):
             assert isinstance(result, Held)
-        await self.rates.set_limit("ses", self.provider.rate)
+        for provider in (self.provider, *self.others):
+            await self.rates.set_limit(provider.name, provider.rate)
         return message_ids
 
     async def phases(self, message_ids: Iterable[str]) -> list[str]:
@@ -381,7 +384,7 @@ class Post:
         self.published |= {stream.stream_id: stream for stream in streams}
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Wait for a condition; AssertionError after `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not await condition():

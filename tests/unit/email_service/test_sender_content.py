@@ -26,7 +26,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender_content, "SHORTEST_WAIT", 0.3)
 
 
-async def all_sent(post: Post, message_ids: list[str], seconds: float = 5.0) -> None:
+async def all_sent(post: Post, message_ids: list[str], seconds: float = 60.0) -> None:
     async def there() -> bool:
         return set(await post.phases(message_ids)) == {"Sent"}
 
@@ -126,5 +126,5 @@ async def test_a_store_that_refuses_for_good_ends_no_loop() -> None:
     assert not sender.health().ready
     assert {tuple(await post.types(each)) for each in message_ids} == {("requested",)}
     post.contents.broken = None
-    await all_sent(post, message_ids, seconds=10)
+    await all_sent(post, message_ids)
     await sender.stop(3.0)

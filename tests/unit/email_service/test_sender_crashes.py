@@ -52,7 +52,7 @@ async def test_a_crash_doubles_nothing_and_everything_ends(point: str, nth: int)
     async def ended() -> bool:
         return set(await post.phases(message_ids)) <= {"Sent", "OutcomeUnknown"}
 
-    await until(ended, seconds=10)
+    await until(ended)
     await second.stop(3.0)
     assert max(Counter(post.provider.accepted).values(), default=0) <= 1
     phases = Counter(await post.phases(message_ids))
@@ -80,7 +80,7 @@ async def test_many_crashes_in_a_row() -> None:
     async def ended() -> bool:
         return set(await post.phases(message_ids)) <= {"Sent", "OutcomeUnknown"}
 
-    await until(ended, seconds=15)
+    await until(ended)
     await last.stop(3.0)
     assert kills >= 3
     assert max(Counter(post.provider.accepted).values(), default=0) <= 1
@@ -110,7 +110,7 @@ async def test_a_licence_that_lapsed_is_not_used_and_closed() -> None:
     async def ended() -> bool:
         return set(await post.phases(message_ids)) == {"Sent"}
 
-    await until(ended, seconds=10)
+    await until(ended)
     await sender.stop(3.0)
     assert max(Counter(post.provider.accepted).values(), default=0) <= 1
     codes = [

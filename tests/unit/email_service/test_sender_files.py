@@ -49,7 +49,7 @@ def there(post: Post, file_id: str = FILE, data: bytes = b"%PDF", **request: Any
     post.file_bytes.stored[(BUCKET, key_of(file_id), "v1")] = data
 
 
-async def ends(post: Post, message_ids: Sequence[str], phase: str, seconds: float = 5.0) -> None:
+async def ends(post: Post, message_ids: Sequence[str], phase: str, seconds: float = 60.0) -> None:
     async def there() -> bool:
         return set(await post.phases(message_ids)) == {phase}
 
@@ -280,7 +280,7 @@ async def test_nothing_is_sent_while_files_cannot_be_looked_up() -> None:
     await asyncio.sleep(0.5)
     assert await post.types(message_id) == ["requested"]
     post.files.away = False
-    await ends(post, [message_id], "Sent", seconds=10)
+    await ends(post, [message_id], "Sent")
     await sender.stop(3.0)
 
 

@@ -68,7 +68,7 @@ async def sent_after_closing(post: Post) -> tuple[str, list[str]]:
         return await post.phases([message_id]) in (["Sent"], ["OutcomeUnknown"])
 
     try:
-        await until(ended, seconds=15)
+        await until(ended)
     finally:
         await sender.stop(3.0)
     events = (await post.store.load(message_id)).events
@@ -140,7 +140,7 @@ async def test_no_more_attempts_are_recorded_than_there_are_places() -> None:
     async def sent() -> bool:
         return set(await post.phases(message_ids)) == {"Sent"}
 
-    await until(sent, seconds=15)
+    await until(sent)
     await sender.stop(3.0)
     assert store.open == 0
     assert 1 < store.most_open <= 7

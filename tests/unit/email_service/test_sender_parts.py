@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from services.email.domain.circuit import FIRST_PAUSE, LONGEST_PAUSE, SILENCE_LIMIT, Circuit
+from services.email.domain.circuit import FIRST_PAUSE, LONGEST_PAUSE, SILENCE_LIMIT, STEPS_END, Circuit
 from services.email.domain.commands import Expire
 from services.email.domain.content import SealedBody
 from services.email.domain.lanes import FLOOR_EVERY, Lanes
 from services.email.domain.message import Policy
 from services.email.domain.outcomes import Accepted, Rejected
-from services.email.domain.routing import Offer, choose
 from services.email.entrypoints import sweeper as sweeper_module
 from services.email.entrypoints.sender_work import Limits
 from services.email.entrypoints.sweeper import COMMANDS_KEPT, UNNAMED_FOR, Sweeper
@@ -43,7 +42,43 @@ def test_a_refusal_of_the_account_opens_it_and_one_attempt_tries_again(refusal: 
     circuit.planned()
     assert circuit.allowance(pause) == 0
     circuit.heard(YES, pause)
-    assert (circuit.allowance(pause) > 100, circuit.is_open) == (True, False)
+    assert not circuit.is_open
+
+
+def test_load_comes_back_in_steps_and_each_waits_for_an_answer() -> None:
+    circuit = Circuit()
+    circuit.heard(SUSPENDED, 0)
+    steps = []
+    while (allowed := circuit.allowance(5)) <= STEPS_END:
+        steps.append(allowed)
+        circuit.planned()
+        assert circuit.allowance(5) == 0
+        circuit.heard(YES, 5)
+    assert steps == [1, 2, 4, 8, 16, 32]
+    assert allowed > 100
+
+
+def test_refused_again_on_the_way_back_it_opens_anew() -> None:
+    circuit = Circuit()
+    circuit.heard(SUSPENDED, 0)
+    for _ in range(3):
+        circuit.allowance(5)
+        circuit.planned()
+        circuit.heard(YES, 5)
+    circuit.heard(SUSPENDED, 5)
+    assert (circuit.open_until, circuit.allowance(9.9)) == (10, 0)
+
+
+def test_one_that_is_shared_tries_again_when_it_is_told_to() -> None:
+    circuit = Circuit(shared=True)
+    circuit.heard(SUSPENDED, 0)
+    assert circuit.allowance(1000) == 0
+    circuit.probe()
+    assert circuit.allowance(1000) == 1
+    circuit.shut(7, "noAnswer", 1000)
+    assert (circuit.allowance(1000), circuit.may_call(), circuit.reason) == (0, False, "noAnswer")
+    circuit.resume()
+    assert (circuit.allowance(1000), circuit.may_call()) == (1, True)
 
 
 def test_the_pause_doubles_while_nothing_gets_through_and_starts_over_after() -> None:
@@ -178,13 +213,6 @@ def test_what_is_put_back_goes_next_and_clearing_gives_all() -> None:
     lanes.put_back([first, second])
     assert [item.n for item in lanes.clear()] == [0, 1, 2, 3]
     assert len(lanes) == 0
-
-
-def test_the_cheapest_provider_that_takes_mail_gets_it() -> None:
-    assert choose([], []) is None
-    assert choose([Offer("a", 200), Offer("b", 100)], []) == ("b", "cheapest")
-    assert choose([Offer("a", 200)], ["b"]) == ("a", "failover")
-    assert choose([Offer("a", 200)], ["b", "a"]) == ("a", "retry")
 
 
 def test_a_call_ends_before_anybody_calls_it_unknown() -> None:

@@ -60,7 +60,7 @@ class World:
     async def suppress(self, address: str, scope: str = recipient.ALL) -> None:
         await suppress(self.recipients, address, scope, cause="ticket-1", now=self.post.clock.now(), actor="admin:ops")
 
-    async def ends(self, message_id: str, phase: str, seconds: float = 5.0) -> None:
+    async def ends(self, message_id: str, phase: str, seconds: float = 60.0) -> None:
         async def there() -> bool:
             return await self.post.phases([message_id]) == [phase]
 
