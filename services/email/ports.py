@@ -23,6 +23,7 @@ from services.kit.errors import TransientError
 
 __all__ = [
     "Accepted",
+    "Board",
     "Capabilities",
     "Checkpoints",
     "ContentKey",
@@ -35,16 +36,19 @@ __all__ = [
     "NoCheckpoints",
     "NotCalled",
     "NotificationFormat",
+    "Order",
     "Outcome",
     "OutgoingAttempt",
     "OutgoingMail",
     "PriceTable",
+    "ProviderBoard",
     "Quota",
     "RecipientKeys",
     "Rejected",
     "Rendered",
     "Renderer",
     "ReviewedTo",
+    "Shut",
     "StoredContent",
     "SuppressionList",
     "SuppressionQuery",
@@ -128,6 +132,75 @@ class MailProvider(Protocol):
 
     def estimate_cost(self, size: int, at: datetime) -> Cost:
         """What one recipient of a mail of `size` bytes costs at `at`. No I/O."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """A provider that all processes leave alone. `seconds` until somebody tries it again; 0 or less: it is time."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator ordered: who, when, why. `provider` of a pin, else the one that was switched off."""
+
+    provider: str
+    actor: str
+    at: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What all processes know of the providers.
+
+    Attributes:
+        shut: provider → that its circuit is open.
+        off: provider → the order that switched it off.
+        pins: category, or `template:<id>` → the order that pins such mail to a provider.
+    """
+
+    shut: Mapping[str, Shut] = field(default_factory=dict)
+    off: Mapping[str, Order] = field(default_factory=dict)
+    pins: Mapping[str, Order] = field(default_factory=dict)
+
+
+class ProviderBoard(Protocol):
+    """What processes tell each other of providers, and what operators order. All times are the store's."""
+
+    async def read(self) -> Board:
+        """Everything, as last acknowledged."""
+        ...
+
+    async def shut(self, provider: str, seconds: float, reason: str) -> None:
+        """Leave it alone for that long from now on, or for longer where that was said already."""
+        ...
+
+    async def take_probe(self, provider: str, owner: str, seconds: float) -> bool:
+        """Whether `owner` is the one that tries it now: its pause is over, and nobody else does within `seconds`."""
+        ...
+
+    async def reopen(self, provider: str) -> None:
+        """It works. One that was not shut is fine."""
+        ...
+
+    async def switch_off(self, provider: str, actor: str, why: str) -> None:
+        """No mail goes there from now on, until `switch_on`. The first order stands."""
+        ...
+
+    async def switch_on(self, provider: str) -> bool:
+        """Whether it was off."""
+        ...
+
+    async def pin(self, what: str, provider: str, actor: str, why: str) -> None:
+        """Mail of this category, or `template:<id>`, goes there alone. The last order stands."""
+        ...
+
+    async def unpin(self, what: str) -> bool:
+        """Whether it was pinned."""
         ...
 
 

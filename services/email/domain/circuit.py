@@ -106,7 +106,12 @@ class Circuit:
     @property
     def is_open(self) -> bool:
         """Whether nothing gets through, as far as is known."""
-        return self.open_until is not None or self._step == 1
+        return self.open_until is not None or self.trying_one
+
+    @property
+    def trying_one(self) -> bool:
+        """Whether one attempt is let through, and nothing has come of it yet."""
+        return self.open_until is None and self._step == 1
 
     def shut(self, seconds: float, reason: str, now: float) -> None:
         """Others found it so: leave the provider alone for that long."""

@@ -26,15 +26,18 @@ from services.email.entrypoints.sender_files import AttachedFiles
 from services.email.entrypoints.sender_work import Limits, Work
 from services.email.ports import (
     Blocked,
+    Board,
     Checkpoints,
     ContentKey,
     NewContent,
     NoCheckpoints,
+    Order,
     OutgoingAttempt,
     OutgoingMail,
     Quota,
     Rendered,
     ReviewedTo,
+    Shut,
     StoredContent,
     SuppressionQuery,
 )
@@ -269,6 +272,50 @@ class FakeProvider:
 
     def estimate_cost(self, size: int, at: datetime) -> Cost:
         return COST
+
+
+class MemoryProviderBoard:
+    """`ProviderBoard` within one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._shut: dict[str, tuple[float, str]] = {}
+        self._probes: dict[str, float] = {}
+        self._off: dict[str, Order] = {}
+        self._pins: dict[str, Order] = {}
+
+    async def read(self) -> Board:
+        now = self._clock.monotonic()
+        shut = {name: Shut(until - now, reason) for name, (until, reason) in self._shut.items()}
+        return Board(shut, dict(self._off), dict(self._pins))
+
+    async def shut(self, provider: str, seconds: float, reason: str) -> None:
+        until = self._clock.monotonic() + seconds
+        self._shut[provider] = (max(until, self._shut.get(provider, (until, ""))[0]), reason)
+        self._probes.pop(provider, None)
+
+    async def take_probe(self, provider: str, owner: str, seconds: float) -> bool:
+        now = self._clock.monotonic()
+        if provider not in self._shut or self._shut[provider][0] > now or self._probes.get(provider, now) > now:
+            return False
+        self._probes[provider] = now + seconds
+        return True
+
+    async def reopen(self, provider: str) -> None:
+        self._shut.pop(provider, None)
+        self._probes.pop(provider, None)
+
+    async def switch_off(self, provider: str, actor: str, why: str) -> None:
+        self._off.setdefault(provider, Order(provider, actor, self._clock.now(), why))
+
+    async def switch_on(self, provider: str) -> bool:
+        return self._off.pop(provider, None) is not None
+
+    async def pin(self, what: str, provider: str, actor: str, why: str) -> None:
+        self._pins[what] = Order(provider, actor, self._clock.now(), why)
+
+    async def unpin(self, what: str) -> bool:
+        return self._pins.pop(what, None) is not None
 
 
 class Crash(BaseException):
