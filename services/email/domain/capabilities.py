@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from email.utils import parseaddr
 from typing import Literal
 
 
@@ -42,10 +41,18 @@ def unfit(can: Capabilities, sender: str, others: Iterable[str] = ()) -> str | N
         sender: `name@domain`, or with a display name.
         others: the addresses of To, Cc and Reply-To likewise. No address is repeated in what is returned.
     """
-    if not can.unicode_sender and not parseaddr(sender)[1].isascii():
+    if not can.unicode_sender and not _split(sender)[1].isascii():
         return "its sender's address holds more than ASCII, which this provider does not take"
     for each in (sender, *others):
-        wrong = [character for character in can.not_in_names if character in parseaddr(each)[0]]
+        wrong = [character for character in can.not_in_names if character in _split(each)[0]]
         if wrong:
             return f"a display name holds {wrong[0]!r}, which this provider does not take"
     return None
+
+
+def _split(mailbox: str) -> tuple[str, str]:
+    """Display name, with or without quotes, and address. RFC 5322 wants quotes around a name with a comma; names that a
+    person wrote into a setting may have none, and are written with them.
+    """
+    name, _, address = mailbox.strip().removesuffix(">").rpartition("<")
+    return name.strip(), address
