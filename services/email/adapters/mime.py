@@ -35,6 +35,9 @@ CRLF = b"\r\n"
 LONGEST_UNSUBSCRIBE_URL = 900
 """Characters: a URL cannot be folded, and a line holds 998."""
 
+ONE_CLICK = "List-Unsubscribe=One-Click"
+"""The value of List-Unsubscribe-Post (RFC 8058 §3.1)."""
+
 _OURS = frozenset(
     [
         "bcc",
@@ -174,17 +177,23 @@ def mailto_url(address: str, subject: str) -> str:
     return f"mailto:{to}?subject={quote(subject, safe='')}"
 
 
-def _unsubscribe_fields(urls: Sequence[str]) -> str:
-    """RFC 2369 §3.2 and RFC 8058 §3.1: the one-click URL stands first, since programs take the first that they can use.
-    RFC 8058 wants https; plain http is let through for a stack on one machine.
+def list_unsubscribe(urls: Sequence[str], between: str = ", ") -> str:
+    """The value of List-Unsubscribe (RFC 2369 §3.2, RFC 8058 §3.1): the one-click URL stands first, since programs take
+    the first that they can use. RFC 8058 wants https; plain http is let through for a stack on one machine.
+
+    Raises PermanentError `invalid` for a URL that cannot stand there.
     """
     if not all(len(url) <= LONGEST_UNSUBSCRIBE_URL and _URL.fullmatch(url) for url in urls):
         raise PermanentError("invalid", "an unsubscribe URL is ASCII without spaces or angle brackets, and short")
     one_click, *others = (urlsplit(url).scheme for url in urls)
     if one_click not in ("https", "http") or set(others) - {"mailto"}:
         raise PermanentError("invalid", "an unsubscribe URL starts with https://, one beside it with mailto:")
-    listed = f",{FOLD}".join(f"<{url}>" for url in urls)
-    return f"List-Unsubscribe: {listed}\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+    return between.join(f"<{url}>" for url in urls)
+
+
+def _unsubscribe_fields(urls: Sequence[str]) -> str:
+    listed = list_unsubscribe(urls, f",{FOLD}")
+    return f"List-Unsubscribe: {listed}\r\nList-Unsubscribe-Post: {ONE_CLICK}\r\n"
 
 
 def _content(message: OutgoingMessage) -> bytes:
@@ -235,14 +244,20 @@ def _attachment(attachment: Attachment) -> bytes:
 
 
 def _media_type(attachment: Attachment) -> str:
+    found = media_type(attachment.content_type)
+    named = "" if found.get("name") else name_parameter(attachment.filename)
+    return found.essence + "".join(parameter(*each) for each in found.parameters) + named
+
+
+def media_type(content_type: str) -> MediaType:
+    """The type under which an attachment goes. Raises PermanentError `invalid` for what is none."""
     try:
-        found = parse_media_type(attachment.content_type)
+        found = parse_media_type(content_type)
     except ValueError as error:
         raise PermanentError("invalid", f"an attachment: {error}") from None
     if found.essence.startswith(("message/", "multipart/")):
-        found = MediaType("application/octet-stream")
-    named = "" if found.get("name") else name_parameter(attachment.filename)
-    return found.essence + "".join(parameter(*each) for each in found.parameters) + named
+        return MediaType("application/octet-stream")
+    return found
 
 
 def _base64_lines(content: bytes) -> bytes:

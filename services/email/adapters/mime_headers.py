@@ -49,7 +49,17 @@ def unstructured(value: str, what: str, *, first_line: int) -> str:
 
 
 def mailbox(value: str, what: str) -> str:
-    """`address` or `Display Name <address>` as a header holds it. The domain is written in its IDNA form.
+    """`address` or `Display Name <address>` as a header holds it. Raises PermanentError `invalid` as `name_and_address`
+    does.
+    """
+    name, address = name_and_address(value, what)
+    if not name:
+        return address
+    return f"{_phrase(name)}{FOLD if len(name) + len(address) > _LINE - 10 else ' '}<{address}>"
+
+
+def name_and_address(value: str, what: str) -> tuple[str, str]:
+    """The display name (empty where there is none) and the address of a mailbox, the domain in its IDNA form.
     An address may be longer than commands may have now: mail that an earlier version took is written all the same.
 
     Raises PermanentError `invalid` for anything else; the message names the field and never the address.
@@ -57,12 +67,9 @@ def mailbox(value: str, what: str) -> str:
     refuse_controls(value, what)
     name, address = split_mailbox(value)
     try:
-        address = normalise_address(address, longest=LONGEST_EVER)
+        return name, normalise_address(address, longest=LONGEST_EVER)
     except ValueError as error:
         raise PermanentError("invalid", f"{what}: {error}") from None
-    if not name:
-        return address
-    return f"{_phrase(name)}{FOLD if len(name) + len(address) > _LINE - 10 else ' '}<{address}>"
 
 
 def split_mailbox(value: str) -> tuple[str, str]:
@@ -98,7 +105,7 @@ def name_parameter(filename: str) -> str:
     In ASCII, with the extension: that is what such a program opens the file by.
     """
     refuse_controls(filename, "an attachment's filename")
-    return "" if _PLAIN_FILENAME.fullmatch(filename) else f';{FOLD}name="{_in_ascii(filename)}"'
+    return "" if _PLAIN_FILENAME.fullmatch(filename) else f';{FOLD}name="{in_ascii(filename)}"'
 
 
 def parameter(name: str, value: str) -> str:
@@ -111,7 +118,7 @@ def parameter(name: str, value: str) -> str:
     return _extended(name, value)
 
 
-def _in_ascii(filename: str) -> str:
+def in_ascii(filename: str) -> str:
     """The name without accents, everything else that is not ASCII as `_`; at most `_PIECE` characters."""
     plain = "".join(each for each in unicodedata.normalize("NFKD", filename) if not unicodedata.combining(each))
     stem, dot, extension = plain.rpartition(".")

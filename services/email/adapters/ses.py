@@ -8,7 +8,6 @@ exception means about the request having left this machine.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -19,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError,
 from services.email.adapters.writing import MailWriter, said_of
 from services.email.domain.capabilities import Capabilities
 from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
-from services.email.domain.outcomes import Accepted, Cost, RefusalKind, Rejected, Unknown
+from services.email.domain.outcomes import Accepted, Cost, RefusalKind, Rejected, Unknown, for_people
 from services.email.ports import OutgoingAttempt, OutgoingMail, PriceTable, Quota
 from services.kit.aws import error_code, is_from_aws, is_transient
 from services.kit.errors import PermanentError, RefusedHere, Unavailable
@@ -83,8 +82,6 @@ REFUSED_ON_THE_WAY = frozenset({403, 407, 421})
 MOST_BYTES = 40_000_000
 """Of a message as MIME, attachments in base64: what SES takes of an account unless it has agreed on less (Amazon SES
 Developer Guide, "Service quotas", "Message quotas": 40 MB)."""
-
-_ADDRESS = re.compile(r'"[^"]*"@\S+|\S+@\S+')
 
 
 class SesProvider:
@@ -196,7 +193,7 @@ def _answered(error: ClientError, sender: str) -> Rejected | Unknown:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = error_code(error)
     message = str(error.response.get("Error", {}).get("Message", ""))
-    detail = _ADDRESS.sub("(address)", message)[:300]
+    detail = for_people(message)
     kind: RefusalKind = "throttle"
     unlisted = False
     if code in THROTTLES or status in (429, 503):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,3 +66,11 @@ class NotCalled:
 
 
 Outcome = Accepted | Rejected | Unknown | NotCalled
+
+_ADDRESS = re.compile(r'"[^"]*"@\S+|\S+@\S+')
+_LONGEST_DETAIL = 300
+
+
+def for_people(said: str) -> str:
+    """What a provider said, as `detail` may hold it: cut, and without the addresses that it names."""
+    return _ADDRESS.sub("(address)", said)[:_LONGEST_DETAIL]
