@@ -11,13 +11,17 @@ from pathlib import Path
 
 import uvloop
 
+from deploy.local.simulator.acceptances import Acceptances
 from deploy.local.simulator.account import Account
 from deploy.local.simulator.admin import AdminApi
 from deploy.local.simulator.emulator import Emulator
 from deploy.local.simulator.faults import Faults
+from deploy.local.simulator.http_api import HttpApi
 from deploy.local.simulator.journal import Journal, JournalInUse
 from deploy.local.simulator.mailbox import Mailbox
+from deploy.local.simulator.mailgun import Mailgun
 from deploy.local.simulator.notifier import Notifier
+from deploy.local.simulator.sendgrid import SendGrid
 from deploy.local.simulator.ses import SesApi
 from deploy.local.simulator.wire import Request, Response, Server, json_response
 
@@ -91,21 +95,28 @@ async def run(settings: Settings) -> None:
     account = Account(settings.max_send_rate, settings.max_24_hour_send, settings.verified)
     mailbox = Mailbox(settings.keep_bytes)
     notifier = Notifier(emulator, rules, notifications, settings.step_seconds)
+    accepted = Acceptances(acceptances, mailbox)
     ses = SesApi(
         region=settings.region,
         account=account,
         rules=rules,
-        acceptances=acceptances,
-        mailbox=mailbox,
+        acceptances=accepted,
         notifier=notifier,
         emulator=emulator,
     )
+
+    sendgrid = HttpApi(SendGrid(), rules, accepted)
+    mailgun = HttpApi(Mailgun(), rules, accepted)
 
     async def answer(request: Request) -> Response | None:
         if request.path.startswith("/_sim/"):
             return await admin.handle(request)
         if request.path == "/healthz":
             return json_response({"status": "ok"})
+        if request.path.startswith("/v3/mail/"):
+            return await sendgrid.handle(request)
+        if request.path.startswith("/v3/"):
+            return await mailgun.handle(request)
         return await ses.handle(request)
 
     server = Server(answer, settings.host, settings.port)
@@ -118,7 +129,7 @@ async def run(settings: Settings) -> None:
         notifier=notifier,
         emulator=emulator,
         refuse=server.refuse,
-        accepted=lambda: ses.accepted,
+        accepted=lambda: accepted.count,
     )
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -33,13 +33,16 @@ class Fault(BaseModel):
 
     `probability` and `count` limit how often, `match` (a regular expression, searched) with whom: it looks at the
     recipients of a send and at the address of a suppression-list call. `operation` says which calls; faults of
-    answers and notifications concern SendEmail only.
+    answers concern sends only, and those of notifications SendEmail. At SendGrid and Mailgun `refuse` has their words:
+    `code` is SendGrid's field, `message` either's text.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: RequestKind | AnswerKind | NotificationKind | Literal["refuseConnections"]
-    operation: Literal["SendEmail", "GetAccount", "SuppressedDestination", "*"] = "SendEmail"
+    operation: Literal["SendEmail", "GetAccount", "SuppressedDestination", "SendGridSend", "MailgunSend", "*"] = (
+        "SendEmail"
+    )
     probability: float = Field(default=1.0, ge=0, le=1)
     count: int | None = Field(default=None, ge=1)
     match: str | None = None

@@ -6,19 +6,17 @@ What else is asked under /v2/email/ (identities, configuration sets) is passed o
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from uuid import uuid4
 
 import orjson
 
 from deploy.local.simulator import faults
+from deploy.local.simulator.acceptances import Acceptances
 from deploy.local.simulator.account import Account
 from deploy.local.simulator.emulator import Emulator, EmulatorUnavailable, Topics
 from deploy.local.simulator.errors import ProxyRefusal, SesError, bad_request
-from deploy.local.simulator.events import mail_of, timestamp
+from deploy.local.simulator.events import mail_of
 from deploy.local.simulator.faults import Faults
-from deploy.local.simulator.journal import Journal
-from deploy.local.simulator.mailbox import Kept, Mailbox
 from deploy.local.simulator.notifier import Notifier
 from deploy.local.simulator.submission import Submission, read_send_email
 from deploy.local.simulator.wire import Request, Response, json_response
@@ -40,8 +38,7 @@ class SesApi:
         region: str,
         account: Account,
         rules: Faults,
-        acceptances: Journal,
-        mailbox: Mailbox,
+        acceptances: Acceptances,
         notifier: Notifier,
         emulator: Emulator,
     ) -> None:
@@ -50,10 +47,8 @@ class SesApi:
         self._account = account
         self._faults = rules
         self._acceptances = acceptances
-        self._mailbox = mailbox
         self._notifier = notifier
         self._emulator = emulator
-        self.accepted = 0
 
     async def handle(self, request: Request) -> Response | None:
         """Answer one call; None where a fault drops the connection."""
@@ -102,21 +97,8 @@ class SesApi:
         return json_response({"MessageId": provider_message_id})
 
     async def _accept(self, submission: Submission, topics: Topics, peer: str, answered: str) -> str:
-        now = datetime.now(UTC)
         provider_message_id = f"{self._id_prefix}{time.time_ns() // 1_000_000:012x}-{uuid4()}-000000"
-        entry = {
-            "providerMessageId": provider_message_id,
-            "at": timestamp(now),
-            "source": submission.source,
-            "destination": submission.destination,
-            "tags": submission.tags,
-            "configurationSet": submission.configuration_set,
-            "size": len(submission.raw),
-            "answered": answered,
-        }
-        await self._acceptances.append(orjson.dumps(entry))
-        self.accepted += 1
-        self._mailbox.keep(Kept(provider_message_id, now, submission))
+        now = await self._acceptances.record("ses", provider_message_id, submission, answered)
         if topics:
             mail = mail_of(submission, provider_message_id, now, self._region, peer)
             self._notifier.accepted(mail, self._account.on_list(submission.destination), topics)

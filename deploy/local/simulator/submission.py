@@ -88,8 +88,13 @@ def _recipients(destination: Json, parsed: mime.Parsed) -> tuple[str, ...]:
 
 
 def _check_address(address: str) -> None:
-    if not _ADDRESS.fullmatch(address) or ".." in address:
+    if read_address(address) is None:
         raise bad_request("Illegal address.")
+
+
+def read_address(address: str) -> str | None:
+    """The address, None where it is none that a provider takes."""
+    return address if _ADDRESS.fullmatch(address) and ".." not in address else None
 
 
 def _tags(given: object, parsed: mime.Parsed) -> dict[str, str]:
