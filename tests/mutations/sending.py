@@ -299,6 +299,25 @@ SENDING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        "2sC",
+        "any lost connection to SendGrid or Mailgun counts as one that never stood",
+        "services/email/adapters/http_outcomes.py",
+        "    except NEVER_LEFT as error:\n",
+        "    except httpx.TransportError as error:\n",
+        (
+            "tests/unit/email_service/test_http_outcomes.py::"
+            "test_whatever_may_come_after_the_request_was_read_is_unknown",
+        ),
+    ),
+    Mutation(
+        "2tC",
+        "a 4xx that is not from SendGrid counts as its refusal",
+        "services/email/adapters/sendgrid.py",
+        "    if errors is None:\n",
+        "    if errors is None and status in REFUSED_ON_THE_WAY:\n",
+        ("tests/unit/email_service/test_sendgrid_answers.py::test_any_other_4xx_that_is_not_from_sendgrid_is_unknown",),
+    ),
+    Mutation(
         "7a",
         "suppressions are not looked at before an attempt is recorded",
         PLAN,
