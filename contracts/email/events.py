@@ -26,6 +26,9 @@ FailureReason = Literal[
     "invalid",
 ]
 BounceType = Literal["permanent", "transient", "undetermined"]
+SuppressedFor = Literal["bounce", "complaint", "unsubscribe"]
+SUPPRESSED = "suppressed"
+"""The reason of an `email.rejected` where the provider did not try, since the recipient is on a list of its own."""
 
 
 # --- decisions ---------------------------------------------------------------------------------------------------
@@ -191,6 +194,8 @@ class EmailRejected(DeliveryFact):
 
     reason: str
     detail: str | None = None
+    suppressed_for: SuppressedFor | None = None
+    """With the reason `suppressed`: what the provider had heard from the recipient earlier. Nothing was tried now."""
 
 
 class EmailComplained(DeliveryFact):

@@ -16,6 +16,7 @@ from contracts.email.events import (
     EmailBounced,
     EmailComplained,
     EmailComplaintWithdrawn,
+    EmailRejected,
     EmailUnsubscribed,
 )
 from contracts.email.values import Category
@@ -180,7 +181,8 @@ def from_fact(event: Envelope) -> Command | None:
     """What a fact about a mail means for its recipient; None = nothing.
 
     A permanent bounce and a complaint stop everything. Where SES made them up because the address is on the account's
-    own suppression list, the reason is `providerList`, since no mailbox has said anything.
+    own suppression list, the reason is `providerList`, since no mailbox has said anything. So it is where a provider
+    did not try because of its own list, unless the recipient is there for having unsubscribed: that means marketing.
     """
     data = event.data
     if isinstance(data, EmailBounced):
@@ -189,6 +191,12 @@ def from_fact(event: Envelope) -> Command | None:
         return _by_fact(event, data.recipient, ALL, _reason(data.bounce_sub_type, "hardBounce"))
     if isinstance(data, EmailComplained):
         return _by_fact(event, data.recipient, ALL, _reason(data.complaint_sub_type, "complaint"))
+    if isinstance(data, EmailRejected):
+        if data.suppressed_for is None:
+            return None
+        if data.suppressed_for == "unsubscribe":
+            return _by_fact(event, data.recipient, MARKETING, "unsubscribed")
+        return _by_fact(event, data.recipient, ALL, "providerList")
     if isinstance(data, EmailComplaintWithdrawn):
         return WithdrawComplaint(data.recipient, event.subject, event.time, event.id)
     if isinstance(data, EmailUnsubscribed):

@@ -34,7 +34,9 @@ ANSWERED_KEPT = 50_000
 """Attempts remembered as accepted; a fact about one of them settles nothing and needs no look at its stream."""
 
 _FACTS = frozenset(name for name, event in EVENTS.items() if event.kind == "fact" and name.startswith("email."))
-_SUPPRESSING = frozenset({"email.bounced", "email.complained", "email.complaintWithdrawn", "email.unsubscribed"})
+_SUPPRESSING = frozenset(
+    {"email.bounced", "email.complained", "email.complaintWithdrawn", "email.rejected", "email.unsubscribed"}
+)
 
 
 class Settler:

@@ -13,6 +13,7 @@ from contracts.email.events import (
     EmailComplained,
     EmailComplaintWithdrawn,
     EmailDelivered,
+    EmailRejected,
     EmailUnsubscribed,
 )
 from contracts.envelope import Envelope
@@ -76,6 +77,10 @@ def about(model: Any, **fields: Any) -> Any:
         (about(EmailComplained), "complaint"),
         (about(EmailComplained, complaint_sub_type="OnAccountSuppressionList"), "providerList"),
         (about(EmailDelivered), None),
+        (about(EmailRejected, reason="suppressed", suppressed_for="bounce"), "providerList"),
+        (about(EmailRejected, reason="suppressed", suppressed_for="complaint"), "providerList"),
+        (about(EmailRejected, reason="suppressed", suppressed_for="unsubscribe"), None),
+        (about(EmailRejected, reason="Bad content"), None),
     ],
 )
 def test_what_a_fact_means(data: EventData, reason: str | None) -> None:
@@ -92,6 +97,12 @@ def test_unsubscribing_stops_marketing_alone_or_one_list() -> None:
     assert [from_list.blocks("marketing", name) for name in ("news", "offers")] == ["unsubscribed", None]
     assert [from_all.blocks("marketing", name) for name in ("news", "offers")] == ["unsubscribed", "unsubscribed"]
     assert from_list.blocks() is from_all.blocks() is None
+
+
+def test_who_left_a_provider_s_mail_altogether_gets_no_more_marketing_from_any() -> None:
+    recipient = RecipientSpec()
+    recipient.hear(fact(about(EmailRejected, reason="suppressed", suppressed_for="unsubscribe")))
+    assert (recipient.blocks("marketing"), recipient.blocks("auth")) == ("unsubscribed", None)
 
 
 def test_a_cause_heard_twice_suppresses_once_under_one_id() -> None:

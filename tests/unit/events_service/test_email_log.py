@@ -99,6 +99,7 @@ def status_of(*data: EventData) -> str:
         ([sent(), fact(DELIVERED), bounced("undetermined")], "delivered"),
         ([sent(), bounced("permanent", sub_type="OnAccountSuppressionList")], "failed"),
         ([sent(), fact(mail.EmailComplained, complaint_sub_type="OnAccountSuppressionList")], "failed"),
+        ([sent(), fact(mail.EmailRejected, reason="suppressed", suppressed_for="bounce")], "failed"),
         ([sent(), fact(mail.EmailComplained)], "complaint"),
         ([sent(), fact(mail.EmailComplained), fact(DELIVERED)], "complaint"),
         ([sent(), fact(mail.EmailComplained), bounced("permanent")], "complaint"),
