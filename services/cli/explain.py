@@ -12,6 +12,7 @@ import typer
 from services.cli.output import Json, print_json, refuse, say
 
 if TYPE_CHECKING:
+    from services.email.domain.correlation import Correlation
     from services.kit.explanation import Explanation
 
 app = typer.Typer(no_args_is_help=True, help="What a raw notification would become. Touches nothing.")
@@ -25,31 +26,40 @@ def _group() -> None:
 File = Annotated[
     Path | None, typer.Argument(help="The notification; standard input when left out.", exists=True, dir_okay=False)
 ]
+About = Annotated[
+    str | None,
+    typer.Option(metavar="MESSAGEID[,ATTEMPTID]", help="What it is about, where it does not say so itself."),
+]
 
 
 @app.command("ses")
-def ses(
-    file: File = None,
-    correlation: Annotated[
-        str | None,
-        typer.Option(metavar="MESSAGEID[,ATTEMPTID]", help="What it is about, where it does not say so itself."),
-    ] = None,
-    json: Json = False,
-) -> None:
+def ses(file: File = None, correlation: About = None, json: Json = False) -> None:
     """Print the CloudEvents that an SES notification (bare, in an SNS envelope, or an SQS body) becomes, one a line; or
     why none, on standard error. Exit status 1 when it would be refused.
     """
-    from services.email.domain.correlation import Correlation
     from services.email.explain import explain_ses
 
-    raw = _read(file, "ses")
-    given = None
-    if correlation is not None:
-        message_id, _, attempt_id = correlation.partition(",")
-        if not message_id.strip():
-            raise typer.BadParameter("messageId, or messageId,attemptId", param_hint="--correlation")
-        given = Correlation(message_id.strip(), attempt_id.strip() or None)
-    _tell(explain_ses(raw, given), json)
+    _tell(explain_ses(_read(file, "ses"), _about(correlation)), json)
+
+
+@app.command("sendgrid")
+def sendgrid(file: File = None, correlation: About = None, json: Json = False) -> None:
+    """Print the CloudEvents that events of SendGrid's (the array that its webhook posts, or one of them) become, one a
+    line; or why none, on standard error. Exit status 1 when one of them would be refused.
+    """
+    from services.email.explain import explain_sendgrid
+
+    _tell(explain_sendgrid(_read(file, "sendgrid"), _about(correlation)), json)
+
+
+@app.command("mailgun")
+def mailgun(file: File = None, correlation: About = None, json: Json = False) -> None:
+    """Print the CloudEvents that an event of Mailgun's (the body of its webhook, or an item of its events API) becomes,
+    one a line; or why none, on standard error. Exit status 1 when it would be refused.
+    """
+    from services.email.explain import explain_mailgun
+
+    _tell(explain_mailgun(_read(file, "mailgun"), _about(correlation)), json)
 
 
 @app.command("s3")
@@ -67,6 +77,17 @@ def s3(
     from services.files.explain import explain_s3
 
     _tell(explain_s3(_read(file, "s3"), bucket), json)
+
+
+def _about(given: str | None) -> Correlation | None:
+    from services.email.domain.correlation import Correlation
+
+    if given is None:
+        return None
+    message_id, _, attempt_id = given.partition(",")
+    if not message_id.strip():
+        raise typer.BadParameter("messageId, or messageId,attemptId", param_hint="--correlation")
+    return Correlation(message_id.strip(), attempt_id.strip() or None)
 
 
 def _read(file: Path | None, command: str) -> bytes:

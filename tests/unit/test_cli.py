@@ -18,6 +18,8 @@ from typer.testing import CliRunner, Result
 from services.cli import skip
 from services.cli.app import app
 from services.kit.kafka.records import Partition
+from tests.unit.email_service import mailgun_examples as mailgun
+from tests.unit.email_service import sendgrid_examples as sendgrid
 from tests.unit.email_service.own_templates import write_own
 from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, example
 from tests.unit.files_service import s3_examples
@@ -59,6 +61,8 @@ def test_every_command_knows_json_and_says_what_it_is_for() -> None:
         ("files", "reconcile"),
         ("explain", "ses"),
         ("explain", "s3"),
+        ("explain", "sendgrid"),
+        ("explain", "mailgun"),
     } <= found.keys()
     for path, command in found.items():
         assert "--json" in [option for parameter in command.params for option in parameter.opts], path
@@ -161,6 +165,23 @@ def test_explain_refuses_what_would_be_parked_and_reads_files(tmp_path: Path) ->
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "would be parked" in refused.stderr
     assert mailroom("explain", "ses", str(tmp_path / "none.json")).exit_code == 2
+
+
+def test_explain_sendgrid_takes_what_its_webhook_posts() -> None:
+    events = [sendgrid.event("delivered"), sendgrid.delayed_bounce("")]
+    result = mailroom("explain", "sendgrid", given=json.dumps(events))
+    assert (result.exit_code, json.loads(result.stdout)["type"]) == (1, "email.delivered")
+    assert "event 2 of 2" in result.stderr
+    both = mailroom("explain", "sendgrid", "--correlation", f"{MESSAGE_ID},{ATTEMPT_ID}", given=json.dumps(events))
+    assert (both.exit_code, both.stderr) == (0, "")
+    assert [json.loads(line)["type"] for line in both.stdout.splitlines()] == ["email.delivered", "email.bounced"]
+
+
+def test_explain_mailgun_takes_what_its_webhook_posts() -> None:
+    result = mailroom("explain", "mailgun", given=json.dumps(mailgun.posted(mailgun.event("OPENED"))))
+    assert (result.exit_code, json.loads(result.stdout)["type"]) == (0, "email.opened")
+    told = json.loads(mailroom("explain", "mailgun", "--json", given="[]").stdout)
+    assert (told["events"], told["refused"]) == ([], True)
 
 
 def test_explain_s3_prints_the_good_ones_and_says_what_becomes_of_the_others() -> None:

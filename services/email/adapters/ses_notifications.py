@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.header import decode_header, make_header
-from email.utils import parseaddr
 
-from contracts.addresses import normalise_address
 from contracts.base import EventData
 from contracts.email import events as facts
 from contracts.envelope import Envelope
 from contracts.ids import fact_id, millis_text
 from contracts.registry import NAMES
+from services.email.adapters.reading import integer, normal_form, text
 from services.email.adapters.ses_transport import unwrap
 from services.email.domain.correlation import ATTEMPT_HEADER, ATTEMPT_TAG, MESSAGE_HEADER, MESSAGE_TAG, Correlation
 from services.email.domain.engagement import is_machine
@@ -59,7 +58,7 @@ class _Mail:
 
         We send with one envelope recipient, so whatever the receiving side reports is about that one.
         """
-        address = _normal(reported) if reported is not None else None
+        address = normal_form(reported) if reported is not None else None
         if len(self.destination) == 1:
             only = self.destination[0]
             return only, None if address in (None, only) else str(reported).strip()
@@ -100,10 +99,15 @@ def correlate(notification: Json) -> Correlation | None:
     return None
 
 
-def provider_message_id(notification: Json) -> str | None:
-    """SES's id of the message, by which a notification without our ids is looked up."""
+def provider_message_id(notification: Json) -> str:
+    """SES's id of the message, by which a notification without our ids is looked up. Raises PermanentError `malformed`:
+    SES always gives one.
+    """
     mail = notification.get("mail")
-    return _first(mail.get("messageId")) if isinstance(mail, dict) else None
+    found = _first(mail.get("messageId")) if isinstance(mail, dict) else None
+    if found is None:
+        raise PermanentError("malformed", "it names no message id of SES's: not about a message")
+    return found
 
 
 def without_message(notification: Json) -> str | None:
@@ -128,7 +132,7 @@ def inbound_mail(notification: Json) -> InboundMail | None:
     if not isinstance(mail, dict):
         raise PermanentError("malformed", "`mail` is missing")
     common = mail.get("commonHeaders")
-    subject = _text(common.get("subject")) if isinstance(common, dict) else None
+    subject = text(common.get("subject")) if isinstance(common, dict) else None
     return InboundMail(parse_time(mail.get("timestamp")), _decoded(subject or ""))
 
 
@@ -172,6 +176,7 @@ class SesNotifications:
     """The `NotificationFormat` of Amazon SES."""
 
     provider = PROVIDER
+    respells = False
     unwrap = staticmethod(unwrap)
     correlate = staticmethod(correlate)
     provider_message_id = staticmethod(provider_message_id)
@@ -196,27 +201,27 @@ def _delivery(mail: _Mail, part: Json) -> Iterator[_Fact]:
         recipient, spelling = mail.recipient(reported)
         data = facts.EmailDelivered(
             **mail.common(recipient, spelling),
-            smtp_response=_text(part.get("smtpResponse")),
-            processing_time_ms=_integer(part.get("processingTimeMillis")),
+            smtp_response=text(part.get("smtpResponse")),
+            processing_time_ms=integer(part.get("processingTimeMillis")),
         )
         yield _Fact(data, recipient, at, (millis_text(at),))
 
 
 def _bounce(mail: _Mail, part: Json) -> Iterator[_Fact]:
     at = parse_time(part.get("timestamp"))
-    feedback = _text(part.get("feedbackId"))
+    feedback = text(part.get("feedbackId"))
     overall = _BOUNCES.get(str(part.get("bounceType")).lower(), "undetermined")
     for entry in _objects(part.get("bouncedRecipients")) or [{}]:
         recipient, spelling = mail.recipient(entry.get("emailAddress"))
-        status = _text(entry.get("status"))
+        status = text(entry.get("status"))
         # One permanent bounce can hold recipients with a 4.x.x status (RFC 3463): those come back for now only.
         kind = "transient" if overall == "permanent" and status and status.startswith("4.") else overall
         data = facts.EmailBounced(
             **mail.common(recipient, spelling),
             bounce_type=kind,  # type: ignore[arg-type]
-            bounce_sub_type=_text(part.get("bounceSubType")) or "Undetermined",
+            bounce_sub_type=text(part.get("bounceSubType")) or "Undetermined",
             status=status,
-            diagnostic_code=_text(entry.get("diagnosticCode")),
+            diagnostic_code=text(entry.get("diagnosticCode")),
             feedback_id=feedback,
         )
         yield _Fact(data, recipient, at, (feedback or millis_text(at),))
@@ -224,7 +229,7 @@ def _bounce(mail: _Mail, part: Json) -> Iterator[_Fact]:
 
 def _complaint(mail: _Mail, part: Json) -> Iterator[_Fact]:
     at = parse_time(part.get("timestamp"))
-    feedback, kind = _text(part.get("feedbackId")), _text(part.get("complaintFeedbackType"))
+    feedback, kind = text(part.get("feedbackId")), text(part.get("complaintFeedbackType"))
     model = facts.EmailComplaintWithdrawn if kind == "not-spam" else facts.EmailComplained
     reported = [entry.get("emailAddress") for entry in _objects(part.get("complainedRecipients"))]
     # SES lists everyone at the domain who may have complained; the call had one recipient, so it is that one.
@@ -233,18 +238,18 @@ def _complaint(mail: _Mail, part: Json) -> Iterator[_Fact]:
         data = model(
             **mail.common(recipient, spelling),
             feedback_type=kind,
-            complaint_sub_type=_text(part.get("complaintSubType")),
+            complaint_sub_type=text(part.get("complaintSubType")),
             feedback_id=feedback,
         )
         yield _Fact(data, recipient, at, (feedback or millis_text(at),))
 
 
 def _reject(mail: _Mail, part: Json) -> Iterator[_Fact]:
-    yield from _dropped(mail, _text(part.get("reason")) or "rejected", None)
+    yield from _dropped(mail, text(part.get("reason")) or "rejected", None)
 
 
 def _rendering_failure(mail: _Mail, part: Json) -> Iterator[_Fact]:
-    yield from _dropped(mail, "renderingFailure", _text(part.get("errorMessage")))
+    yield from _dropped(mail, "renderingFailure", text(part.get("errorMessage")))
 
 
 def _dropped(mail: _Mail, reason: str, detail: str | None) -> Iterator[_Fact]:
@@ -258,7 +263,7 @@ def _dropped(mail: _Mail, reason: str, detail: str | None) -> Iterator[_Fact]:
 
 def _open(mail: _Mail, part: Json) -> Iterator[_Fact]:
     at = parse_time(part.get("timestamp"))
-    agent, ip = _text(part.get("userAgent")), _text(part.get("ipAddress"))
+    agent, ip = text(part.get("userAgent")), text(part.get("ipAddress"))
     for recipient in mail.destination:
         data = facts.EmailOpened(**mail.common(recipient), user_agent=agent, ip_address=ip, machine=is_machine(agent))
         yield _Fact(data, recipient, at, (millis_text(at), ip or "", agent or ""))
@@ -266,7 +271,7 @@ def _open(mail: _Mail, part: Json) -> Iterator[_Fact]:
 
 def _click(mail: _Mail, part: Json) -> Iterator[_Fact]:
     at = parse_time(part.get("timestamp"))
-    agent, ip, link = _text(part.get("userAgent")), _text(part.get("ipAddress")), _text(part.get("link"))
+    agent, ip, link = text(part.get("userAgent")), text(part.get("ipAddress")), text(part.get("link"))
     for recipient in mail.destination:
         data = facts.EmailClicked(
             **mail.common(recipient), link=link, user_agent=agent, ip_address=ip, machine=is_machine(agent)
@@ -281,8 +286,8 @@ def _delay(mail: _Mail, part: Json) -> Iterator[_Fact]:
         recipient, spelling = mail.recipient(entry.get("emailAddress"))
         data = facts.EmailDeliveryDelayed(
             **mail.common(recipient, spelling),
-            delay_type=_text(part.get("delayType")) or "Undetermined",
-            diagnostic_code=_text(entry.get("diagnosticCode")),
+            delay_type=text(part.get("delayType")) or "Undetermined",
+            diagnostic_code=text(entry.get("diagnosticCode")),
             expires_at=None if expires is None else parse_time(expires),
         )
         yield _Fact(data, recipient, at, (millis_text(at),))
@@ -298,7 +303,7 @@ def _subscription(mail: _Mail, part: Json) -> Iterator[_Fact]:
         lists = [None]
     else:
         lists = [
-            _text(topic.get("topicName"))
+            text(topic.get("topicName"))
             for topic in _objects(new.get("topicSubscriptionStatus"))
             if topic.get("subscriptionStatus") == "OptOut"
         ]
@@ -342,17 +347,17 @@ _NO_KIND = "neither eventType nor notificationType: not an SES notification"
 
 
 def _kind(notification: Json) -> str | None:
-    return _text(notification.get("eventType")) or _text(notification.get("notificationType"))
+    return text(notification.get("eventType")) or text(notification.get("notificationType"))
 
 
 def _mail(notification: Json, correlation: Correlation, received_at: datetime | None) -> _Mail:
     mail = notification.get("mail")
     if not isinstance(mail, dict):
         raise PermanentError("malformed", "`mail` is missing")
-    message_id = _text(mail.get("messageId"))
+    message_id = text(mail.get("messageId"))
     if message_id is None:
         raise PermanentError("malformed", "`mail.messageId` is missing")
-    destination = tuple(dict.fromkeys(_normal(address) for address in _strings(mail.get("destination"))))
+    destination = tuple(dict.fromkeys(normal_form(address) for address in _strings(mail.get("destination"))))
     if not destination:
         raise PermanentError("noRecipient", "`mail.destination` is empty")
     sent_at = mail.get("timestamp")
@@ -395,15 +400,6 @@ def _envelope(fact: _Fact, mail: _Mail, correlation: Correlation) -> Envelope:
     )
 
 
-def _normal(address: object) -> str:
-    """The normal form; an address that we would not send to is kept as reported, without a display name."""
-    _, plain = parseaddr(str(address))
-    try:
-        return normalise_address(plain or str(address))
-    except ValueError:
-        return (plain or str(address)).strip()
-
-
 def _decoded(subject: str) -> str:
     """A header's value with encoded words (RFC 2047) decoded; as it is where they are broken."""
     if "=?" not in subject:
@@ -418,15 +414,7 @@ def _first(value: object) -> str | None:
     """SES gives tags as lists of one string; a bare string is taken as well."""
     if isinstance(value, list):
         value = value[0] if value else None
-    return _text(value)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return text(value)
 
 
 def _strings(value: object) -> list[str]:

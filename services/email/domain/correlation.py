@@ -19,7 +19,11 @@ ATTEMPT_HEADER = "X-Mailroom-Attempt-Id"
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """The message, and where it is known the attempt, that a notification is about."""
+    """The message, and where it is known the attempt, that a notification is about.
+
+    `recipient`: the attempt's, in our spelling, where it was looked up.
+    """
 
     message_id: str
     attempt_id: str | None = None
+    recipient: str | None = None
