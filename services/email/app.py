@@ -23,8 +23,10 @@ from contracts.topics import LANES
 from services.email.adapters.content import MongoContentStore
 from services.email.adapters.file_bytes import S3FileBytes
 from services.email.adapters.known_files import MongoKnownFiles
+from services.email.adapters.mailgun_notifications import MailgunNotifications
 from services.email.adapters.prices import DatedPrices
 from services.email.adapters.rendering import CatalogueRenderer
+from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses import SesProvider
 from services.email.adapters.ses_notifications import SesNotifications
 from services.email.adapters.suppressions import StreamSuppressionList
@@ -295,9 +297,9 @@ class Email:
             for lane in self.settings.lanes:
                 self._consume(*INTAKE[lane], intake, INTAKE_BATCH)
         if self.has("translator"):
-            formats = {"ses": SesNotifications()}
+            formats = (SesNotifications(), SendGridNotifications(), MailgunNotifications())
             translator = Translator(
-                formats,
+                {form.provider: form for form in formats},
                 self.publisher,
                 StreamLookup(self.streams),
                 MailedUnsubscribes(self.streams, self.keys, self.tokens),

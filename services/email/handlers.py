@@ -18,7 +18,14 @@ from contracts.recipients.events import RecipientSuppressed, SuppressionReason
 from services.email.domain import recipient as recipients
 from services.email.domain.commands import SettleByOperator
 from services.email.domain.correlation import Correlation
-from services.email.domain.message import UNKNOWN_OUTCOME, Attempt, Message, OutcomeUnknown, lookup_key
+from services.email.domain.message import (
+    UNKNOWN_OUTCOME,
+    Attempt,
+    Message,
+    OutcomeUnknown,
+    lookup_key,
+    recipient_of,
+)
 from services.email.domain.notifications import InboundMail
 from services.email.domain.recipient import Recipient, Suppress, Unsuppress
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
@@ -321,7 +328,7 @@ class StreamLookup:
         self._streams = streams
 
     async def by_provider_message_id(self, provider: str, provider_message_id: str) -> Correlation | None:
-        """The message and attempt; None where no stream knows the id (yet). Raises TransientError."""
+        """The message, attempt and recipient; None where no stream knows the id (yet). Raises TransientError."""
         message_id = await self._streams.store.find_by_lookup(lookup_key(provider, provider_message_id))
         if message_id is None:
             return None
@@ -332,4 +339,20 @@ class StreamLookup:
             for attempt in delivery.attempts
         )
         found = next((each for each in attempts if each.provider_message_id == provider_message_id), None)
-        return Correlation(message_id, None if found is None else found.attempt_id)
+        if found is None:
+            return Correlation(message_id)
+        return Correlation(message_id, found.attempt_id, _recipient(held, found.attempt_id))
+
+    async def recipients(self, attempts: Collection[Correlation]) -> dict[Correlation, str]:
+        """Whose attempts they are, in one read; those that no stream here tells of are left out. Raises
+        TransientError.
+        """
+        helds = await self._streams.load_many({each.message_id for each in attempts})
+        found = {each: _recipient(helds[each.message_id], each.attempt_id) for each in attempts}
+        return {each: recipient for each, recipient in found.items() if recipient is not None}
+
+
+def _recipient(held: Held | PermanentError, attempt_id: str | None) -> str | None:
+    if attempt_id is None or not isinstance(held, Held) or not isinstance(held.state, Message):
+        return None
+    return recipient_of(held.state, attempt_id)

@@ -422,6 +422,11 @@ class NotificationFormat(Protocol):
         """The provider's wire name."""
         ...
 
+    @property
+    def respells(self) -> bool:
+        """Whether it may report a recipient in other letters than ours (`Jane@` as `jane@`): ours is looked up then."""
+        ...
+
     def unwrap(self, raw: bytes, *, sqs_message_id: str | None = None, sqs_sent: str | None = None) -> Delivered:
         """Take a notification out of its wrappings."""
         ...
@@ -431,7 +436,9 @@ class NotificationFormat(Protocol):
         ...
 
     def provider_message_id(self, notification: Json) -> str | None:
-        """The provider's id of the message, by which it is looked up otherwise."""
+        """The provider's id of the message, by which it is looked up otherwise; None where the provider may leave it
+        out, so that nobody can tell whose it is.
+        """
         ...
 
     def without_message(self, notification: Json) -> str | None:

@@ -19,22 +19,23 @@ from services.kit.metrics import Metrics
 class TranslatorMetrics(Protocol):
     """What a translator counts."""
 
-    def translated(self, event_type: str) -> None:
-        """One fact of this type was made."""
+    def translated(self, fact: Envelope) -> None:
+        """One fact was made."""
 
     def ignored(self) -> None:
         """One notification became no fact, for a reason that is no error."""
 
 
 class TranslatorCounts:
-    """`TranslatorMetrics` in the list of metrics."""
+    """`TranslatorMetrics` in the list of metrics. `provider`: of facts that do not name theirs."""
 
     def __init__(self, metrics: Metrics, provider: str) -> None:
         self._metrics, self._provider = metrics, provider
 
-    def translated(self, event_type: str) -> None:
+    def translated(self, fact: Envelope) -> None:
         """One fact was made."""
-        self._metrics.inc(m.FACTS_TRANSLATED, provider=self._provider, type=event_type)
+        provider = getattr(fact.data, "provider", None) or self._provider
+        self._metrics.inc(m.FACTS_TRANSLATED, provider=provider, type=fact.type)
 
     def ignored(self) -> None:
         """One notification said nothing."""
@@ -56,7 +57,7 @@ async def publish_facts(
         if error is not None:
             failed[n] = error
         else:
-            metrics.translated(fact.type)
+            metrics.translated(fact)
     return [_outcome(facts, failed.get(n)) for n, facts in enumerate(made)]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
@@ -20,10 +21,14 @@ log = get_logger(__name__)
 
 
 class AttemptLookup(Protocol):
-    """Finds the attempt that a provider's message id belongs to."""
+    """Finds attempts in the streams."""
 
     async def by_provider_message_id(self, provider: str, provider_message_id: str) -> Correlation | None:
-        """The message and attempt, or None where no stream knows the id (yet). Raises TransientError."""
+        """The message, attempt and recipient, or None where no stream knows the id (yet). Raises TransientError."""
+        ...
+
+    async def recipients(self, attempts: Collection[Correlation]) -> dict[Correlation, str]:
+        """Whose attempts they are, as far as streams tell. Raises TransientError."""
         ...
 
 
@@ -35,6 +40,18 @@ class MailedUnsubscribes(Protocol):
         TransientError, and PermanentError where a valid token's message cannot be found or read.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A notification whose message is known."""
+
+    form: NotificationFormat
+    delivered: Delivered
+    correlation: Correlation
+
+
+_Made = tuple[Envelope, ...] | Outcome
 
 
 class Translator:
@@ -58,30 +75,60 @@ class Translator:
         A notification that belongs to no message of ours is parked as `uncorrelated`: the sender's own write may be
         late, so the parking lot retries it for 24 h.
         """
-        made: list[tuple[Envelope, ...] | Outcome] = [await self._translate(record) for record in records]
+        heard = await self._with_recipients([await self._hear(record) for record in records])
+        made = [self._translate(each) if isinstance(each, _Heard) else each for each in heard]
         return await publish_facts(self._publisher, made, self._metrics)
 
-    async def _translate(self, record: Record) -> tuple[Envelope, ...] | Outcome:
+    async def _hear(self, record: Record) -> _Heard | _Made:
+        """The notification with its message, or what becomes of the record without one."""
         try:
             form, delivered = self._unwrap(record)
             notification = delivered.notification
-            if notification is None or form.without_message(notification):
+            why = delivered.why_none if notification is None else form.without_message(notification)
+            if notification is None or why:
                 self._metrics.ignored()
+                log.info("translator.nothing", why=why)
                 return ()
             mail = form.inbound_mail(notification)
             if mail is not None:
                 return await self._unsubscribed(mail)
             correlation = await self._correlation(form, notification)
-            if correlation is None:
-                return Park("uncorrelated", kind="uncorrelated", detail="no stream knows this notification's message")
-            translation = form.translate(delivered, correlation)
         except PermanentError as error:
             return Park(error.reason, kind="poison", detail=error.detail)
         except TransientError as error:
             return Retry(error)
+        if isinstance(correlation, Park):
+            return correlation
+        return _Heard(form, delivered, correlation)
+
+    async def _with_recipients(self, heard: Sequence[_Heard | _Made]) -> list[_Heard | _Made]:
+        """With each recipient in our spelling, where the provider may have another: in one read for the whole batch."""
+        asked = {
+            each.correlation
+            for each in heard
+            if isinstance(each, _Heard) and each.form.respells and each.correlation.recipient is None
+        }
+        if not asked:
+            return list(heard)
+        try:
+            found = await self._lookup.recipients(asked)
+        except TransientError as error:
+            return [Retry(error) if isinstance(each, _Heard) and each.correlation in asked else each for each in heard]
+        return [
+            replace(each, correlation=replace(each.correlation, recipient=found.get(each.correlation)))
+            if isinstance(each, _Heard) and each.correlation in asked
+            else each
+            for each in heard
+        ]
+
+    def _translate(self, heard: _Heard) -> _Made:
+        try:
+            translation = heard.form.translate(heard.delivered, heard.correlation)
+        except PermanentError as error:
+            return Park(error.reason, kind="poison", detail=error.detail)
         if not translation.facts:
             self._metrics.ignored()
-            log.info("translator.nothing", why=translation.why_none, aggregate_id=correlation.message_id)
+            log.info("translator.nothing", why=translation.why_none, aggregate_id=heard.correlation.message_id)
         return translation.facts
 
     async def _unsubscribed(self, mail: InboundMail) -> tuple[Envelope, ...]:
@@ -109,14 +156,19 @@ class Translator:
         )
         return form, delivered
 
-    async def _correlation(self, form: NotificationFormat, notification: Json) -> Correlation | None:
+    async def _correlation(self, form: NotificationFormat, notification: Json) -> Correlation | Park:
         own = form.correlate(notification)
         if own is not None:
             return Correlation(_uuid(own.message_id), own.attempt_id)
         provider_id = form.provider_message_id(notification)
         if provider_id is None:
-            raise PermanentError("malformed", "it names no message id of the provider: not about a message")
-        return await self._lookup.by_provider_message_id(form.provider, provider_id)
+            return _uncorrelated("it names no message, neither by our ids nor by the provider's")
+        found = await self._lookup.by_provider_message_id(form.provider, provider_id)
+        return found or _uncorrelated("no stream knows this notification's message")
+
+
+def _uncorrelated(detail: str) -> Park:
+    return Park("uncorrelated", kind="uncorrelated", detail=detail)
 
 
 def _uuid(text: str) -> str:

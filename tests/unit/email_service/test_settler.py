@@ -13,6 +13,7 @@ from contracts.email.events import (
     EmailComplained,
     EmailComplaintWithdrawn,
     EmailDelivered,
+    EmailRejected,
     EmailSendConfirmed,
     EmailUnsubscribed,
     EventRetracted,
@@ -21,6 +22,7 @@ from contracts.envelope import Envelope
 from contracts.registry import NAMES
 from services.email.domain import recipient
 from services.email.domain.commands import PlanAttempts, PlannedAttempt, RecordOutcome
+from services.email.domain.correlation import Correlation
 from services.email.domain.message import Message
 from services.email.domain.outcomes import Accepted, Cost, Unknown
 from services.email.domain.unsubscribe import UnsubscribeClaims
@@ -39,7 +41,7 @@ from services.email.handlers import (
 from services.email.ports import Checkpoints, NoCheckpoints
 from services.email.streams import Held, Step
 from services.kit.addresses import RecipientKeys
-from services.kit.errors import PermanentError
+from services.kit.errors import PermanentError, TransientError
 from services.kit.event_store.memory import MemoryEventStore
 from services.kit.event_store.port import Stream, StreamIndex
 from services.kit.kafka.codec import encode
@@ -267,14 +269,52 @@ async def test_an_operator_lists_and_settles_unknown_attempts() -> None:
         await resolve_unknown(streams, world.post.ids.new(), "t1", "accepted", evidence="x", actor="admin:ops")
 
 
+@pytest.mark.parametrize(
+    ("suppressed_for", "category", "reason"),
+    [
+        ("bounce", "auth", "providerList"),
+        ("complaint", "auth", "providerList"),
+        ("unsubscribe", "marketing", "unsubscribed"),
+    ],
+)
+async def test_whom_a_provider_does_not_write_to_any_more_no_provider_writes_to(
+    suppressed_for: Any, category: Any, reason: str
+) -> None:
+    world = World()
+    message_id = await world.attempted(outcome=Accepted("ses-1", 10, COST))
+    stream = await world.post.store.load(message_id)
+    dropped = EmailRejected(
+        recipient=A, provider="ses", attempt_id="t1", reason="suppressed", suppressed_for=suppressed_for
+    )
+    record = world.fact(dropped, message_id)
+    # The answer went by before, so that only the suppression is left to be decided.
+    answers = [as_record(event, n) for n, event in enumerate(stream.events)]
+    assert await world.hear(*answers, record) == [DONE] * (len(answers) + 1)
+    assert await world.blocked(category=category) == reason
+    assert await world.hear(record) == [DONE]
+    assert (await world.recipient_store.load(world.keys.key(A))).version == 1
+
+
 async def test_a_provider_s_id_leads_to_its_attempt() -> None:
     world = World()
     message_id = await world.attempted(outcome=Accepted("ses-1", 10, COST))
     lookup = StreamLookup(world.post.streams)
     found = await lookup.by_provider_message_id("ses", "ses-1")
     assert found is not None
-    assert (found.message_id, found.attempt_id) == (message_id, "t1")
+    assert (found.message_id, found.attempt_id, found.recipient) == (message_id, "t1", A)
     assert await lookup.by_provider_message_id("ses", "other") is None
+
+
+async def test_attempts_lead_to_their_recipients_and_strangers_to_nobody() -> None:
+    world = World()
+    message_id, stranger = await world.attempted(), world.post.ids.new()
+    ours, lost = Correlation(message_id, "t1"), Correlation(message_id, "t9")
+    strange = Correlation(stranger, "t1")
+    found = await StreamLookup(world.post.streams).recipients([ours, lost, Correlation(message_id), strange])
+    assert found == {ours: A}
+    world.post.store.away = True
+    with pytest.raises(TransientError):
+        await StreamLookup(world.post.streams).recipients([ours])
 
 
 async def test_operators_suppress_and_lift() -> None:

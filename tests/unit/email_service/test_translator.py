@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import pytest
 
 from contracts.envelope import Envelope
+from services.email.adapters.mailgun_notifications import MailgunNotifications
+from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses_notifications import SesNotifications
 from services.email.domain.correlation import Correlation
 from services.email.domain.notifications import InboundMail
 from services.email.entrypoints.translator import Translator
+from services.kit import metrics as m
 from services.kit.errors import Unavailable
+from services.kit.facts import TranslatorCounts
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
+from services.kit.metrics import Metrics
 from services.kit.testing.publisher import MemoryPublisher
+from tests.unit.email_service import mailgun_examples as mailgun
+from tests.unit.email_service import sendgrid_examples as sendgrid
 from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, PARTS, PROVIDER_ID, notification
 
 
 class Lookup:
-    """Knows one message of the provider; `away`: cannot be asked."""
+    """Knows one message of each provider, and whose its attempt is; `away`: cannot be asked."""
 
     def __init__(self, *, known: bool = False) -> None:
-        self.known, self.away = known, False
+        self.known, self.away, self.asked = known, False, 0
 
     async def by_provider_message_id(self, provider: str, provider_message_id: str) -> Correlation | None:
+        self._ask()
+        ids = {"ses": PROVIDER_ID, "sendgrid": sendgrid.CALL_ID, "mailgun": mailgun.THEIR_ID}
+        assert provider_message_id == ids[provider]
+        return Correlation(MESSAGE_ID, ATTEMPT_ID, OURS) if self.known else None
+
+    async def recipients(self, attempts: Collection[Correlation]) -> dict[Correlation, str]:
+        self._ask()
+        return dict.fromkeys(attempts, OURS) if self.known else {}
+
+    def _ask(self) -> None:
+        self.asked += 1
         if self.away:
             raise Unavailable("MongoDB", "switched off by the test")
-        assert (provider, provider_message_id) == ("ses", PROVIDER_ID)
-        return Correlation(MESSAGE_ID, ATTEMPT_ID) if self.known else None
+
+
+OURS = "Jane@example.com"
+"""The recipient as we wrote it; every example reports it in small letters."""
 
 
 class NoMails:
@@ -37,26 +58,31 @@ class NoMails:
         raise AssertionError("it was about a mail of ours")
 
 
-class Counts:
-    """Counts nothing."""
-
-    def translated(self, event_type: str) -> None: ...
-
-    def ignored(self) -> None: ...
-
-
 class World:
     def __init__(self, *, known: bool = False) -> None:
         self.publisher, self.lookup = MemoryPublisher(), Lookup(known=known)
-        self.translate = Translator({"ses": SesNotifications()}, self.publisher, self.lookup, NoMails(), Counts())
+        self.metrics = Metrics()
+        formats = (SesNotifications(), SendGridNotifications(), MailgunNotifications())
+        self.translate = Translator(
+            {form.provider: form for form in formats},
+            self.publisher,
+            self.lookup,
+            NoMails(),
+            TranslatorCounts(self.metrics, "ses"),
+        )
 
-    async def hear(self, *values: bytes | None) -> list[Outcome]:
-        records = [Record("email.notifications", 0, n, 0, None, value, ()) for n, value in enumerate(values)]
+    async def hear(self, *values: bytes | None, source: str = "") -> list[Outcome]:
+        headers = (("source", source.encode()),) if source else ()
+        records = [Record("email.notifications", 0, n, 0, None, value, headers) for n, value in enumerate(values)]
         return list(await self.translate(records))
 
     @property
     def facts(self) -> list[str]:
         return [json.loads(item.value)["id"] for item in self.publisher.published]
+
+    @property
+    def recipients(self) -> list[str]:
+        return [json.loads(item.value)["data"]["recipient"] for item in self.publisher.published]
 
 
 def raw(kind: str = "Delivery", **changes: object) -> bytes:
@@ -106,3 +132,94 @@ async def test_what_says_nothing_is_let_go() -> None:
     confirmation = json.dumps({"Type": "SubscriptionConfirmation", "MessageId": "x", "Message": "confirm"}).encode()
     assert await world.hear(confirmation) == [DONE]
     assert world.facts == []
+
+
+# --- SendGrid and Mailgun ---
+
+EXAMPLES = {"sendgrid": sendgrid, "mailgun": mailgun}
+WITHOUT_OUR_IDS = {
+    "sendgrid": sendgrid.event("delivered", mailroom_message_id=None),
+    "mailgun": mailgun.event("delivered", user_variables="Could not load user-variables"),
+}
+NAMELESS = {
+    "sendgrid": sendgrid.delayed_bounce(""),
+    "mailgun": mailgun.event("failed", user_variables=None, message={"headers": {}}, envelope={}),
+}
+
+
+@pytest.mark.parametrize("source", EXAMPLES)
+async def test_the_source_of_a_record_names_its_format_and_the_provider_of_its_facts(source: str) -> None:
+    world = World()
+    assert await world.hear(json.dumps(EXAMPLES[source].event("delivered")).encode(), source=source) == [DONE]
+    assert world.metrics.value(m.FACTS_TRANSLATED, provider=source, type="email.delivered") == 1
+
+
+@pytest.mark.parametrize("source", EXAMPLES)
+async def test_recipients_come_in_our_spelling_by_one_look_for_a_batch(source: str) -> None:
+    world = World(known=True)
+    value = json.dumps(EXAMPLES[source].event("delivered")).encode()
+    assert await world.hear(value, value, source=source) == [DONE, DONE]
+    assert (world.recipients, world.lookup.asked) == ([OURS, OURS], 1)
+
+
+async def test_ses_reports_recipients_as_we_wrote_them_so_that_nobody_is_asked() -> None:
+    world = World(known=True)
+    assert await world.hear(raw()) == [DONE]
+    assert world.lookup.asked == 0
+
+
+@pytest.mark.parametrize("source", EXAMPLES)
+async def test_a_recipient_that_no_stream_tells_of_stays_as_reported(source: str) -> None:
+    world = World()
+    assert await world.hear(json.dumps(EXAMPLES[source].event("delivered")).encode(), source=source) == [DONE]
+    assert world.recipients == [OURS.lower()]
+
+
+@pytest.mark.parametrize("source", EXAMPLES)
+async def test_nothing_is_published_while_nobody_can_be_asked_for_the_recipient(source: str) -> None:
+    world = World(known=True)
+    world.lookup.away = True
+    bad = b"{}"
+    outcomes = await world.hear(json.dumps(EXAMPLES[source].event("delivered")).encode(), bad, source=source)
+    assert [type(each) for each in outcomes] == [Retry, Park]
+    assert world.facts == []
+
+
+@pytest.mark.parametrize("source", EXAMPLES)
+async def test_without_our_ids_the_provider_s_id_leads_to_the_message(source: str) -> None:
+    world = World()
+    value = json.dumps(WITHOUT_OUR_IDS[source]).encode()
+    (early,) = await world.hear(value, source=source)
+    assert isinstance(early, Park)
+    assert (early.reason, early.kind) == ("uncorrelated", "uncorrelated")
+    world.lookup.known = True
+    assert await world.hear(value, source=source) == [DONE]
+    assert world.recipients == [OURS]
+
+
+@pytest.mark.parametrize("source", EXAMPLES)
+async def test_a_delayed_bounce_that_names_no_message_is_kept_as_uncorrelated(source: str) -> None:
+    world = World(known=True)
+    (outcome,) = await world.hear(json.dumps(NAMELESS[source]).encode(), source=source)
+    assert isinstance(outcome, Park)
+    assert (outcome.reason, outcome.kind) == ("uncorrelated", "uncorrelated")
+    assert "names no message" in outcome.detail
+
+
+@pytest.mark.parametrize("source", EXAMPLES)
+async def test_bad_events_are_parked_and_their_neighbours_translated(source: str) -> None:
+    world = World()
+    good = json.dumps(EXAMPLES[source].event("delivered")).encode()
+    strange = json.dumps({**EXAMPLES[source].event("delivered"), "event": "teleported"}).encode()
+    outcomes = await world.hear(b"5", b'{"Key": "email"}', good, strange, None, source=source)
+    assert [type(each) for each in outcomes] == [Park, Park, type(DONE), type(DONE), Park]
+    assert len(world.facts) == 1
+
+
+async def test_another_source_is_refused_with_the_names_of_those_that_are_known() -> None:
+    (outcome,) = await World().hear(raw(), source="pigeons")
+    assert isinstance(outcome, Park)
+    assert (outcome.reason, outcome.detail) == (
+        "unknownSource",
+        "notifications of ses, sendgrid, mailgun can be translated here",
+    )

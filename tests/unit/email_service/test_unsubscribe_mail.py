@@ -21,14 +21,15 @@ from services.email.entrypoints.translator import Translator
 from services.email.explain import explain_ses
 from services.email.handlers import MailedUnsubscribes, StreamLookup, suppress, unsuppress
 from services.email.ports import OutgoingAttempt, OutgoingMail
+from services.kit.facts import TranslatorCounts
 from services.kit.kafka.codec import decode
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
+from services.kit.metrics import Metrics
 from services.kit.testing.publisher import MemoryPublisher
 from tests.unit.email_service.mail import COST
 from tests.unit.email_service.ses_examples import sns
 from tests.unit.email_service.test_sender_large import Taking, ses
 from tests.unit.email_service.test_settler import START, A, World
-from tests.unit.email_service.test_translator import Counts
 
 ADDRESS = "leave@mailroom.example"
 TOKENS = UnsubscribeTokens(b"k" * 32)
@@ -87,7 +88,7 @@ class Reading(World):
             self.publisher,
             StreamLookup(self.post.streams),
             MailedUnsubscribes(self.post.streams, self.keys, TOKENS),
-            Counts(),
+            TranslatorCounts(Metrics(), "ses"),
         )
 
     async def token(self, scope: str = "list:news", tokens: UnsubscribeTokens = TOKENS) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from contracts.envelope import Envelope
 from services.files.adapters.s3_notifications import S3Notifications
 from services.files.entrypoints.translator import Translator
 from services.kit.kafka.records import DONE, Outcome, Park, Record, Retry
@@ -21,8 +22,8 @@ class Counts:
         self.made: list[str] = []
         self.nothing = 0
 
-    def translated(self, event_type: str) -> None:
-        self.made.append(event_type)
+    def translated(self, fact: Envelope) -> None:
+        self.made.append(fact.type)
 
     def ignored(self) -> None:
         self.nothing += 1
