@@ -113,6 +113,19 @@ READING: tuple[Mutation, ...] = (
         (_ANY_CRASH, _AGGREGATES + "test_what_is_known_already_is_not_written_again_but_its_bucket_is_marked"),
     ),
     Mutation(
+        "4A",
+        "a report that is heard again counts twice when its stream has gone meanwhile",
+        "services/email/adapters/reports.py",
+        'recipient = "" if self.reported is None else normal_form(self.reported).lower()',
+        "recipient = self._recipient()",
+        (
+            "tests/unit/email_service/test_mailgun_notifications.py::"
+            "test_the_attempt_s_spelling_of_the_recipient_counts_since_mailgun_writes_small_letters",
+            "tests/unit/email_service/test_sendgrid_notifications.py::"
+            "test_the_attempt_s_spelling_of_the_recipient_counts",
+        ),
+    ),
+    Mutation(
         "4p",
         "which events are shown when a fold fails depends on the batch",
         "services/events/aggregates.py",

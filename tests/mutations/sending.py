@@ -348,6 +348,17 @@ SENDING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        "7A",
+        "whom one provider does not write to because of a list of its own, others go on writing to",
+        "services/email/entrypoints/settler.py",
+        ' "email.rejected",',
+        "",
+        (
+            "tests/unit/email_service/test_settler.py::"
+            "test_whom_a_provider_does_not_write_to_any_more_no_provider_writes_to",
+        ),
+    ),
+    Mutation(
         "7d",
         "capitals make another recipient",
         "services/kit/addresses.py",

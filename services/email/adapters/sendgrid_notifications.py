@@ -8,7 +8,7 @@ SendGrid's own, which win where names are equal. Source: Twilio SendGrid's docum
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 from contracts.base import EventData
 from contracts.email import events as facts
@@ -136,7 +136,7 @@ def _delivered(report: Report, event: Json) -> EventData:
 
 def _bounce(report: Report, event: Json) -> EventData:
     said = text(event.get("type"))
-    kind = _BOUNCES.get((said or "").lower(), "undetermined")
+    kind: facts.BounceType = _BOUNCES.get((said or "").lower(), "undetermined")
     status = text(event.get("status"))
     if kind == "permanent" and status is not None and status.startswith("4."):  # RFC 3463: for now only
         kind = "transient"
@@ -199,7 +199,7 @@ _READERS: Final[dict[str, Callable[[Report, Json], EventData]]] = {
     "unsubscribe": _unsubscribe,
     "group_unsubscribe": _unsubscribe,
 }
-_BOUNCES: Final[dict[str, Literal["permanent", "transient"]]] = {"bounce": "permanent", "blocked": "transient"}
+_BOUNCES: Final[dict[str, facts.BounceType]] = {"bounce": "permanent", "blocked": "transient"}
 _SUPPRESSIONS: Final[dict[str, facts.SuppressedFor]] = {
     "bounced address": "bounce",
     "spam reporting address": "complaint",

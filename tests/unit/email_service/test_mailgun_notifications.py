@@ -278,7 +278,8 @@ STATUS = ["code", "message", "description", "enhanced-code", "bounce-type"]
     )
 )
 def test_hostile_events_are_translated_or_refused_and_the_same_each_time(value: dict[str, Any]) -> None:
-    form, told = MailgunNotifications(), []
+    form = MailgunNotifications()
+    told: list[object] = []
     for _ in range(2):
         try:
             correlation = form.correlate(value) or OURS

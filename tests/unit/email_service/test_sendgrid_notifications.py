@@ -255,7 +255,8 @@ FIELDS = sorted({name for kind in EVENTS for name in event(kind)} | {"bounce_cla
     )
 )
 def test_hostile_events_are_translated_or_refused_and_the_same_each_time(value: dict[str, Any]) -> None:
-    form, told = SendGridNotifications(), []
+    form = SendGridNotifications()
+    told: list[object] = []
     for _ in range(2):
         try:
             correlation = form.correlate(value) or OURS
