@@ -442,7 +442,9 @@ class NotificationFormat(Protocol):
         ...
 
     def without_message(self, notification: Json) -> str | None:
-        """Why it is about no message at all, or None."""
+        """Why nothing follows from it, so that nobody needs to know whose it is (it is about no message at all, or of a
+        type that becomes no fact); None otherwise.
+        """
         ...
 
     def inbound_mail(self, notification: Json) -> InboundMail | None:

@@ -62,7 +62,7 @@ def without_message(event: Json) -> str | None:
         return None
     if kind == "stored":
         return "Mailgun stored a message that came in"
-    return f"Mailgun event type {kind!r} is not known here: it is kept raw"
+    return f"Mailgun event type {kind[:40]!r} is not known here: it is kept raw"
 
 
 def inbound_mail(_event: Json) -> InboundMail | None:

@@ -55,7 +55,7 @@ def without_message(event: Json) -> str | None:
         return None
     if kind == "group_resubscribe":
         return "somebody came back to a group of SendGrid's; Mailroom lifts no suppression for that"
-    return f"SendGrid event type {kind!r} is not known here: it is kept raw"
+    return f"SendGrid event type {kind[:40]!r} is not known here: it is kept raw"
 
 
 def inbound_mail(_event: Json) -> InboundMail | None:
