@@ -146,6 +146,11 @@ def test_a_complaint_may_lack_its_types(missing: str) -> None:
     assert only(example("Complaint", changes={missing: None})).type == "email.complained"
 
 
+def test_a_bounce_may_lack_what_the_server_said() -> None:
+    wire = data(example("Bounce", changes={"bouncedRecipients": [{"emailAddress": RECIPIENT}]}))
+    assert (wire["bounceType"], "diagnosticCode" in wire, "status" in wire) == ("permanent", False, False)
+
+
 def test_a_complaint_that_lists_a_whole_domain_is_about_the_one_we_wrote_to() -> None:
     reported = [{"emailAddress": f"u{n}@example.com"} for n in range(5)]
     assert data(example("Complaint", changes={"complainedRecipients": reported}))["recipient"] == RECIPIENT
