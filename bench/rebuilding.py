@@ -1,8 +1,9 @@
 """A rebuild beside live traffic: how long each stage takes, and that verification ends though documents keep changing.
 
-A log of `MAILROOM_BENCH_DOCUMENTS` mails (a million unless set, three events each) is projected by two live processes,
-which gives the rate that this machine can do. Then it is rebuilt twice: while nothing is written, and while events are
-written at `MAILROOM_BENCH_SHARE` of that rate (0.5 unless set), four of five to documents picked at random, so that
+A log of `MAILROOM_BENCH_DOCUMENTS` mails (a million unless set, three events each) is projected by two live processes.
+Then a backlog of traffic gives the rate that this machine can do: four events of five belong to documents picked at
+random, so that each is a write of its own, at a place of its own in every index. The log is rebuilt twice: while
+nothing is written, and while such events are written at `MAILROOM_BENCH_SHARE` of that rate (0.5 unless set), so that
 every statistics bucket is marked again before it can be summed up. At the end the two generations are compared once
 more at rest: they must be equal.
 """
@@ -41,6 +42,9 @@ EVENTS_EACH = 3
 DATABASE = "bench_rebuilding"
 LONGEST = 4 * 3600.0
 TURN_SECONDS = 0.05
+BACKLOG_PART = 10
+"""The traffic whose backlog tells the live rate: an event for one document of so many."""
+
 VERIFYING = ("summing up", "verifying")
 
 
@@ -74,8 +78,12 @@ def run(quick: bool) -> Result:
         print(f"  {documents:,} documents' events are on {TOPIC}", flush=True)
         programs = [projector(stack, DATABASE, number) for number in range(PROJECTORS)]
         try:
-            live = _project(stack, documents * EVENTS_EACH)
-            print(f"  live: {live:,.0f} events/s", flush=True)
+            first = _project(stack, documents * EVENTS_EACH)
+            print(f"  the log of new mails: {first:,.0f} events/s", flush=True)
+            backlog = documents // BACKLOG_PART
+            asyncio.run(_write(stack, documents, backlog))
+            live = _project(stack, documents * EVENTS_EACH + backlog)
+            print(f"  live: {live:,.0f} events/s of traffic", flush=True)
             rest = asyncio.run(_rebuild(stack, documents, 0.0))
             print(f"  at rest: {rest.seconds:.1f} s, {rest.verification:.1f} s of them verification", flush=True)
             busy = asyncio.run(_rebuild(stack, documents, share * live))
@@ -113,8 +121,8 @@ def _result(
         Aim("verification under traffic, times that at rest", busy.verification / rest.verification, 10, " ×", True),
     ]
     notes = [
-        f"Live projects {live:,.0f} events/s when it has a backlog; {100 * share:.0f} % of that was aimed at, "
-        f"{busy.written / busy.seconds:,.0f} events/s were written.",
+        f"Live projects {live:,.0f} events/s of such traffic when it has a backlog of it; {100 * share:.0f} % of that "
+        f"was aimed at, {busy.written / busy.seconds:,.0f} events/s were written.",
         f"Compared under traffic: {busy.report['documents']:,} documents, {busy.report['differing']} differ, "
         f"{busy.report['moving']} changed at each look; at rest afterwards: {judged['documents']:,}, "
         f"{judged['differing']} differ.",
@@ -155,7 +163,7 @@ async def _producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
 
 
 def _project(stack: Stack, events: int) -> float:
-    """Events a second of the live processes over the whole log."""
+    """Events a second of the live processes, from where they are to so many events."""
     with MongoClient[dict[str, Any]](stack.site.addresses().mongo_url) as client:
         leases = client[DATABASE]["leases"]
         ours = {"generation": f"{EMAIL_LOG.name}/1"}
@@ -163,7 +171,8 @@ def _project(stack: Stack, events: int) -> float:
         def moved() -> int:
             return sum(each["next"] - each["begin"] for each in leases.find(ours))
 
-        wait_until(lambda: moved() > 0, "the live projectors' first checkpoint", 120, every=0.02)
+        at = moved()
+        wait_until(lambda: moved() > at, "the live projectors' next checkpoint", 120, every=0.02)
         began, before = time.monotonic(), moved()
         wait_until(lambda: moved() >= events, "the live projectors", LONGEST, every=0.05)
         return (events - before) / (time.monotonic() - began)
@@ -232,6 +241,13 @@ class _Traffic:
                     self.written += 1
                 await asyncio.sleep(TURN_SECONDS)
 
+    async def at_once(self, stack: Stack, count: int) -> None:
+        """So many events, as fast as they can be written."""
+        async with _producer(stack) as producer:
+            for _ in range(count):
+                key, value = next(self._events)
+                await producer.send(TOPIC, value, key=key)
+
     @staticmethod
     def _endless(documents: int, rng: random.Random, seed: int) -> Iterator[tuple[bytes, bytes]]:
         fresh = documents + seed * 10_000_000
@@ -241,6 +257,10 @@ class _Traffic:
                 fresh += 1
             else:
                 yield event(rng.randrange(documents), rng.randrange(EVENTS_EACH, 12))
+
+
+async def _write(stack: Stack, documents: int, count: int) -> None:
+    await _Traffic(documents, 0.0, seed=99).at_once(stack, count)
 
 
 async def _judge(stack: Stack) -> dict[str, Any]:

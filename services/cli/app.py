@@ -20,6 +20,7 @@ from services.cli import (
     files,
     lag,
     parked,
+    providers,
     rebuild,
     sends,
     settings,
@@ -97,6 +98,7 @@ app.add_typer(templates.app, name="templates")
 app.add_typer(explain.app, name="explain")
 app.add_typer(sends.app, name="sends")
 app.add_typer(parked.app, name="parked")
+app.add_typer(providers.app, name="providers")
 app.add_typer(breaker.app, name="breaker")
 app.add_typer(why.app, name="why")
 app.add_typer(files.app, name="files")

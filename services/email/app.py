@@ -25,6 +25,7 @@ from services.email.adapters.file_bytes import S3FileBytes
 from services.email.adapters.known_files import MongoKnownFiles
 from services.email.adapters.mailgun_notifications import MailgunNotifications
 from services.email.adapters.prices import DatedPrices
+from services.email.adapters.provider_board import MongoProviderBoard
 from services.email.adapters.rendering import CatalogueRenderer
 from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses import SesProvider
@@ -32,12 +33,15 @@ from services.email.adapters.ses_notifications import SesNotifications
 from services.email.adapters.suppressions import StreamSuppressionList
 from services.email.adapters.templates import DIRECTORY, Site, TemplateCatalogue
 from services.email.adapters.writing import MailWriter
+from services.email.domain.routing import Wishes
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
 from services.email.entrypoints.files_follower import FilesFollower
 from services.email.entrypoints.http import email_router
+from services.email.entrypoints.http_providers import providers_router
 from services.email.entrypoints.http_suppressions import suppressions_router
 from services.email.entrypoints.ingest import split
 from services.email.entrypoints.intake import Intake
+from services.email.entrypoints.provider_watch import ProviderWatch
 from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_quota import QuotaWatch
 from services.email.entrypoints.sender_work import Limits as SenderLimits
@@ -48,6 +52,8 @@ from services.email.entrypoints.unsubscribe_page import unsubscribe_router
 from services.email.handlers import MailedUnsubscribes, RecipientStreams, StreamLookup, unsubscribe
 from services.email.kafka_access import FILES, INTAKE, ROLES, SETTLER, TRANSLATOR, Role, access_of, roles_in
 from services.email.ports import MailProvider, NoCheckpoints
+from services.email.provider_orders import ProviderOrders
+from services.email.providers import MAKING, Parts
 from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams
@@ -105,7 +111,7 @@ class Email:
     clock: Clock = field(default_factory=SystemClock)
     ids: Ids = field(default_factory=SystemIds)
     metrics: Metrics = field(default_factory=Metrics)
-    provider: MailProvider | None = None
+    providers: Sequence[MailProvider] = ()
     extra_routers: Sequence[APIRouter] = ()
     port: int | None = None
 
@@ -185,6 +191,7 @@ class Email:
         self.releases = MongoReleases(self.database)
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
+        self.board = MongoProviderBoard(self.database)
         self.files = MongoKnownFiles(self.database)
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
         self.recipient_publisher = StreamPublisher(self.recipient_store, self.publisher)
@@ -237,48 +244,51 @@ class Email:
         tokens = self.ring.derive_all("unsubscribe")
         self.tokens = UnsubscribeTokens(tokens[0], tokens[1:])
         self.prices = DatedPrices.load()
+        self.provider_orders = self._provider_orders(self.board)
 
     async def _build_sending(self, stack: AsyncExitStack) -> None:
         self.sender: Sender | None = None
         settings = self.settings
-        if self.provider is None and self.has("sender", "http"):
-            self.provider = SesProvider(
-                await stack.enter_async_context(aws.ses_client(settings.account)),
-                configuration_set=settings.configuration_set,
-                prices=self.prices,
-                writer=MailWriter(
-                    keys=self.keys,
-                    tokens=self.tokens,
-                    public_url=settings.public_url,
-                    unsubscribe_mailto=settings.unsubscribe_mailto,
-                ),
-                now=self.clock.now,
-                most_bytes=settings.ses_message_bytes,
+        if not self.providers and self.has("sender", "http"):
+            writer = MailWriter(
+                keys=self.keys,
+                tokens=self.tokens,
+                public_url=settings.public_url,
+                unsubscribe_mailto=settings.unsubscribe_mailto,
             )
-        if self.provider is None or not self.has("sender"):
+            parts = Parts(self.prices, writer, self.clock.now)
+            self.providers = [
+                await stack.enter_async_context(MAKING[name](settings, parts)) for name in settings.providers
+            ]
+        if not self.providers or not self.has("sender"):
             return
+        owner = f"{process_name()}:{self.ids.new()}"
         self.sender = Sender(
             self.streams,
             self.contents,
             self.files,
             S3FileBytes(self.s3, self.clock),
             StreamSuppressionList(self.recipient_store, self.keys),
-            [self.provider],
+            self.providers,
             RateBudget(self.rates, self.clock, metrics=self.metrics),
             self.clock,
             self.ids,
             self.metrics,
             NoCheckpoints(),
             lanes=settings.lanes,
-            owner=f"{process_name()}:{self.ids.new()}",
+            owner=owner,
             limits=SenderLimits(attachment_bytes=settings.max_attachment_bytes, bytes_in_hand=settings.bytes_in_hand),
             right_of_way=self.right_of_way,
         )
-        progress = Progress(self.clock, stuck_after=180)
-        quota = QuotaWatch(
-            self.provider, self.rates, self.clock, progress, self.metrics, most_per_second=settings.send_rate
-        )
-        self.components["quota"] = LoopComponent("quota", quota.run, progress)
+        self.sender.providers.wishes = Wishes(by=settings.provider_choice)
+        for provider in self.providers:
+            progress = Progress(self.clock, stuck_after=180)
+            most = settings.send_rate if provider.name == "ses" else None
+            quota = QuotaWatch(provider, self.rates, self.clock, progress, self.metrics, most_per_second=most)
+            self.components[f"quota-{provider.name}"] = LoopComponent(f"quota-{provider.name}", quota.run, progress)
+        progress = Progress(self.clock)
+        watch = ProviderWatch(self.board, self.sender.providers, self.clock, owner, self.metrics, progress)
+        self.components["providers"] = LoopComponent("providers", watch.run, progress)
         self.components["sender"] = self.sender
 
     def _build_consumers(self) -> None:
@@ -404,7 +414,7 @@ class Email:
 
     def _routers(self) -> list[APIRouter]:
         """Over a MongoDB client of their own: a request never waits behind bulks."""
-        provider_lists = [self.provider] if isinstance(self.provider, SesProvider) else []
+        provider_lists = [each for each in self.providers if isinstance(each, SesProvider)]
         database = self.for_requests
         store = MongoEventStore(database["messages"], clock=self.clock, metrics=self.metrics)
         recipient_store = MongoEventStore(database["recipients"], clock=self.clock, metrics=self.metrics)
@@ -430,8 +440,13 @@ class Email:
                 clock=self.clock,
                 ids=self.ids,
             ),
+            providers_router(self._provider_orders(MongoProviderBoard(database))),
             unsubscribe_router(self.tokens, unsubscribing, product_name=self.settings.product_name),
         ]
+
+    def _provider_orders(self, board: MongoProviderBoard) -> ProviderOrders:
+        templates = [each.template_id for each in self.templates.list()]
+        return ProviderOrders(board, self.settings.providers, templates)
 
     async def _unsubscribe(
         self,
