@@ -130,6 +130,18 @@ def s3_client(
     return _client(account, "s3", config, account.endpoint_url)
 
 
+def sns_client(account: AwsAccount, *, call_limit: float = 5.0) -> AbstractAsyncContextManager[Any]:
+    """SNS, for what is rare and may be repeated: three attempts."""
+    config = AioConfig(
+        user_agent=USER_AGENT,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=call_limit,
+        max_pool_connections=1,
+        retries={"total_max_attempts": 3, "mode": "standard"},
+    )
+    return _client(account, "sns", config, account.endpoint_url)
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed later. Only for calls that may be repeated; a send is judged by its
     adapter.

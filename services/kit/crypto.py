@@ -7,13 +7,16 @@ Nonces are random: one key is good for 2³² seals (section 8.3 there); replace 
 """
 
 import os
+from base64 import b64decode
 from collections.abc import Sequence
 from typing import Protocol, Self
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from services.kit.errors import KeyUnknown, PermanentError
 
@@ -92,6 +95,19 @@ class KeyRing:
     def derive_all(self, label: str) -> list[bytes]:
         """The same from every secret, the current one first, for what must outlive a change of the secret."""
         return [_derive(secret, f"derive {label}") for secret in self._secrets]
+
+
+def p256_key(text: str) -> EllipticCurvePublicKey:
+    """The public key on the curve P-256 that `text` holds: a SubjectPublicKeyInfo (RFC 5280) in base64. Raises
+    ValueError.
+    """
+    try:
+        key = load_der_public_key(b64decode(text, validate=True))
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("not a public key in base64 (DER, SubjectPublicKeyInfo)") from None
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return key
+    raise ValueError("not a key on the curve P-256")
 
 
 def _derive(secret: bytes, label: str, length: int = 32) -> bytes:
