@@ -30,8 +30,11 @@ from services.email.adapters.rendering import CatalogueRenderer
 from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses import SesProvider
 from services.email.adapters.ses_notifications import SesNotifications
+from services.email.adapters.sns_certificates import SnsCertificates
 from services.email.adapters.suppressions import StreamSuppressionList
 from services.email.adapters.templates import DIRECTORY, Site, TemplateCatalogue
+from services.email.adapters.used_tokens import MongoUsedTokens
+from services.email.adapters.webhooks import MailgunWebhook, SendgridWebhook, SesWebhook, SnsSubscriptions
 from services.email.adapters.writing import MailWriter
 from services.email.domain.routing import Wishes
 from services.email.domain.unsubscribe import UnsubscribeClaims, UnsubscribeSource, UnsubscribeTokens
@@ -39,6 +42,7 @@ from services.email.entrypoints.files_follower import FilesFollower
 from services.email.entrypoints.http import email_router
 from services.email.entrypoints.http_providers import providers_router
 from services.email.entrypoints.http_suppressions import suppressions_router
+from services.email.entrypoints.http_webhooks import webhooks_router
 from services.email.entrypoints.ingest import split
 from services.email.entrypoints.intake import Intake
 from services.email.entrypoints.provider_watch import ProviderWatch
@@ -51,18 +55,20 @@ from services.email.entrypoints.translator import Translator
 from services.email.entrypoints.unsubscribe_page import unsubscribe_router
 from services.email.handlers import MailedUnsubscribes, RecipientStreams, StreamLookup, unsubscribe
 from services.email.kafka_access import FILES, INTAKE, ROLES, SETTLER, TRANSLATOR, Role, access_of, roles_in
-from services.email.ports import MailProvider, NoCheckpoints
+from services.email.ports import MailProvider, NoCheckpoints, Webhook
 from services.email.provider_orders import ProviderOrders
 from services.email.providers import MAKING, Parts
 from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams
+from services.email.webhook_settings import secrets
 from services.kit import aws, mongo
 from services.kit import metrics as m
 from services.kit.addresses import recipient_keys
 from services.kit.application import application
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
+from services.kit.crypto import p256_key
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.event_store.mongo import MongoEventStore
 from services.kit.event_store.outbox import Outbox
@@ -190,6 +196,7 @@ class Email:
         self.parking = MongoParkingLot(self.database, self.ring)
         self.releases = MongoReleases(self.database)
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
+        self.used_tokens = MongoUsedTokens(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
         self.board = MongoProviderBoard(self.database)
         self.files = MongoKnownFiles(self.database)
@@ -215,6 +222,7 @@ class Email:
         await self.parking.ensure_indexes()
         await self.releases.ensure_indexes()
         await self.idempotency.prepare()
+        await self.used_tokens.prepare()
         key = self.settings.address_key
         self.keys = await recipient_keys(self.database, key.get_secret_value() if key else None, self.ring)
         self.recipients = self._recipient_streams(self.recipient_store)
@@ -442,11 +450,31 @@ class Email:
             ),
             providers_router(self._provider_orders(MongoProviderBoard(database))),
             unsubscribe_router(self.tokens, unsubscribing, product_name=self.settings.product_name),
+            webhooks_router(
+                self._webhooks(),
+                publisher=self.publisher,
+                tokens=self.used_tokens,
+                subscriptions=SnsSubscriptions(self.settings.account),
+                metrics=self.metrics,
+            ),
         ]
 
     def _provider_orders(self, board: MongoProviderBoard) -> ProviderOrders:
         templates = [each.template_id for each in self.templates.list()]
         return ProviderOrders(board, self.settings.providers, templates)
+
+    def _webhooks(self) -> list[Webhook]:
+        """Those of providers that are set up."""
+        settings, now = self.settings, self.clock.now
+        found: list[Webhook] = []
+        if settings.sns_topics:
+            found.append(SesWebhook(settings.sns_topics, SnsCertificates(), now, settings.sns_max_age))
+        if settings.sendgrid_keys:
+            keys = [p256_key(each) for each in settings.sendgrid_keys]
+            found.append(SendgridWebhook(keys, now, settings.sendgrid_max_age))
+        if settings.mailgun_keys:
+            found.append(MailgunWebhook(secrets(settings.mailgun_keys), now, settings.mailgun_max_age))
+        return found
 
     async def _unsubscribe(
         self,

@@ -28,7 +28,10 @@ READS: Final[dict[str, tuple[Reading, ...]]] = {
 DECISIONS: Final = (EMAIL_EVENTS, RECIPIENTS_EVENTS)
 """What every role publishes: the outbox of what it appended."""
 
-WRITES: Final[dict[str, tuple[Topic, ...]]] = {"http": tuple(LANES.values()), "ingest": (EMAIL_NOTIFICATIONS,)}
+WRITES: Final[dict[str, tuple[Topic, ...]]] = {
+    "http": (*LANES.values(), EMAIL_NOTIFICATIONS),  # commands, and what providers' webhooks bring
+    "ingest": (EMAIL_NOTIFICATIONS,),
+}
 """Role → what it publishes beside `DECISIONS`."""
 
 

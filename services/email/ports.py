@@ -19,6 +19,7 @@ from services.email.domain.correlation import Correlation
 from services.email.domain.files import KnownFile, Usable
 from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, Rejected, Unknown
+from services.email.domain.webhooks import Forged, OneUse, Post, Subscription, Taken, Undecided
 from services.kit.errors import TransientError
 
 __all__ = [
@@ -50,9 +51,12 @@ __all__ = [
     "ReviewedTo",
     "Shut",
     "StoredContent",
+    "Subscriptions",
     "SuppressionList",
     "SuppressionQuery",
     "Unknown",
+    "UsedTokens",
+    "Webhook",
 ]
 
 
@@ -453,6 +457,46 @@ class NotificationFormat(Protocol):
 
     def translate(self, delivered: Delivered, correlation: Correlation) -> Translation:
         """Its facts, or why there are none."""
+        ...
+
+
+# --- webhooks ----------------------------------------------------------------------------------------------------
+
+
+class Webhook(Protocol):
+    """Where one provider POSTs its notifications."""
+
+    @property
+    def provider(self) -> str:
+        """The provider's wire name."""
+        ...
+
+    async def read(self, post: Post) -> Taken | Forged | Undecided:
+        """What a POST says, once it is proved to be the provider's. Never raises: what cannot be asked now is
+        `Undecided`.
+        """
+        ...
+
+
+class UsedTokens(Protocol):
+    """Tokens of webhooks whose signature does not cover the body, and the body that each was used for."""
+
+    async def body_of(self, token: str) -> str | None:
+        """The hash of the body that the token was recorded with; None where it is not known (any more)."""
+        ...
+
+    async def record(self, use: OneUse) -> str:
+        """Record it unless the token is recorded already; the hash of the body that stands there now. Of several at
+        once one wins. Once this returns, a majority knows it.
+        """
+        ...
+
+
+class Subscriptions(Protocol):
+    """Topics that want to send to us."""
+
+    async def confirm(self, subscription: Subscription) -> None:
+        """Let it. Harmless again. Raises TransientError, and PermanentError where it is refused."""
         ...
 
 

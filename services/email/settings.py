@@ -13,6 +13,7 @@ from contracts.topics import LANES
 from services.email.domain.message import Policy
 from services.email.domain.request import SenderIdentity
 from services.email.provider_settings import ProviderSettings
+from services.email.webhook_settings import WebhookSettings
 from services.kit.aws import AwsAccount
 from services.kit.aws_settings import AwsSettings
 from services.kit.bodies import largest_body
@@ -29,7 +30,7 @@ def largest_request(max_attachment_bytes: int) -> int:
     return max_attachment_bytes * 4 // 3 + 12_000_000
 
 
-class EmailSettings(AwsSettings, ProviderSettings):
+class EmailSettings(AwsSettings, ProviderSettings, WebhookSettings):
     """Everything the email service reads from its environment."""
 
     http_port: int = Field(8080, alias="MAILROOM_EMAIL_PORT", ge=0, le=65535, description="the port to listen on")

@@ -131,6 +131,8 @@ NOTIFICATIONS_RELEASED = Counter("mailroom_notifications_released_total", "Let g
 NOTIFICATION_AGE_SECONDS = Histogram(
     "mailroom_notification_age_seconds", "On the queue before it was received", ("source",), buckets=_LONG
 )
+# taken, duplicate, forged, reused (a token with another body), undecided, unpublished
+WEBHOOKS = Counter("mailroom_webhooks_total", "POSTs of providers, by what became of them", ("provider", "outcome"))
 FACTS_TRANSLATED = Counter("mailroom_facts_translated_total", "Facts made of notifications", ("provider", "type"))
 NOTIFICATIONS_IGNORED = Counter("mailroom_notifications_ignored_total", "Notifications that say nothing", ("reason",))
 

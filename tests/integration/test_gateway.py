@@ -27,6 +27,8 @@ FORGED = {
     "Forwarded": "for=203.0.113.66",
 }
 WAYS = {"email": "/api/suppressions", "events": "/api/projections", "files": "/api/files/upload-url"}
+MORE = ("/api/webhooks/ses",)
+"""Further paths that lead to a service."""
 
 
 async def _seen(request: Request) -> JSONResponse:
@@ -71,7 +73,7 @@ async def test_nobody_is_believed_about_where_they_call_from(gateway: str, calle
     """
     transport = httpx.AsyncHTTPTransport(local_address=caller)
     async with httpx.AsyncClient(base_url=gateway, transport=transport, timeout=60) as http:
-        for path in WAYS.values():
+        for path in (*WAYS.values(), *MORE):
             seen = (await http.post(path, headers=FORGED)).json()
             assert seen["client"] == caller
             assert seen["x-forwarded-for"] == caller

@@ -45,6 +45,7 @@ def test_a_role_is_allowed_less_than_its_service() -> None:
     assert names("email-http", "Write") == {
         *(topic.name for topic in LANES.values()),
         "email.events",
+        "email.notifications",  # what webhooks bring
         "recipients.events",
     }
     assert names("email-http", "Read") == set()

@@ -9,9 +9,11 @@ import pytest
 
 from services.cli.token import SCOPES
 from services.email.settings import SCOPED, EmailSettings
+from services.email.webhook_settings import secrets
 from services.kit.errors import SettingsError
 from services.kit.request_limits import Limit
 from services.kit.settings import load
+from tests.unit.email_service.signing import TOPIC, sendgrid_public
 
 GOOD = {
     "AWS_REGION": "eu-central-1",
@@ -56,6 +58,46 @@ def test_scopes_of_their_own_are_demanded_for_nothing_unless_named() -> None:
     assert {f"email:create:{name}" for name in SCOPED} <= set(SCOPES), "each can be minted for development"
     with pytest.raises(SettingsError, match=r"MAILROOM_EMAIL_SCOPES is wrong: of auth, .*, urgent"):
         load(EmailSettings, GOOD | {"MAILROOM_EMAIL_SCOPES": "auth,high"})
+
+
+def test_no_webhook_is_set_up_unless_its_provider_is_named() -> None:
+    settings = load(EmailSettings, GOOD)
+    assert (settings.sns_topics, settings.sendgrid_keys, settings.mailgun_keys) == ((), (), ())
+    keys = [sendgrid_public(which) for which in ("first", "second")]
+    named = {
+        "MAILROOM_SNS_TOPICS": f"{TOPIC}, {TOPIC}-2",
+        "MAILROOM_SENDGRID_WEBHOOK_KEYS": ",".join(keys),
+        "MAILROOM_MAILGUN_WEBHOOK_KEYS": f"{'a' * 32},{'b' * 32}",
+        "MAILROOM_MAILGUN_WEBHOOK_MAX_AGE_HOURS": "12.5",
+    }
+    settings = load(EmailSettings, GOOD | named)
+    assert settings.sns_topics == (TOPIC, f"{TOPIC}-2")
+    assert settings.sendgrid_keys == tuple(keys)
+    assert secrets(settings.mailgun_keys) == [b"a" * 32, b"b" * 32]
+    assert {"a" * 32, "b" * 32} <= set(settings.secret_values()), "no log tells them"
+    assert settings.mailgun_max_age == timedelta(hours=12.5)
+
+
+def test_all_that_is_wrong_about_webhooks_is_told_at_once() -> None:
+    """Ages are long enough for what the providers repeat, and short enough to mean something."""
+    key = sendgrid_public("first")
+    bad = {
+        "MAILROOM_SNS_TOPICS": (f"{TOPIC},mailroom", "not ARNs of SNS topics"),
+        "MAILROOM_SNS_MAX_AGE_HOURS": ("0", "greater than 0"),
+        "MAILROOM_SENDGRID_WEBHOOK_KEYS": (f"{key},{key},{key}", "3 keys, at most 2 are taken"),
+        "MAILROOM_SENDGRID_WEBHOOK_MAX_AGE_HOURS": ("1000", "less than or equal to 336"),
+        "MAILROOM_MAILGUN_WEBHOOK_KEYS": ("short", "too short"),
+        "MAILROOM_MAILGUN_WEBHOOK_MAX_AGE_HOURS": ("soon", "valid number"),
+    }
+    with pytest.raises(SettingsError) as caught:
+        load(EmailSettings, GOOD | {name: value for name, (value, _) in bad.items()})
+    assert len(caught.value.problems) == len(bad)
+    for name, (value, reason) in bad.items():
+        (told,) = [problem for problem in caught.value.problems if problem.startswith(f"{name} ")]
+        assert reason in told
+        assert len(value) < 8 or value not in told
+    with pytest.raises(SettingsError, match="MAILROOM_SENDGRID_WEBHOOK_KEYS is wrong: not a public key in base64"):
+        load(EmailSettings, GOOD | {"MAILROOM_SENDGRID_WEBHOOK_KEYS": "nonsense"})
 
 
 @pytest.mark.parametrize("bad", ["urgent,fast", ","])
