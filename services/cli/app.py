@@ -28,6 +28,7 @@ from services.cli import (
     templates,
     token,
     topics,
+    verify,
     why,
 )
 from services.kit.pipes import reader_is_gone
@@ -96,6 +97,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(templates.app, name="templates")
 app.add_typer(explain.app, name="explain")
+app.add_typer(verify.app, name="verify")
 app.add_typer(sends.app, name="sends")
 app.add_typer(parked.app, name="parked")
 app.add_typer(providers.app, name="providers")
