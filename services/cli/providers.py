@@ -36,35 +36,44 @@ def list_providers(json: Json = False) -> None:
 
 
 @app.command("disable")
-def disable(provider: Provider, why: Why, yes: Yes = False) -> None:
+def disable(provider: Provider, why: Why, yes: Yes = False, json: Json = False) -> None:
     """Send nothing through it from now on. Calls under way end; what waits goes through others, or waits."""
     confirm(f"Nothing goes through {provider} any more. Is that meant?", yes=yes)
     run(_order("switch_off", provider, why))
-    say(f"{provider} gets no mail any more. Undo: mailroom providers enable {provider}")
+    told = f"{provider} gets no mail. Undo: mailroom providers enable {provider}"
+    _tell({"provider": provider, "off": True}, told, json)
 
 
 @app.command("enable")
-def enable(provider: Provider) -> None:
+def enable(provider: Provider, json: Json = False) -> None:
     """Let mail go through it again."""
     if not run(_order("switch_on", provider)):
         raise refuse(f"{provider} is not switched off")
-    say(f"{provider} gets mail again")
+    _tell({"provider": provider, "off": False}, f"{provider} gets mail again", json)
 
 
 @app.command("pin")
-def pin(what: What, provider: Provider, why: Why, yes: Yes = False) -> None:
+def pin(what: What, provider: Provider, why: Why, yes: Yes = False, json: Json = False) -> None:
     """Send such mail through that provider alone: while it is away, such mail waits."""
     confirm(f"Mail of {what} then waits whenever {provider} is away. Is that meant?", yes=yes)
     run(_order("pin", what, provider, why))
-    say(f"{what} goes through {provider} alone. Undo: mailroom providers unpin {what}")
+    told = f"{what} goes through {provider} alone. Undo: mailroom providers unpin {what}"
+    _tell({"what": what, "provider": provider}, told, json)
 
 
 @app.command("unpin")
-def unpin(what: What) -> None:
+def unpin(what: What, json: Json = False) -> None:
     """Let such mail go through every provider again."""
     if not run(_order("unpin", what)):
         raise refuse(f"{what} is not pinned")
-    say(f"{what} may go through every provider")
+    _tell({"what": what, "provider": None}, f"{what} may go through every provider", json)
+
+
+def _tell(done: dict[str, object], said: str, json: bool) -> None:
+    if json:
+        print_json(done)
+    else:
+        say(said)
 
 
 async def _list() -> list[ProviderView]:

@@ -100,7 +100,7 @@ def _verify(
     from services.email.webhook_settings import WebhookSettings
     from services.kit.settings import load
 
-    settings = load(WebhookSettings, dict(os.environ) | given, others=os.environ)
+    settings = load(WebhookSettings, {**os.environ, **given}, others=os.environ)
     now = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
     try:
         webhook = webhook_of(kind, settings, at=now, any_age=any_age, certificate=certificate)

@@ -250,6 +250,8 @@ class Planner:
         for name in {pick.provider for pick in going}:
             self._providers.circuits[name].planned()
         self.lanes.put_back(back)
+        if back and not going:
+            turn.pause = IDLE_SECONDS  # the next answer wakes it
         return going
 
     # --- who ---

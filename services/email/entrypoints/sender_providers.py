@@ -16,6 +16,9 @@ __all__ = ["Providers"]
 TYPICAL_BYTES = 10_000
 """Of a mail, for comparing prices."""
 
+SWITCHED_OFF_SECONDS = 30.0
+"""Until another look at mail that waits for a provider which an operator has switched off."""
+
 
 class Providers:
     """All that are configured, the primary first. `wishes` and `switched_off` (name → why) change while it runs."""
@@ -82,6 +85,8 @@ class Providers:
 
     def reopens(self, name: str, monotonic: float) -> float:
         """Seconds until it is worth another look at one that takes nothing; 0 where nobody knows."""
+        if name in self.switched_off:
+            return SWITCHED_OFF_SECONDS
         until = self.circuits[name].open_until
         return 0.0 if until is None else max(0.0, until - monotonic)
 
