@@ -27,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from deploy.local.endpoints import AwsEndpoints
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.simulator.faults import Fault
+from deploy.local.simulator.wire import Request, Response, Server
 from deploy.processes import aws_environment
 
 pytestmark = [pytest.mark.usefixtures("no_services"), pytest.mark.asyncio(loop_scope="module")]
@@ -446,3 +447,63 @@ async def test_a_second_simulator_says_why_it_cannot_start(simulator: Simulator,
         _, errors = await asyncio.wait_for(process.communicate(), HANG)
         assert process.returncode == 1
         assert expected in errors.decode()
+
+
+@dataclass
+class Receiver:
+    """Takes webhooks. `answers`: the statuses of the first calls; then 200."""
+
+    answers: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def handle(self, request: Request) -> Response:
+        self.bodies.append(request.body)
+        return Response(self.answers.pop(0) if self.answers else 200)
+
+
+@contextlib.asynccontextmanager
+async def receiving(*answers: int) -> AsyncIterator[tuple[Receiver, str]]:
+    receiver = Receiver(list(answers))
+    server = Server(receiver.handle, "127.0.0.1", 0)
+    await server.start()
+    try:
+        yield receiver, f"http://127.0.0.1:{server.port}/hook"
+    finally:
+        await server.stop()
+
+
+async def mail_through_mailgun(simulator: Simulator, to: str) -> str:
+    """The id of an accepted mail."""
+    form = aiohttp.FormData({"to": to, "v:tag": simulator.tag})
+    form.add_field("message", RAW, filename="message.mime")
+    url = f"{simulator.url}/v3/mg.mailroom.example/messages.mime"
+    async with (
+        aiohttp.ClientSession(auth=aiohttp.BasicAuth("api", "key")) as session,
+        session.post(url, data=form) as answer,
+    ):
+        assert answer.status == 200
+        return str((await answer.json())["id"]).strip("<>")
+
+
+async def test_a_webhook_is_posted_until_it_is_taken_and_the_same_each_time(simulator: Simulator) -> None:
+    async with receiving(503, 404) as (receiver, url):
+        await simulator.control.webhook("mailgun", url, "key")
+        await simulator.control.faults(Fault(kind="silent", operation="MailgunSend", count=1))  # no `accepted`
+        message_id = await mail_through_mailgun(simulator, "success@x.example")
+        await simulator.control.quiet(HANG)
+    assert len(receiver.bodies) == 3
+    assert len(set(receiver.bodies)) == 1, "the signature is of the first call"
+    event = json.loads(receiver.bodies[0])["event-data"]
+    assert (event["event"], event["message"]["headers"]["message-id"]) == ("delivered", message_id)
+
+
+async def test_a_406_ends_a_webhook_of_mailgun_and_faults_are_of_its_own_sends(simulator: Simulator) -> None:
+    async with receiving(406) as (receiver, url):
+        await simulator.control.webhook("mailgun", url, "key")
+        await simulator.control.faults(
+            Fault(kind="duplicate", copies=3, operation="MailgunSend", count=1), Fault(kind="silent")
+        )
+        await mail_through_mailgun(simulator, "success@x.example")
+        await simulator.control.quiet(HANG)
+    events = [json.loads(body)["event-data"]["event"] for body in receiver.bodies]
+    assert events == ["accepted", "accepted", "accepted", "delivered"]

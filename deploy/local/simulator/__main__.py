@@ -23,6 +23,7 @@ from deploy.local.simulator.mailgun import Mailgun
 from deploy.local.simulator.notifier import Notifier
 from deploy.local.simulator.sendgrid import SendGrid
 from deploy.local.simulator.ses import SesApi
+from deploy.local.simulator.webhooks import Webhooks
 from deploy.local.simulator.wire import Request, Response, Server, json_response
 
 _DRAIN_SECONDS = 5.0
@@ -105,8 +106,9 @@ async def run(settings: Settings) -> None:
         emulator=emulator,
     )
 
-    sendgrid = HttpApi(SendGrid(), rules, accepted)
-    mailgun = HttpApi(Mailgun(), rules, accepted)
+    webhooks = Webhooks(rules, notifications)
+    sendgrid = HttpApi(SendGrid(), rules, accepted, webhooks)
+    mailgun = HttpApi(Mailgun(), rules, accepted, webhooks)
 
     async def answer(request: Request) -> Response | None:
         if request.path.startswith("/_sim/"):
@@ -127,6 +129,7 @@ async def run(settings: Settings) -> None:
         notifications=notifications,
         mailbox=mailbox,
         notifier=notifier,
+        webhooks=webhooks,
         emulator=emulator,
         refuse=server.refuse,
         accepted=lambda: accepted.count,
@@ -145,6 +148,7 @@ async def run(settings: Settings) -> None:
     await server.stop()
     await notifier.drain(_DRAIN_SECONDS)
     await notifier.stop()
+    await webhooks.stop()
     await emulator.close()
     acceptances.close()
     notifications.close()

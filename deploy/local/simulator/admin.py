@@ -16,7 +16,12 @@ from deploy.local.simulator.events import received
 from deploy.local.simulator.faults import Fault, Faults
 from deploy.local.simulator.journal import Journal
 from deploy.local.simulator.mailbox import Mailbox
+from deploy.local.simulator.mailgun import Mailgun
+from deploy.local.simulator.mailgun_events import MailgunEvents
 from deploy.local.simulator.notifier import Notifier
+from deploy.local.simulator.sendgrid import SendGrid
+from deploy.local.simulator.sendgrid_events import SendGridEvents
+from deploy.local.simulator.webhooks import Reports, Webhooks
 from deploy.local.simulator.wire import Request, Response, json_response
 
 _Model = ConfigDict(extra="forbid")
@@ -73,6 +78,15 @@ class TopicsRequest(BaseModel):
     eventTypes: list[str] = Field(default_factory=lambda: list(EVENT_TYPES))  # noqa: N815
 
 
+class WebhookRequest(BaseModel):
+    """Where a provider reports to, signed with this key: SendGrid's is an EC private key in PEM, Mailgun's a string."""
+
+    model_config = _Model
+
+    url: str
+    key: str = Field(min_length=1)
+
+
 class AdminError(Exception):
     """A request to /_sim/ that cannot be done."""
 
@@ -80,6 +94,11 @@ class AdminError(Exception):
         super().__init__(message)
         self.status = status
 
+
+_REPORTS: dict[str, tuple[str, Callable[[str], Reports]]] = {
+    SendGrid.name: (SendGrid.operation, SendGridEvents),
+    Mailgun.name: (Mailgun.operation, MailgunEvents),
+}
 
 _Action = Callable[[Request, list[str]], Awaitable[Response]]
 
@@ -96,6 +115,7 @@ class AdminApi:
         notifications: Journal,
         mailbox: Mailbox,
         notifier: Notifier,
+        webhooks: Webhooks,
         emulator: Emulator,
         refuse: Callable[[float], Awaitable[None]],
         accepted: Callable[[], int],
@@ -106,6 +126,7 @@ class AdminApi:
         self._notifications = notifications
         self._mailbox = mailbox
         self._notifier = notifier
+        self._webhooks = webhooks
         self._emulator = emulator
         self._refuse = refuse
         self._accepted = accepted
@@ -123,6 +144,7 @@ class AdminApi:
             ("GET", "settings"): self._settings,
             ("PUT", "settings"): self._put_settings,
             ("PUT", "configuration-sets"): self._put_topics,
+            ("PUT", "webhooks"): self._put_webhook,
             ("POST", "reset"): self._reset,
         }
 
@@ -145,8 +167,8 @@ class AdminApi:
             {
                 "status": "ok",
                 "accepted": self._accepted(),
-                "pendingNotifications": self._notifier.pending,
-                "publishedNotifications": self._notifier.published,
+                "pendingNotifications": self._notifier.pending + self._webhooks.pending,
+                "publishedNotifications": self._notifier.published + self._webhooks.posted,
                 "messagesKept": len(self._mailbox),
                 "faults": len(self._faults.describe()),
                 "fsyncs": {
@@ -253,12 +275,26 @@ class AdminApi:
         self._emulator.set_topics(rest[0], {asked.topicArn: frozenset(EVENT_TYPES[name] for name in asked.eventTypes)})
         return json_response({})
 
+    async def _put_webhook(self, request: Request, rest: list[str]) -> Response:
+        asked = WebhookRequest.model_validate_json(request.body)
+        found = _REPORTS.get(rest[0]) if len(rest) == 1 else None
+        if found is None:
+            raise AdminError(404, f"name one of {', '.join(_REPORTS)}")
+        operation, reports = found
+        try:
+            made = reports(asked.key)
+        except ValueError as error:
+            raise AdminError(400, str(error)) from None
+        await self._webhooks.configure(rest[0], operation, made, asked.url)
+        return json_response({})
+
     async def _reset(self, _: Request, __: list[str]) -> Response:
         """Forget faults, messages, the suppression list and pending notifications. The logs stay as they are."""
         self._faults.replace(())
         self._mailbox.clear()
         self._account.suppressed.clear()
         self._notifier.forget()
+        self._webhooks.forget()
         return json_response({"acceptances": self._acceptances.end(), "notifications": self._notifications.end()})
 
 

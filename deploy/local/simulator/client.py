@@ -84,12 +84,16 @@ class SimulatorClient:
         body: Json = {"topicArn": topic_arn} | ({"eventTypes": list(event_types)} if event_types is not None else {})
         await self._call("PUT", f"configuration-sets/{configuration_set}", body)
 
+    async def webhook(self, provider: str, url: str, key: str) -> None:
+        """Have `sendgrid` or `mailgun` report there from now on, signed with this key (SendGrid's an EC key in PEM)."""
+        await self._call("PUT", f"webhooks/{provider}", {"url": url, "key": key})
+
     async def reset(self) -> None:
         """Forget faults, messages, the suppression list, pending notifications. Logs and settings stay."""
         await self._call("POST", "reset")
 
     async def quiet(self, seconds: float = 10) -> None:
-        """Wait until every planned notification is at SNS. Raises TimeoutError."""
+        """Wait until every planned notification is at SNS or was posted. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while (await self.health())["pendingNotifications"]:  # noqa: ASYNC110 - it happens in another process
                 await asyncio.sleep(0.02)

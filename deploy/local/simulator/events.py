@@ -20,11 +20,14 @@ ACCOUNT = "000000000000"
 _HEADERS_LIMIT = 10 * 1024
 
 _MTA = "dsn; mx.mailroom-simulator.example"
-_PERSON = (
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
+PERSON = (
+    "198.51.100.7",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36",
 )
-_PROXY = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)"
-_READERS = {"person": ("198.51.100.7", _PERSON), "proxy": ("66.249.84.1", _PROXY)}
+PROXY = ("66.249.84.1", "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)")
+"""Who reads a mail: address and program."""
+
+_READERS = {"person": PERSON, "proxy": PROXY}
 
 _BOUNCES = {
     "permanent": ("Permanent", "General", "5.1.1", "smtp; 550 5.1.1 user unknown"),

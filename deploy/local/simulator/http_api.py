@@ -1,6 +1,6 @@
 """How a provider with a plain HTTP API takes mail: one course for all, and what differs as a `Dialect`.
 
-The course is SES's: checks, faults, the fsynced log, the answer.
+The course is SES's: checks, faults, the fsynced log, reports, the answer.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from deploy.local.simulator.acceptances import Acceptances
 from deploy.local.simulator.errors import ProxyRefusal, SesError
 from deploy.local.simulator.faults import Fault, Faults
 from deploy.local.simulator.submission import Submission
+from deploy.local.simulator.webhooks import Reported, Webhooks
 from deploy.local.simulator.wire import Request, Response
 
 
@@ -53,8 +54,8 @@ class Dialect(Protocol):
 class HttpApi:
     """One provider's API."""
 
-    def __init__(self, dialect: Dialect, rules: Faults, acceptances: Acceptances) -> None:
-        self._dialect, self._faults, self._acceptances = dialect, rules, acceptances
+    def __init__(self, dialect: Dialect, rules: Faults, acceptances: Acceptances, webhooks: Webhooks) -> None:
+        self._dialect, self._faults, self._acceptances, self._webhooks = dialect, rules, acceptances, webhooks
 
     async def handle(self, request: Request) -> Response | None:
         """Answer one call; None where a fault drops the connection."""
@@ -75,6 +76,7 @@ class HttpApi:
         planned = spoiled or late
         provider_message_id = dialect.new_id(submission)
         await self._acceptances.record(dialect.name, provider_message_id, submission, planned.kind if planned else "ok")
+        self._webhooks.accepted(dialect.name, Reported(provider_message_id, submission))
         if late is not None:
             await asyncio.sleep(late.ms / 1000)
         if spoiled is None:
