@@ -23,6 +23,7 @@ from deploy.local.simulator.mailgun import Mailgun
 from deploy.local.simulator.notifier import Notifier
 from deploy.local.simulator.sendgrid import SendGrid
 from deploy.local.simulator.ses import SesApi
+from deploy.local.simulator.smtp import SmtpServer
 from deploy.local.simulator.webhooks import Webhooks
 from deploy.local.simulator.wire import Request, Response, Server, json_response
 
@@ -44,6 +45,7 @@ class Settings:
     verified: tuple[str, ...]
     keep_bytes: int
     seed: int
+    smtp_port: int | None
 
 
 def read_arguments(arguments: list[str]) -> Settings:
@@ -62,6 +64,7 @@ def read_arguments(arguments: list[str]) -> Settings:
     parser.add_argument("--verified", action="append", default=[], help="address or domain that may send; repeatable")
     parser.add_argument("--keep-mb", type=int, default=64, help="mail kept in memory for tests to read")
     parser.add_argument("--seed", type=int, default=1, help="of the faults' dice")
+    parser.add_argument("--smtp-port", type=int, help="take mail by SMTP too; 0 picks a free port, which is printed")
     given = parser.parse_args(arguments)
     return Settings(
         host=given.host,
@@ -75,6 +78,7 @@ def read_arguments(arguments: list[str]) -> Settings:
         verified=tuple(each.lower() for each in given.verified),
         keep_bytes=given.keep_mb * 1024 * 1024,
         seed=given.seed,
+        smtp_port=given.smtp_port,
     )
 
 
@@ -109,6 +113,16 @@ async def run(settings: Settings) -> None:
     webhooks = Webhooks(rules, notifications)
     sendgrid = HttpApi(SendGrid(), rules, accepted, webhooks)
     mailgun = HttpApi(Mailgun(), rules, accepted, webhooks)
+    smtp: SmtpServer | None = None
+    if settings.smtp_port is not None:
+        smtp = SmtpServer(
+            host=settings.host,
+            port=settings.smtp_port,
+            folder=settings.state_dir,
+            rules=rules,
+            acceptances=acceptances,
+            mailbox=mailbox,
+        )
 
     async def answer(request: Request) -> Response | None:
         if request.path.startswith("/_sim/"):
@@ -132,7 +146,7 @@ async def run(settings: Settings) -> None:
         webhooks=webhooks,
         emulator=emulator,
         refuse=server.refuse,
-        accepted=lambda: accepted.count,
+        accepted=lambda: accepted.count + (smtp.accepted if smtp else 0),
     )
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -144,7 +158,12 @@ async def run(settings: Settings) -> None:
         f"notifying through {settings.sns_endpoint}",
         flush=True,
     )
+    if smtp is not None:
+        await smtp.start()
+        print(f"SMTP on {settings.host}:{smtp.port}, certificate {smtp.certificate}", flush=True)
     await stop.wait()
+    if smtp is not None:
+        await smtp.stop()
     await server.stop()
     await notifier.drain(_DRAIN_SECONDS)
     await notifier.stop()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 RequestKind = Literal[
     "throttle", "accountSuspended", "sendingPaused", "refuse", "proxyRefuses", "serverError", "dropBeforeAccept", "slow"
 ]
-AnswerKind = Literal["acceptThenDrop", "acceptThenError", "slowAnswer"]
+AnswerKind = Literal["acceptThenDrop", "acceptThenError", "slowAnswer", "malformedReply"]
 NotificationKind = Literal["silent", "duplicate", "delay", "reorder", "malformed"]
 
 REFUSALS: dict[str, tuple[str, str]] = {
@@ -31,6 +31,11 @@ class Fault(BaseModel):
     (`copies` in all), `delay` (`ms`), `reorder` (each held back for up to `ms`), `malformed` (`how`).
     `refuseConnections` closes the port for `seconds`, at once and once.
 
+    Of SMTP, at the `operation`s `SmtpConnect` (the greeting), `SmtpAuth`, `SmtpMail`, `SmtpRcpt`, `SmtpData` (before
+    the message), `SmtpDot` (after it): `refuse` (`status` and `message` are the reply; 421 ends the connection, too),
+    `dropBeforeAccept`, `slow`, `malformedReply` (`message` is the whole line). At the dot, `acceptThenDrop`,
+    `slowAnswer` and `malformedReply` come after acceptance.
+
     `probability` and `count` limit how often, `match` (a regular expression, searched) with whom: it looks at the
     recipients of a send and at the address of a suppression-list call. `operation` says which calls; faults of
     answers concern sends only, and those of notifications SendEmail. At SendGrid and Mailgun `refuse` has their words:
@@ -40,9 +45,20 @@ class Fault(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: RequestKind | AnswerKind | NotificationKind | Literal["refuseConnections"]
-    operation: Literal["SendEmail", "GetAccount", "SuppressedDestination", "SendGridSend", "MailgunSend", "*"] = (
-        "SendEmail"
-    )
+    operation: Literal[
+        "SendEmail",
+        "GetAccount",
+        "SuppressedDestination",
+        "SendGridSend",
+        "MailgunSend",
+        "SmtpConnect",
+        "SmtpAuth",
+        "SmtpMail",
+        "SmtpRcpt",
+        "SmtpData",
+        "SmtpDot",
+        "*",
+    ] = "SendEmail"
     probability: float = Field(default=1.0, ge=0, le=1)
     count: int | None = Field(default=None, ge=1)
     match: str | None = None
@@ -124,6 +140,8 @@ REQUEST = frozenset(
 SLOW = frozenset(("slow",))
 ANSWER = frozenset(("acceptThenDrop", "acceptThenError"))
 SLOW_ANSWER = frozenset(("slowAnswer",))
+SMTP = frozenset(("refuse", "dropBeforeAccept"))
+SMTP_ANSWER = frozenset(("acceptThenDrop", "malformedReply"))
 SILENT = frozenset(("silent",))
 DUPLICATE = frozenset(("duplicate",))
 LATE = frozenset(("delay", "reorder"))
