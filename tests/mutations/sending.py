@@ -10,6 +10,7 @@ SENDER = "services/email/entrypoints/sender.py"
 DECISIONS = "services/email/domain/decisions.py"
 MESSAGE = "services/email/domain/message.py"
 SES = "services/email/adapters/ses.py"
+SMTP = "services/email/adapters/smtp.py"
 STREAMS = "services/kit/event_store/documents.py"
 APPEND = "services/kit/event_store/mongo_append.py"
 
@@ -22,6 +23,7 @@ _RECIPIENT = "tests/unit/email_service/test_decide_recipient.py::"
 _ANSWERS = "tests/unit/email_service/test_ses_answers.py::"
 _PARTS = "tests/unit/email_service/test_sender_parts.py::"
 _PROVIDER = "tests/ports/test_mail_provider.py::"
+_SMTP = "tests/ports/test_mail_provider_smtp.py::"
 _STORE = "tests/ports/test_event_store.py::"
 _LICENCE = "tests/unit/email_service/test_sender_licence.py::"
 _RECORD = "tests/unit/email_service/test_sender_record.py::"
@@ -220,6 +222,25 @@ SENDING: tuple[Mutation, ...] = (
         "    if delivery is None or attempt.accepted or (isinstance(delivery, Sent) and not attempt.unanswered):\n",
         "    if delivery is None or attempt.unknown_since:\n",
         ("tests/unit/email_service/test_settler.py::test_a_fact_settles_an_attempt_without_answer_once",),
+    ),
+    Mutation(
+        "2D",
+        "a connection that SMTP loses after the dot counts as a refusal",
+        SMTP,
+        'return Unknown(f"the connection was lost after the message ({type(error).__name__})")',
+        'return Rejected("connectionLost", f"the connection was lost ({type(error).__name__})", "throttle")',
+        (_SMTP + "test_no_clear_answer_to_the_dot_is_unknown_and_sent_once",),
+    ),
+    Mutation(
+        "2E",
+        "an answer to the dot that contradicts itself counts by its last line",
+        "services/email/adapters/smtp_replies.py",
+        "if found is None or (code and found[1] != code):",
+        "if found is None:",
+        (
+            "tests/unit/email_service/test_smtp_replies.py::test_what_is_no_reply_is_told_from_one",
+            _SMTP + "test_no_clear_answer_to_the_dot_is_unknown_and_sent_once",
+        ),
     ),
     Mutation(
         "2k",
