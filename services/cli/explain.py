@@ -62,6 +62,23 @@ def mailgun(file: File = None, correlation: About = None, json: Json = False) ->
     _tell(explain_mailgun(_read(file, "mailgun"), _about(correlation)), json)
 
 
+@app.command("dsn")
+def dsn(
+    file: File = None,
+    correlation: Annotated[
+        str | None,
+        typer.Option(metavar="MESSAGEID[,ATTEMPTID]", help="What it is about, instead of what it says itself."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the CloudEvents that a delivery status notification (the mail as it came, RFC 3464) becomes, one a line; or
+    why none, on standard error. Exit status 1 when it would be refused.
+    """
+    from services.email.explain import explain_dsn
+
+    _tell(explain_dsn(_read(file, "dsn"), _about(correlation)), json)
+
+
 @app.command("s3")
 def s3(
     file: File = None,

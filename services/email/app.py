@@ -21,6 +21,7 @@ from fastapi import APIRouter, FastAPI
 
 from contracts.topics import LANES
 from services.email.adapters.content import MongoContentStore
+from services.email.adapters.dsn import DsnNotifications
 from services.email.adapters.file_bytes import S3FileBytes
 from services.email.adapters.known_files import MongoKnownFiles
 from services.email.adapters.mailgun_notifications import MailgunNotifications
@@ -315,7 +316,7 @@ class Email:
             for lane in self.settings.lanes:
                 self._consume(*INTAKE[lane], intake, INTAKE_BATCH)
         if self.has("translator"):
-            formats = (SesNotifications(), SendGridNotifications(), MailgunNotifications())
+            formats = (SesNotifications(), SendGridNotifications(), MailgunNotifications(), DsnNotifications())
             translator = Translator(
                 {form.provider: form for form in formats},
                 self.publisher,

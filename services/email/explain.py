@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic_core import from_json, to_json
 
+from services.email.adapters import dsn
 from services.email.adapters.mailgun_notifications import MailgunNotifications
 from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses_notifications import SesNotifications
@@ -108,3 +109,24 @@ def _together(explained: Sequence[Explanation]) -> Explanation:
     ]
     lines = tuple(line for each in explained for line in each.lines)
     return Explanation(lines, "; ".join(said) or None, refused=any(each.refused for each in explained))
+
+
+def explain_dsn(raw: bytes, correlation: Correlation | None = None) -> Explanation:
+    """Explain one mail to the mailbox of bounces. The running service looks the attempt up and takes its recipient;
+    here it is the one that the report names.
+
+    Args:
+        raw: the mail as it came.
+        correlation: the message and attempt to use instead of those that it names.
+    """
+    try:
+        delivered = dsn.unwrap(raw)
+        if delivered.notification is None:
+            return Explanation((), f"it would be dropped: {delivered.why_none}")
+        found = correlation or dsn.correlate(delivered.notification)
+        if found is None:
+            return Explanation((), "it would be dropped: it names no mail of ours")
+        translation = dsn.translate_dsn(delivered, found)
+    except PermanentError as error:
+        return Explanation((), f"it would be parked: {error}", refused=True)
+    return Explanation(tuple(fact.to_bytes().decode() for fact in translation.facts), translation.why_none)

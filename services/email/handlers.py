@@ -351,6 +351,17 @@ class StreamLookup:
         found = {each: _recipient(helds[each.message_id], each.attempt_id) for each in attempts}
         return {each: recipient for each, recipient in found.items() if recipient is not None}
 
+    async def attempt(self, provider: str, named: Correlation) -> Correlation | None:
+        """The attempt with these ids at this provider, with its recipient; None where no stream has it. Raises
+        TransientError.
+        """
+        held = await self._streams.load(named.message_id)
+        for delivery in held.state.deliveries.values() if isinstance(held.state, Message) else ():
+            for attempt in delivery.attempts:
+                if (attempt.attempt_id, attempt.provider) == (named.attempt_id, provider):
+                    return Correlation(named.message_id, attempt.attempt_id, recipient=delivery.recipient)
+        return None
+
 
 def _recipient(held: Held | PermanentError, attempt_id: str | None) -> str | None:
     if attempt_id is None or not isinstance(held, Held) or not isinstance(held.state, Message):

@@ -14,6 +14,7 @@ from services.email.adapters.http_outcomes import http_client
 from services.email.adapters.mailgun import MailgunProvider
 from services.email.adapters.sendgrid import SendGridProvider
 from services.email.adapters.ses import SesProvider
+from services.email.adapters.smtp import SmtpProvider
 from services.email.adapters.writing import MailWriter
 from services.email.ports import MailProvider, PriceTable
 from services.email.settings import EmailSettings
@@ -74,7 +75,27 @@ async def _mailgun(settings: EmailSettings, parts: Parts) -> AsyncIterator[MailP
         )
 
 
-MAKING: Final[Mapping[str, Making]] = {"ses": _ses, "sendgrid": _sendgrid, "mailgun": _mailgun}
+@asynccontextmanager
+async def _smtp(settings: EmailSettings, parts: Parts) -> AsyncIterator[MailProvider]:
+    provider = SmtpProvider(
+        settings.smtp_host or "",
+        settings.smtp_port,
+        writer=parts.writer,
+        prices=parts.prices,
+        now=parts.now,
+        rate=settings.smtp_rate,
+        username=settings.smtp_username,
+        password=_secret(settings.smtp_password) or None,
+        tls=settings.smtp_tls,
+        verp_domain=settings.smtp_bounce_domain,
+    )
+    try:
+        yield provider
+    finally:
+        await provider.aclose()
+
+
+MAKING: Final[Mapping[str, Making]] = {"ses": _ses, "sendgrid": _sendgrid, "mailgun": _mailgun, "smtp": _smtp}
 
 
 def _secret(value: SecretStr | None) -> str:

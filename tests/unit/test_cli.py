@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from services.cli import skip
 from services.cli.app import app
 from services.kit.kafka.records import Partition
+from tests.unit.email_service import dsn_examples
 from tests.unit.email_service import mailgun_examples as mailgun
 from tests.unit.email_service import sendgrid_examples as sendgrid
 from tests.unit.email_service.own_templates import write_own
@@ -60,6 +61,7 @@ def test_every_command_knows_json_and_says_what_it_is_for() -> None:
         ("files", "upload"),
         ("files", "reconcile"),
         ("explain", "ses"),
+        ("explain", "dsn"),
         ("explain", "s3"),
         ("explain", "sendgrid"),
         ("explain", "mailgun"),
@@ -182,6 +184,16 @@ def test_explain_mailgun_takes_what_its_webhook_posts() -> None:
     assert (result.exit_code, json.loads(result.stdout)["type"]) == (0, "email.opened")
     told = json.loads(mailroom("explain", "mailgun", "--json", given="[]").stdout)
     assert (told["events"], told["refused"]) == ([], True)
+
+
+def test_explain_dsn_prints_what_a_mail_to_the_mailbox_of_bounces_becomes(tmp_path: Path) -> None:
+    path = tmp_path / "bounce.eml"
+    path.write_bytes(dsn_examples.postfix())
+    event = json.loads(mailroom("explain", "dsn", str(path)).stdout)
+    assert (event["type"], event["subject"]) == ("email.bounced", dsn_examples.MESSAGE_ID)
+    dropped = mailroom("explain", "dsn", given="Subject: hello\n\n")
+    assert (dropped.exit_code, dropped.stdout) == (0, "")
+    assert "dropped" in dropped.stderr
 
 
 def test_explain_s3_prints_the_good_ones_and_says_what_becomes_of_the_others() -> None:

@@ -26,15 +26,15 @@ class Correlation:
     """The message, and where it is known the attempt, that a notification is about.
 
     Attributes:
+        recipient: whose attempt it is, in our spelling, where that was looked up.
         forgeable: anybody may have written the notification, with ids that they read in a mail of ours. Nothing is made
             of it until the attempt was looked up, and then only for that attempt's recipient.
-        recipient: whose attempt it is, where that was looked up.
     """
 
     message_id: str
     attempt_id: str | None = None
-    forgeable: bool = False
     recipient: str | None = None
+    forgeable: bool = False
 
 
 # --- the envelope of SMTP -----------------------------------------------------------------------------------------

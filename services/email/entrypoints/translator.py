@@ -31,6 +31,12 @@ class AttemptLookup(Protocol):
         """Whose attempts they are, as far as streams tell. Raises TransientError."""
         ...
 
+    async def attempt(self, provider: str, named: Correlation) -> Correlation | None:
+        """The attempt with these ids at this provider, with its recipient; None where no stream has it. Raises
+        TransientError.
+        """
+        ...
+
 
 class MailedUnsubscribes(Protocol):
     """Finds what a mail to us asks for."""
@@ -93,6 +99,10 @@ class Translator:
             if mail is not None:
                 return await self._unsubscribed(mail)
             correlation = await self._correlation(form, notification)
+            if correlation is None:
+                self._metrics.ignored()
+                log.info("translator.nothing", why="a report that anybody may write, about no attempt of ours")
+                return ()
         except PermanentError as error:
             return Park(error.reason, kind="poison", detail=error.detail)
         except TransientError as error:
@@ -156,8 +166,13 @@ class Translator:
         )
         return form, delivered
 
-    async def _correlation(self, form: NotificationFormat, notification: Json) -> Correlation | Park:
+    async def _correlation(self, form: NotificationFormat, notification: Json) -> Correlation | Park | None:
+        """None: strangers may write such notifications, and would fill the parking lot. What it names stood in a stream
+        before the mail went out: nothing is to be waited for.
+        """
         own = form.correlate(notification)
+        if own is not None and own.forgeable:
+            return await self._lookup.attempt(form.provider, own)
         if own is not None:
             return Correlation(_uuid(own.message_id), own.attempt_id)
         provider_id = form.provider_message_id(notification)

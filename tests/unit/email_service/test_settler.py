@@ -317,6 +317,17 @@ async def test_attempts_lead_to_their_recipients_and_strangers_to_nobody() -> No
         await StreamLookup(world.post.streams).recipients([ours])
 
 
+async def test_ids_lead_to_the_attempt_and_its_recipient_at_that_provider_alone() -> None:
+    world = World()
+    message_id = await world.attempted()
+    lookup = StreamLookup(world.post.streams)
+    named = Correlation(message_id, "t1", forgeable=True)
+    assert await lookup.attempt("ses", named) == Correlation(message_id, "t1", recipient=A)
+    assert await lookup.attempt("smtp", named) is None
+    assert await lookup.attempt("ses", Correlation(message_id, "t2", forgeable=True)) is None
+    assert await lookup.attempt("ses", Correlation(world.post.ids.new(), "t1", forgeable=True)) is None
+
+
 async def test_operators_suppress_and_lift() -> None:
     world = World()
     for _ in range(2):

@@ -8,6 +8,7 @@ from collections.abc import Collection
 import pytest
 
 from contracts.envelope import Envelope
+from services.email.adapters.dsn import DsnNotifications
 from services.email.adapters.mailgun_notifications import MailgunNotifications
 from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses_notifications import SesNotifications
@@ -22,6 +23,7 @@ from services.kit.metrics import Metrics
 from services.kit.testing.publisher import MemoryPublisher
 from tests.unit.email_service import mailgun_examples as mailgun
 from tests.unit.email_service import sendgrid_examples as sendgrid
+from tests.unit.email_service.dsn_examples import postfix
 from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, PARTS, PROVIDER_ID, notification
 
 
@@ -40,6 +42,11 @@ class Lookup:
     async def recipients(self, attempts: Collection[Correlation]) -> dict[Correlation, str]:
         self._ask()
         return dict.fromkeys(attempts, OURS) if self.known else {}
+
+    async def attempt(self, provider: str, named: Correlation) -> Correlation | None:
+        self._ask()
+        assert (provider, named.message_id, named.attempt_id) == ("smtp", MESSAGE_ID, ATTEMPT_ID)
+        return Correlation(MESSAGE_ID, ATTEMPT_ID, recipient="jane@example.com") if self.known else None
 
     def _ask(self) -> None:
         self.asked += 1
@@ -62,7 +69,7 @@ class World:
     def __init__(self, *, known: bool = False) -> None:
         self.publisher, self.lookup = MemoryPublisher(), Lookup(known=known)
         self.metrics = Metrics()
-        formats = (SesNotifications(), SendGridNotifications(), MailgunNotifications())
+        formats = (SesNotifications(), SendGridNotifications(), MailgunNotifications(), DsnNotifications())
         self.translate = Translator(
             {form.provider: form for form in formats},
             self.publisher,
@@ -221,5 +228,28 @@ async def test_another_source_is_refused_with_the_names_of_those_that_are_known(
     assert isinstance(outcome, Park)
     assert (outcome.reason, outcome.detail) == (
         "unknownSource",
-        "notifications of ses, sendgrid, mailgun can be translated here",
+        "notifications of ses, sendgrid, mailgun, smtp can be translated here",
     )
+
+
+# --- where strangers write ---------------------------------------------------------------------------------------
+
+
+async def test_a_report_by_mail_counts_for_the_recipient_of_its_attempt_alone() -> None:
+    world = World(known=True)
+    assert await world.hear(postfix(recipient="boss@victim.example"), source="smtp") == [DONE]
+    (published,) = world.publisher.published
+    assert json.loads(published.value)["data"]["recipient"] == "jane@example.com"
+
+
+async def test_a_report_of_no_attempt_of_ours_is_dropped_so_that_strangers_fill_no_parking_lot() -> None:
+    world = World()
+    assert await world.hear(postfix(), b"Subject: buy\r\n\r\n", b"\xff", source="smtp") == [DONE] * 3
+    assert world.facts == []
+
+
+async def test_a_report_waits_while_nobody_can_be_asked_whose_it_is() -> None:
+    world = World(known=True)
+    world.lookup.away = True
+    (outcome,) = await world.hear(postfix(), source="smtp")
+    assert isinstance(outcome, Retry)
