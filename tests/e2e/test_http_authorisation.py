@@ -65,6 +65,11 @@ MATRIX = (
     Row("email", "GET", "/api/suppressions", "email:operate", Allowed.all(200)),
     Row("email", "POST", "/api/suppressions", "email:operate", Allowed.all(201)),
     Row("email", "DELETE", "/api/suppressions", "email:operate", Allowed.all(200)),
+    Row("email", "GET", "/api/providers", "email:operate", Allowed.all(200)),
+    Row("email", "PUT", "/api/providers/{name}/off", "email:operate", NAMED_NOTHING),
+    Row("email", "DELETE", "/api/providers/{name}/off", "email:operate", NAMED_NOTHING),
+    Row("email", "PUT", "/api/providers/pins/{what}", "email:operate", Allowed.all(400)),
+    Row("email", "DELETE", "/api/providers/pins/{what}", "email:operate", Allowed.all(200)),
     Row("email", "GET", "/unsubscribe/{token}", None, NAMED_NOTHING),
     Row("email", "POST", "/unsubscribe/{token}", None, NAMED_NOTHING),
     Row("files", "GET", "/api/files/categories", "files:create", Allowed.all(200)),
@@ -114,6 +119,7 @@ async def call(callers: Callers, row: Row, headers: Mapping[str, str], subject: 
         "file_id": subject,
         "name": "no_such",
         "parked_id": "nobody|nowhere|0|0",
+        "what": "nothing",
         "token": "nonsense",
     }
     url = callers.stack.site.url(row.service) + row.route.format(**names)
@@ -122,6 +128,10 @@ async def call(callers: Callers, row: Row, headers: Mapping[str, str], subject: 
             more["json"] = {"to": callers.address(), "subject": "s", "textContent": "t", "category": "system"}
         case "POST", "/api/suppressions":
             more["json"] = {"address": callers.address()}
+        case "PUT", "/api/providers/{name}/off":
+            more["json"] = {"why": "the matrix"}
+        case "PUT", "/api/providers/pins/{what}":
+            more["json"] = {"provider": "ses", "why": "the matrix"}
         case "DELETE", "/api/suppressions":
             more["params"] = {"address": callers.address()}
         case "POST", "/api/parked/{parked_id}/discard":

@@ -164,3 +164,37 @@ def test_the_directory_of_templates_has_to_be_one(tmp_path: Path) -> None:
     assert found.templates_directory == tmp_path
     with pytest.raises(SettingsError, match="MAILROOM_TEMPLATES_DIR is wrong"):
         load(EmailSettings, GOOD | {"MAILROOM_TEMPLATES_DIR": str(tmp_path / "nowhere")})
+
+
+def test_ses_alone_carries_mail_unless_others_are_named_and_each_needs_what_it_needs() -> None:
+    assert load(EmailSettings, GOOD).providers == ("ses",)
+    with pytest.raises(SettingsError) as caught:
+        load(EmailSettings, GOOD | {"MAILROOM_PROVIDERS": "mailgun, sendgrid, smtp"})
+    told = " ".join(caught.value.problems)
+    for name in ("SENDGRID_API_KEY", "MAILGUN_API_KEY", "MAILGUN_DOMAIN", "MAILROOM_SMTP_HOST"):
+        assert f"{name} is needed, because MAILROOM_PROVIDERS names" in told
+    assert len(caught.value.problems) == 4
+    all_of_them = {
+        "MAILROOM_PROVIDERS": "mailgun,ses,sendgrid,smtp", "SENDGRID_API_KEY": "SG.x", "MAILGUN_API_KEY": "key",
+        "MAILGUN_DOMAIN": "mg.example.com", "MAILROOM_SMTP_HOST": "smtp.example.com",
+    }  # fmt: skip
+    assert load(EmailSettings, GOOD | all_of_them).providers == ("mailgun", "ses", "sendgrid", "smtp")
+
+
+@pytest.mark.parametrize("named", ["pigeons", "ses,ses", "ses,pigeons", ","])
+def test_providers_that_there_are_not_or_twice_are_refused(named: str) -> None:
+    with pytest.raises(SettingsError, match="MAILROOM_PROVIDERS is wrong: one or more of ses, sendgrid, mailgun, smtp"):
+        load(EmailSettings, GOOD | {"MAILROOM_PROVIDERS": named})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"MAILROOM_SMTP_TLS": "off", "MAILROOM_SMTP_USERNAME": "u", "MAILROOM_SMTP_PASSWORD": "p"},
+        {"MAILROOM_SMTP_USERNAME": "u"},
+        {"MAILROOM_SMTP_PASSWORD": "p"},
+    ],
+)
+def test_a_password_for_smtp_comes_with_its_user_and_never_in_the_clear(wrong: dict[str, str]) -> None:
+    with pytest.raises(SettingsError):
+        load(EmailSettings, GOOD | {"MAILROOM_PROVIDERS": "smtp", "MAILROOM_SMTP_HOST": "h"} | wrong)

@@ -1,0 +1,131 @@
+"""Several providers on the real components: mail goes on when one refuses, and reports settle what got no answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from contracts.email.events import EmailAttemptSettled, EmailSendAttempted
+from deploy.local.endpoints import AwsEndpoints
+from deploy.local.simulator.client import SimulatorClient
+from deploy.local.simulator.faults import Fault
+from services.email.settings import EmailSettings
+from services.kit.kafka.topics_admin import apply
+from tests.integration.email.conftest import Running, plain_clients, process, until
+
+KEY = "a webhook signing key for tests only, 0123456789"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def both(settings: EmailSettings, aws: AwsEndpoints) -> AsyncIterator[Running]:
+    """A process with SES and, after it, Mailgun, which reports to it."""
+    more = {
+        "providers": ("ses", "mailgun"),
+        "mailgun_key": "key",
+        "mailgun_domain": "mailroom.example",
+        "mailgun_url": aws.ses_endpoint_url,
+        "mailgun_keys": (KEY,),
+    }
+    fields = type(settings).model_fields
+    given = settings.model_dump(by_alias=False) | more | {"database": f"{settings.database}_both"}
+    changed = type(settings).model_validate({fields[name].alias or name: value for name, value in given.items()})
+    await apply(settings.kafka_bootstrap)
+    async with SimulatorClient(aws.ses_endpoint_url) as simulator:
+        await simulator.settings(maxSendRate=1000)
+        async with process(changed) as (email, _), plain_clients(changed, email) as (producer, http):
+            await simulator.webhook("mailgun", f"http://127.0.0.1:{email.server.port}/api/webhooks/mailgun", KEY)
+            yield Running(email, producer, simulator, http, await simulator.position())
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def mail(both: Running) -> Running:
+    await both.simulator.faults()
+    both.position = await both.simulator.position()
+    return both
+
+
+async def carriers(mail: Running, message_id: str) -> list[str]:
+    """Through which providers a message went out, by the simulator's log."""
+    return [each.get("provider", "ses") for each in await mail.accepted(message_id)]
+
+
+async def events(mail: Running, message_id: str) -> list[object]:
+    return [each.data for each in (await mail.email.store.load(message_id)).events]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_when_one_suspends_the_account_in_the_middle_all_mail_goes_on_through_the_other(mail: Running) -> None:
+    first = [await mail.send(f"a{n}@inbox.example") for n in range(10)]
+    for message_id in first:
+        await mail.ends(message_id, "Sent")
+    assert {tuple(await carriers(mail, each)) for each in first} == {("ses",)}
+    await mail.simulator.faults(Fault(kind="accountSuspended"))
+    second = [await mail.send(f"b{n}@inbox.example", lane="urgent") for n in range(10)]
+    for message_id in second:
+        await mail.ends(message_id, "Sent")
+    assert {tuple(await carriers(mail, each)) for each in second} == {("mailgun",)}
+    shown = await mail.http.get("/api/providers", headers={"Authorization": f"Bearer {mail.token()}"})
+    ses, mailgun = shown.json()["data"]["providers"]
+    assert ses["takesMail"].startswith("no: AccountSuspendedException")
+    assert (mailgun["provider"], mailgun["takesMail"]) == ("mailgun", "yes")
+    await mail.simulator.faults()
+
+    async def it_is_used_again() -> bool:
+        message_id = await mail.send("c@inbox.example")
+        await mail.ends(message_id, "Sent")
+        return await carriers(mail, message_id) == ["ses"]
+
+    await until(it_is_used_again)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_without_an_answer_nobody_else_is_asked_and_the_providers_report_settles_it(mail: Running) -> None:
+    headers = {"Authorization": f"Bearer {mail.token()}"}
+    answer = await mail.http.put("/api/providers/ses/off", headers=headers, json={"why": "a test"})
+    assert answer.status_code == 200, answer.text
+    try:
+
+        async def heard() -> bool:
+            message_id = await mail.send("d@inbox.example")
+            await mail.ends(message_id, "Sent")
+            return await carriers(mail, message_id) == ["mailgun"]
+
+        await until(heard)
+        await mail.simulator.faults(Fault(kind="acceptThenDrop", operation="MailgunSend", count=1))
+        message_id = await mail.send("e@inbox.example")
+        await mail.ends(message_id, "Sent")
+    finally:
+        await mail.http.delete("/api/providers/ses/off", headers=headers)
+    assert await carriers(mail, message_id) == ["mailgun"]
+    said = await events(mail, message_id)
+    (attempted,) = [each for each in said if isinstance(each, EmailSendAttempted)]
+    assert attempted.provider == "mailgun"
+    (settled,) = [each for each in said if isinstance(each, EmailAttemptSettled)]
+    assert (settled.outcome, settled.by) == ("accepted", "notification")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_orders_are_refused_with_what_to_do_and_heard_once_given(mail: Running) -> None:
+    headers = {"Authorization": f"Bearer {mail.token()}"}
+    unknown = await mail.http.put("/api/providers/pigeons/off", headers=headers, json={"why": "a test"})
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "pigeons is not one of ses, mailgun")
+    wrong = await mail.http.put(
+        "/api/providers/pins/gossip", headers=headers, json={"provider": "ses", "why": "a test"}
+    )
+    assert (wrong.status_code, wrong.json()["details"][0]["field"]) == (400, "what")
+    pinned = await mail.http.put(
+        "/api/providers/pins/system", headers=headers, json={"provider": "mailgun", "why": "a test"}
+    )
+    assert pinned.json()["data"]["providers"][1]["pinned"] == ["system"]
+    try:
+
+        async def heard() -> bool:
+            message_id = await mail.send("f@inbox.example", category="system")
+            await mail.ends(message_id, "Sent")
+            return await carriers(mail, message_id) == ["mailgun"]
+
+        await until(heard)
+    finally:
+        await mail.http.delete("/api/providers/pins/system", headers=headers)
