@@ -7,11 +7,13 @@ from tests.mutations.mutation import Mutation
 INGEST = "services/kit/ingest.py"
 FACTS = "services/kit/facts.py"
 INTAKE = "services/email/entrypoints/intake.py"
+WEBHOOKS = "services/email/entrypoints/http_webhooks.py"
 BATCH = "services/kit/kafka/batch.py"
 ASSIGNMENT = "services/kit/kafka/assignment.py"
 REGISTRY = "contracts/registry.py"
 
 _INGEST = "tests/integration/email/test_ingest.py::"
+_WEBHOOKS = "tests/unit/email_service/test_http_webhooks.py::"
 _TRANSLATOR = "tests/unit/email_service/test_translator.py::"
 _FILES_TRANSLATOR = "tests/unit/files_service/test_translator.py::"
 _INTAKE = "tests/unit/email_service/test_intake.py::"
@@ -233,6 +235,26 @@ KEEPING: tuple[Mutation, ...] = (
         "except (KeyUnknown, PermanentError) as error:  # it stays parked, and the others go on\n",
         "except ZeroDivisionError as error:\n",
         ("tests/ports/test_parking_lot.py::test_records_that_cannot_be_opened_hold_up_no_other",),
+    ),
+    Mutation(
+        "3y",
+        "a token of Mailgun counts as used before Kafka has its body",
+        WEBHOOKS,
+        "            await self._publish(provider, found)\n"
+        "            if use is not None:\n"
+        "                self._known(provider, use, await self._tokens.record(use))\n",
+        "            if use is not None:\n"
+        "                self._known(provider, use, await self._tokens.record(use))\n"
+        "            await self._publish(provider, found)\n",
+        (_WEBHOOKS + "test_our_own_trouble_is_503_so_that_every_provider_repeats",),
+    ),
+    Mutation(
+        "3z",
+        "a webhook is answered 200 though Kafka has not acknowledged what it brought",
+        WEBHOOKS,
+        "                elif error is not None:\n",
+        "                elif False:\n",
+        (_WEBHOOKS + "test_our_own_trouble_is_503_so_that_every_provider_repeats",),
     ),
     Mutation(
         "8a",
