@@ -154,6 +154,9 @@ TEMPLATES_VOLUME = {
     "bind": {"create_host_path": False},
 }
 
+WEBHOOKS = ("MAILROOM_SNS_TOPICS", "MAILROOM_SENDGRID_WEBHOOK_KEYS", "MAILROOM_MAILGUN_WEBHOOK_KEYS")
+"""Who may POST to the email service; unset, nobody."""
+
 
 def optional_environment(process: Process) -> dict[str, str]:
     """What .env may hold for a process beside what every stack has; an empty value counts as none."""
@@ -163,6 +166,7 @@ def optional_environment(process: Process) -> dict[str, str]:
         "MAILROOM_OLD_ENCRYPTION_KEYS": "${MAILROOM_OLD_ENCRYPTION_KEYS:-}",
         "MAILROOM_UNSUBSCRIBE_MAILTO": "${MAILROOM_UNSUBSCRIBE_MAILTO:-}",
         "MAILROOM_TEMPLATES_DIR": f"${{MAILROOM_TEMPLATES_DIR:+{TEMPLATES}}}",
+        **{name: f"${{{name}:-}}" for name in WEBHOOKS},
     }
 
 
