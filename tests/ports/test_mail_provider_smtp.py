@@ -338,6 +338,41 @@ async def test_no_detail_repeats_an_address(place: Place) -> None:
     assert "jane" not in outcome.detail
 
 
+@pytest.mark.parametrize(
+    ("words", "kind", "code"),
+    [
+        (b"552 5.3.4 too much\r\n", "mail", "552 5.3.4"),
+        (b"250 ok\r\n", "throttle", "connectionLost"),
+        (b"", "throttle", ""),
+    ],
+)
+async def test_a_server_that_speaks_or_goes_before_the_message_is_at_its_end_has_not_taken_it(
+    place: Place, words: bytes, kind: str, code: str
+) -> None:
+    heard = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for reply in (b"220 hello", b"250 ok", b"250 ok", b"250 ok", b"354 go on"):
+            writer.write(reply + b"\r\n")
+            heard.extend(await reader.readline() if not reply.startswith(b"354") else await reader.read(10_000))
+        if words:
+            writer.write(words)  # and it reads on, so that only its words end the message
+        else:
+            writer.transport.abort()
+        while more := await reader.read(100_000):
+            heard.extend(more)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=20_000)
+    provider = place.provider(port=server.sockets[0].getsockname()[1], tls="off", username=None, most_bytes=50_000_000)
+    outcome = await provider.send(attempt(files=(("a.bin", "application/octet-stream", bytes(20_000_000)),)))
+    assert isinstance(outcome, Rejected), outcome
+    assert outcome.kind == kind
+    assert outcome.code == (code or "connectionLost")
+    assert b"\r\n.\r\n" not in heard
+    server.close()
+
+
 # --- nobody knows ------------------------------------------------------------------------------------------------
 
 
@@ -362,15 +397,16 @@ async def test_no_detail_repeats_an_address(place: Place) -> None:
     ids=lambda value: f"{value.kind}-{value.message}" if isinstance(value, Fault) else str(value),
 )
 async def test_no_clear_answer_to_the_dot_is_unknown_and_sent_once(place: Place, fault: Fault, accepted: int) -> None:
-    provider = place.provider(Limits(before_dot=HANG, answer=0.2) if fault.ms else PATIENT)
+    endless = bool(fault.ms) or fault.message == "250-and more"
+    provider = place.provider(Limits(before_dot=HANG, answer=0.2) if endless else PATIENT)
     one, other = attempt(), attempt()
     place.faults(fault.model_copy(update={"count": 1}))
     outcome = await provider.send(one)
     assert isinstance(outcome, Unknown), outcome
     await place.taken(one, accepted)
-    if not fault.ms:
+    if not endless:
         assert isinstance(await provider.send(other), Accepted), "its connection is not used again"
-    assert (len(place.entries(one)), len(place.entries(other))) == (accepted, 0 if fault.ms else 1)
+    assert (len(place.entries(one)), len(place.entries(other))) == (accepted, 0 if endless else 1)
 
 
 async def test_a_yes_stands_whatever_follows_it(place: Place) -> None:
@@ -501,6 +537,9 @@ class Inbox:
         return "250 OK"
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Requiring AUTH while not requiring TLS"
+)  # of aiosmtpd, which knows of no listener's TLS
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 async def test_another_implementation_takes_the_same_bytes(place: Place, tls: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -174,7 +174,7 @@ class Connection:
                 raise Refused(_TOO_SLOW) from None
         if transfer.is_over:
             self.cut()
-            raise Refused(_lost("the server ended the connection, or spoke, before the message was at its end"))
+            raise Refused(transfer.broken_off)
         return transfer
 
     async def dot(self, transfer: Transfer) -> Reply:
@@ -251,6 +251,13 @@ class Transfer(asyncio.Protocol):
         """Whether the server has said something, or is gone."""
         return self._reply.done() or bool(self._heard) or self._transport.is_closing()
 
+    @property
+    def broken_off(self) -> Rejected:
+        """Why the message did not come to its end: in the server's words, where it said no in between."""
+        if self._reply.done() and self._reply.exception() is None and 400 <= self._reply.result()[0].code <= 599:
+            return refusal("message", self._reply.result()[0])
+        return _lost("the server ended the connection before the message was at its end")
+
     async def write(self, message: bytes) -> None:
         """Write the message, no faster than it is sent. Returns early where the transfer is over."""
         for start in range(0, len(message), _CHUNK):
@@ -279,6 +286,7 @@ class Transfer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """As asyncio calls it."""
         self._heard += data
+        self._may_write.set()  # whoever waits to write finds out that the server has spoken
         if self._reply.done():
             return
         try:
@@ -302,9 +310,6 @@ class Transfer(asyncio.Protocol):
         if not self._reply.done():
             self._reply.set_exception(error)
             self._reply.exception()  # it is retrieved: nobody may wait for it
-
-
-_TOO_SLOW = Rejected("timeout", "the server did not take the message within the time limit before its end", "throttle")
 
 
 def _lost(detail: str) -> Rejected:
