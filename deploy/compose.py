@@ -157,6 +157,26 @@ TEMPLATES_VOLUME = {
 WEBHOOKS = ("MAILROOM_SNS_TOPICS", "MAILROOM_SENDGRID_WEBHOOK_KEYS", "MAILROOM_MAILGUN_WEBHOOK_KEYS")
 """Who may POST to the email service; unset, nobody."""
 
+PROVIDERS = (
+    "MAILROOM_PROVIDERS",
+    "MAILROOM_PROVIDER_CHOICE",
+    "SENDGRID_API_KEY",
+    "MAILROOM_SENDGRID_URL",
+    "MAILROOM_SENDGRID_MAX_SEND_RATE",
+    "MAILGUN_API_KEY",
+    "MAILGUN_DOMAIN",
+    "MAILROOM_MAILGUN_URL",
+    "MAILROOM_MAILGUN_MAX_SEND_RATE",
+    "MAILROOM_SMTP_HOST",
+    "MAILROOM_SMTP_PORT",
+    "MAILROOM_SMTP_TLS",
+    "MAILROOM_SMTP_USERNAME",
+    "MAILROOM_SMTP_PASSWORD",
+    "MAILROOM_SMTP_BOUNCE_DOMAIN",
+    "MAILROOM_SMTP_MAX_SEND_RATE",
+)
+"""Who carries mail; unset, SES alone."""
+
 
 def optional_environment(process: Process) -> dict[str, str]:
     """What .env may hold for a process beside what every stack has; an empty value counts as none."""
@@ -166,7 +186,7 @@ def optional_environment(process: Process) -> dict[str, str]:
         "MAILROOM_OLD_ENCRYPTION_KEYS": "${MAILROOM_OLD_ENCRYPTION_KEYS:-}",
         "MAILROOM_UNSUBSCRIBE_MAILTO": "${MAILROOM_UNSUBSCRIBE_MAILTO:-}",
         "MAILROOM_TEMPLATES_DIR": f"${{MAILROOM_TEMPLATES_DIR:+{TEMPLATES}}}",
-        **{name: f"${{{name}:-}}" for name in WEBHOOKS},
+        **{name: f"${{{name}:-}}" for name in (*WEBHOOKS, *PROVIDERS)},
     }
 
 

@@ -147,6 +147,7 @@ def _table(steps: list[TimelineStep]) -> Table:
             rows.add_row(Text(day, style="dim"))
         recipient = event.data.get("recipient", "")
         words = [change.removeprefix(f"{recipient}: ") for change in step.changes]
+        words += [f"{each['provider']}: {each['why']}" for each in event.data.get("considered") or ()]
         changed = "retracted: counts no more" if step.retracted else "\n".join(words) or "nothing"
         name = event.type.removeprefix("email.").removeprefix("file.")
         rows.add_row(
