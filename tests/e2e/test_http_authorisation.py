@@ -123,35 +123,27 @@ async def call(callers: Callers, row: Row, headers: Mapping[str, str], subject: 
         "token": "nonsense",
     }
     url = callers.stack.site.url(row.service) + row.route.format(**names)
-    match row.method, row.route:
-        case "POST", "/api/email":
-            more["json"] = {"to": callers.address(), "subject": "s", "textContent": "t", "category": "system"}
-        case "POST", "/api/suppressions":
-            more["json"] = {"address": callers.address()}
-        case "PUT", "/api/providers/{name}/off":
-            more["json"] = {"why": "the matrix"}
-        case "PUT", "/api/providers/pins/{what}":
-            more["json"] = {"provider": "ses", "why": "the matrix"}
-        case "DELETE", "/api/suppressions":
-            more["params"] = {"address": callers.address()}
-        case "POST", "/api/parked/{parked_id}/discard":
-            more["json"] = {"reason": "the matrix"}
-        case "POST", "/api/files/upload-url":
-            more["json"] = {"fileName": "a.pdf", "contentType": "application/pdf", "category": "document"}
-        case "POST", "/api/files/parts":
-            more["json"] = {"uploadToken": subject, "partNumbers": [1]}
-        case "POST", "/api/files/parts/list" | "/api/files/abort":
-            more["json"] = {"uploadToken": subject}
-        case "POST", "/api/files/upload-complete":
-            more["json"] = {"fileId": subject, "actualSize": len(PDF)}
-        case "POST", "/api/files/batch":
-            more["json"] = {"action": "delete", "fileIds": [uuid7()]}
-        case "PATCH", "/api/files/{file_id}":
-            more["json"] = {"tags": ["a"]}
-        case "POST", "/unsubscribe/{token}":
-            more["data"] = {"List-Unsubscribe": "One-Click"}
-        case _:
-            pass
+    given: dict[tuple[str, str], dict[str, Any]] = {
+        ("POST", "/api/email"): {
+            "json": {"to": callers.address(), "subject": "s", "textContent": "t", "category": "system"}
+        },
+        ("POST", "/api/suppressions"): {"json": {"address": callers.address()}},
+        ("DELETE", "/api/suppressions"): {"params": {"address": callers.address()}},
+        ("PUT", "/api/providers/{name}/off"): {"json": {"why": "the matrix"}},
+        ("PUT", "/api/providers/pins/{what}"): {"json": {"provider": "ses", "why": "the matrix"}},
+        ("POST", "/api/parked/{parked_id}/discard"): {"json": {"reason": "the matrix"}},
+        ("POST", "/api/files/upload-url"): {
+            "json": {"fileName": "a.pdf", "contentType": "application/pdf", "category": "document"}
+        },
+        ("POST", "/api/files/parts"): {"json": {"uploadToken": subject, "partNumbers": [1]}},
+        ("POST", "/api/files/parts/list"): {"json": {"uploadToken": subject}},
+        ("POST", "/api/files/abort"): {"json": {"uploadToken": subject}},
+        ("POST", "/api/files/upload-complete"): {"json": {"fileId": subject, "actualSize": len(PDF)}},
+        ("POST", "/api/files/batch"): {"json": {"action": "delete", "fileIds": [uuid7()]}},
+        ("PATCH", "/api/files/{file_id}"): {"json": {"tags": ["a"]}},
+        ("POST", "/unsubscribe/{token}"): {"data": {"List-Unsubscribe": "One-Click"}},
+    }
+    more |= given.get((row.method, row.route), {})
     return await callers.http.request(row.method, url, headers=headers, **more)
 
 
