@@ -19,6 +19,7 @@ from typing import Any
 
 import aioboto3
 import aiohttp
+import httpx
 import pytest
 import pytest_asyncio
 from botocore.config import Config
@@ -474,15 +475,10 @@ async def receiving(*answers: int) -> AsyncIterator[tuple[Receiver, str]]:
 
 async def mail_through_mailgun(simulator: Simulator, to: str) -> str:
     """The id of an accepted mail."""
-    form = aiohttp.FormData({"to": to, "v:tag": simulator.tag})
-    form.add_field("message", RAW, filename="message.mime")
     url = f"{simulator.url}/v3/mg.mailroom.example/messages.mime"
-    async with (
-        aiohttp.ClientSession(auth=aiohttp.BasicAuth("api", "key")) as session,
-        session.post(url, data=form) as answer,
-    ):
-        assert answer.status == 200
-        return str((await answer.json())["id"]).strip("<>")
+    async with httpx.AsyncClient(auth=("api", "key"), timeout=HANG) as client:
+        answer = await client.post(url, data={"to": to}, files={"message": ("message.mime", RAW)})
+    return str(answer.raise_for_status().json()["id"]).strip("<>")
 
 
 async def test_a_webhook_is_posted_until_it_is_taken_and_the_same_each_time(simulator: Simulator) -> None:
