@@ -98,8 +98,8 @@ async def test_a_few_kills_lose_and_double_nothing(stack: Stack) -> None:
     """Mail and files at once, and every process of ours."""
     seed, both = int(SEED or 1), asyncio.Barrier(2)
     async with live(stack) as observer, asyncio.TaskGroup() as group:
-        group.create_task(mail_survives(stack, observer, seed, both, email=3, urgent=1, events=2, per_second=15))
-        group.create_task(files_survive(stack, observer, seed, both, files=3))
+        group.create_task(mail_survives(stack, observer, seed, both, email=2, urgent=1, events=2, per_second=15))
+        group.create_task(files_survive(stack, observer, seed, both, files=2))
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from deploy.local.stack import Stack
 from tests.e2e.aws_fault_proxy import AwsFaultProxy
 from tests.e2e.judge import LIMIT_OPEN, assert_fair
 from tests.e2e.live import EMAIL, live
-from tests.e2e.outages import BOTH_SIDES, LONG, LONG_SECONDS, PER_SECOND, SETTLING, SHORT, mail_survives
+from tests.e2e.outages import BOTH_SIDES, LONG_SECONDS, PER_SECOND, SETTLING, mail_survives
 from tests.e2e.tcp_proxy import running
 from tests.e2e.traffic import Traffic, traffic
 from tests.integration.kafka.harness import until
@@ -38,13 +38,14 @@ async def test_sqs_answering_errors(stack: Stack) -> None:
         await mail_survives(observer, outage, seed=14)
 
 
-@pytest.mark.parametrize("seconds", [SHORT, LONG])
-async def test_ses_refusing_connections(stack: Stack, seconds: int) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(500)
+async def test_ses_refusing_connections(stack: Stack) -> None:
     async with live(stack) as observer:
 
         async def outage(_: Traffic) -> None:
-            await observer.simulator.faults(Fault(kind="refuseConnections", seconds=seconds))
-            await asyncio.sleep(seconds + 1)
+            await observer.simulator.faults(Fault(kind="refuseConnections", seconds=LONG_SECONDS))
+            await asyncio.sleep(LONG_SECONDS + 1)
 
         # A connection that is cut while a request is on it leaves that request's outcome unknown.
         evidence = await mail_survives(observer, outage, seed=15, may_be_unknown=len(EMAIL) * LIMIT_OPEN)
