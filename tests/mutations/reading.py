@@ -113,7 +113,7 @@ READING: tuple[Mutation, ...] = (
         (_ANY_CRASH, _AGGREGATES + "test_what_is_known_already_is_not_written_again_but_its_bucket_is_marked"),
     ),
     Mutation(
-        "4A",
+        "4r",
         "a report that is heard again counts twice when its stream has gone meanwhile",
         "services/email/adapters/reports.py",
         'recipient = "" if self.reported is None else normal_form(self.reported).lower()',

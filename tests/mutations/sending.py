@@ -224,7 +224,7 @@ SENDING: tuple[Mutation, ...] = (
         ("tests/unit/email_service/test_settler.py::test_a_fact_settles_an_attempt_without_answer_once",),
     ),
     Mutation(
-        "2D",
+        "2s",
         "a connection that SMTP loses after the dot counts as a refusal",
         SMTP,
         'return Unknown(f"the connection was lost after the message ({type(error).__name__})")',
@@ -232,7 +232,7 @@ SENDING: tuple[Mutation, ...] = (
         (_SMTP + "test_no_clear_answer_to_the_dot_is_unknown_and_sent_once",),
     ),
     Mutation(
-        "2E",
+        "2t",
         "an answer to the dot that contradicts itself counts by its last line",
         "services/email/adapters/smtp_replies.py",
         "if found is None or (code and found[1] != code):",
@@ -320,7 +320,7 @@ SENDING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
-        "2sC",
+        "2u",
         "any lost connection to SendGrid or Mailgun counts as one that never stood",
         "services/email/adapters/http_outcomes.py",
         "    except NEVER_LEFT as error:\n",
@@ -331,7 +331,7 @@ SENDING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
-        "2tC",
+        "2v",
         "a 4xx that is not from SendGrid counts as its refusal",
         "services/email/adapters/sendgrid.py",
         "    if errors is None:\n",
@@ -369,7 +369,7 @@ SENDING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
-        "7A",
+        "7p",
         "whom one provider does not write to because of a list of its own, others go on writing to",
         "services/email/entrypoints/settler.py",
         ' "email.rejected",',
