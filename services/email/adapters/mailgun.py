@@ -92,8 +92,9 @@ class MailgunProvider:
         mail = attempt.mail
         try:
             raw = self._writer.mime(attempt)
+            cost = self.estimate_cost(len(raw), self._now())  # before the call: a mail that is taken is never unknown
         except PermanentError as error:
-            return Rejected("invalid", str(error), "mail")
+            return Rejected(error.reason, str(error), "mail" if error.reason == "invalid" else "account")
         if len(raw) > self.capabilities.most_bytes:
             return Rejected("invalid", said_of(len(raw), "Mailgun", self.capabilities.most_bytes), "mail")
         options = {
@@ -116,7 +117,7 @@ class MailgunProvider:
         message_id = accepted_as(answer)
         if message_id is None:
             return refusal_of(answer, self._now())
-        return Accepted(message_id, len(raw), self.estimate_cost(len(raw), self._now()))
+        return Accepted(message_id, len(raw), cost)
 
     def cannot_carry(self, mail: OutgoingMail) -> str | None:
         """By the size of its MIME; see the port."""

@@ -85,8 +85,9 @@ class SendGridProvider:
             return Rejected("invalid", why_not, "mail")
         try:
             body = self._writer.request(attempt)
+            cost = self.estimate_cost(len(body), self._now())  # before the call: a mail that is taken is never unknown
         except PermanentError as error:
-            return Rejected("invalid", str(error), "mail")
+            return Rejected(error.reason, str(error), "mail" if error.reason == "invalid" else "account")
         if len(body) > self.capabilities.most_bytes:
             return Rejected("invalid", said_of(len(body), "SendGrid", self.capabilities.most_bytes), "mail")
         answer = await post(self._client, self._url, provider="SendGrid", headers=self._headers, content=body)
@@ -97,7 +98,7 @@ class SendGridProvider:
         message_id = answer.headers.get("X-Message-Id", "").strip()
         if not message_id:
             return Unknown("SendGrid answered 202 without X-Message-Id")
-        return Accepted(message_id, len(body), self.estimate_cost(len(body), self._now()))
+        return Accepted(message_id, len(body), cost)
 
     def cannot_carry(self, mail: OutgoingMail) -> str | None:
         """By who writes to whom, by its attachments, and by the size of its request; see the port."""

@@ -112,8 +112,9 @@ class SesProvider:
         mail = attempt.mail
         try:
             raw = self._writer.mime(attempt)
+            cost = self.estimate_cost(len(raw), self._now())  # before the call: a mail that is taken is never unknown
         except PermanentError as error:
-            return Rejected("invalid", str(error), "mail")
+            return Rejected(error.reason, str(error), "mail" if error.reason == "invalid" else "account")
         if len(raw) > self.capabilities.most_bytes:
             return Rejected("invalid", said_of(len(raw), "SES", self.capabilities.most_bytes), "mail")
         try:
@@ -135,7 +136,7 @@ class SesProvider:
         message_id = answer.get("MessageId")
         if not message_id:
             return Unknown("SES answered without a message id")
-        return Accepted(message_id, len(raw), self.estimate_cost(len(raw), self._now()))
+        return Accepted(message_id, len(raw), cost)
 
     def cannot_carry(self, mail: OutgoingMail) -> str | None:
         """By the size of its MIME; see the port."""
