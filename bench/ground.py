@@ -24,15 +24,20 @@ _PREFIX = "mailroom-bench-"
 
 @contextmanager
 def ground(
-    parts: Sequence[str], *, java: Sequence[str] = (), extra: Mapping[str, str] | None = None
+    parts: Sequence[str],
+    *,
+    java: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
+    mongo_cache_gb: float = 1.0,
 ) -> Iterator[Stack]:
     """A stack on free ports with `parts` (and what they need) started; stopped and thrown away at the end.
 
-    `java`: further options of Kafka's. `extra`: further variables of our own processes.
+    `java`: further options of Kafka's. `extra`: further variables of our own processes. `mongo_cache_gb`: GiB of memory
+    that MongoDB keeps documents and indexes in.
     """
     _stop_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    site = replace(throwaway_site(folder, os.environ), kafka_options=("-Xmx512m", *java), mongo_cache_gb=1.0)
+    site = replace(throwaway_site(folder, os.environ), kafka_options=("-Xmx512m", *java), mongo_cache_gb=mongo_cache_gb)
     stack = Stack(site, progress=lambda line: print(f"  {line}", flush=True), extra=extra)
     try:
         stack.start(parts)
