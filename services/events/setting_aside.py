@@ -101,10 +101,14 @@ class SettingAside:
         Raises:
             Unavailable: the parking lot, or where orders are kept, cannot be reached.
         """
-        offsets = _by_partition((each.partition, each.offset) for each in records)
-        spans = {partition: (min(each), max(each)) for partition, each in offsets.items()}
-        if not await self._any_ahead({partition: first for partition, (first, _) in spans.items()}):
+        firsts: dict[int, int] = {}
+        for each in records:
+            if each.offset < firsts.setdefault(each.partition, each.offset):
+                firsts[each.partition] = each.offset
+        if not await self._any_ahead(firsts):
             return ()
+        offsets = _by_partition((each.partition, each.offset) for each in records)
+        spans = {partition: (first, max(offsets[partition])) for partition, first in firsts.items()}
         parked, discarded = await gather(
             self._lot.left_out(self._consumer, self._topic, spans),
             self._releases.discarded(self._consumer, self._topic, offsets),
