@@ -25,7 +25,20 @@ from services.email.domain.correlation import ATTEMPT_HEADER, ATTEMPT_TAG, MESSA
 from services.email.ports import Accepted, OutgoingAttempt, OutgoingMail, Rejected, Unknown
 from services.kit.addresses import RecipientKeys
 from services.kit.errors import RefusedHere, Unavailable
-from tests.ports.mail_providers import ALL, HANG, MAILGUN, RATE, SENDGRID, SES, TOKENS, Behind, Described, Making, Place
+from tests.ports.mail_providers import (
+    ALL,
+    FAKE,
+    HANG,
+    MAILGUN,
+    RATE,
+    SENDGRID,
+    SES,
+    TOKENS,
+    Behind,
+    Described,
+    Making,
+    Place,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -57,10 +70,13 @@ async def place(request: pytest.FixtureRequest, behind: Behind, described: Descr
     await simulator.reset()
     await simulator.settings(maxSendRate=0)
     provider = await behind.provider(described, Making(call_limit=getattr(request, "param", HANG)))
-    yield Place(described, provider, behind, await simulator.position())
+    place = Place(described, provider, behind, await simulator.position())
+    await place.strike()
+    yield place
     await simulator.reset()
 
 
+and_the_fake = pytest.mark.parametrize("described", [*ALL, FAKE], indirect=True, ids=lambda each: each.name)
 only_ses = pytest.mark.parametrize("described", [SES], indirect=True, ids=["ses"])
 
 
@@ -170,6 +186,7 @@ async def test_unicode_arrives_in_every_field(place: Place) -> None:
     assert second.get_payload(decode=True) == bytes(range(256))
 
 
+@and_the_fake
 async def test_fifty_recipients_in_waves_are_fifty_calls(place: Place) -> None:
     recipients = [f"success+{number}@inbox.example" for number in range(50)]
     mail = attempt(to=tuple(recipients), cc=()).mail
@@ -188,7 +205,7 @@ async def test_fifty_recipients_in_waves_are_fifty_calls(place: Place) -> None:
 REFUSALS: list[tuple[Described, Fault, str]] = [
     *(
         (each, fault, kind)
-        for each in ALL
+        for each in (*ALL, FAKE)
         for fault, kind in [
             (Fault(kind="throttle"), "throttle"),
             (Fault(kind="accountSuspended"), "account"),
@@ -212,6 +229,7 @@ REFUSALS: list[tuple[Described, Fault, str]] = [
     (SENDGRID, Fault(kind="refuse", code="from", message=SENDER, status=403), "account"),
     (MAILGUN, Fault(kind="refuse", message="to parameter is not a valid address."), "mail"),
     (MAILGUN, Fault(kind="refuse", message=NOT_ALLOWED), "account"),
+    (FAKE, Fault(kind="refuse"), "mail"),
 ]
 
 
@@ -244,7 +262,7 @@ async def test_a_throttle_may_say_how_long_to_wait(place: Place) -> None:
 UNCLEAR: list[tuple[Described, Fault, int]] = [
     *(
         (each, fault, accepted)
-        for each in ALL
+        for each in (*ALL, FAKE)
         for fault, accepted in [
             (Fault(kind="serverError", status=500), 0),
             (Fault(kind="proxyRefuses", status=408), 0),
@@ -281,6 +299,7 @@ async def test_no_clear_answer_is_unknown_and_called_once(place: Place, fault: F
     assert await place.accepted(one) == accepted, "the client library called again"
 
 
+@and_the_fake
 async def test_a_reused_connection_that_breaks_is_unknown_too(place: Place) -> None:
     first, second = attempt(), attempt()
     assert isinstance(await place.provider.send(first), Accepted)
@@ -289,6 +308,7 @@ async def test_a_reused_connection_that_breaks_is_unknown_too(place: Place) -> N
     assert await place.accepted(first, second) == 2
 
 
+@and_the_fake
 async def test_a_call_that_is_cancelled_may_have_been_heard_and_spoils_no_other(place: Place) -> None:
     await place.strike(Fault(kind="slowAnswer", ms=60_000, count=1))
     one, other = attempt(), attempt()
@@ -306,6 +326,7 @@ async def test_a_call_that_is_cancelled_may_have_been_heard_and_spoils_no_other(
     assert await place.accepted(one, other) == 2
 
 
+@and_the_fake
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://nowhere.invalid:9"], ids=["refused", "no such name"])
 async def test_a_connection_that_never_stood_is_a_refusal(place: Place, url: str) -> None:
     provider = await place.behind.provider(place.described, Making(url=url))
@@ -314,6 +335,7 @@ async def test_a_connection_that_never_stood_is_a_refusal(place: Place, url: str
     assert (outcome.code, outcome.kind) == ("connectionFailed", "unreachable")
 
 
+@and_the_fake
 async def test_no_detail_repeats_an_address(place: Place) -> None:
     await place.strike(Fault(kind="refuse", message="Address jane@inbox.example is bad", status=400))
     outcome = await place.provider.send(attempt())
@@ -322,6 +344,7 @@ async def test_no_detail_repeats_an_address(place: Place) -> None:
     assert "jane" not in outcome.detail
 
 
+@and_the_fake
 async def test_a_mail_that_cannot_be_written_is_a_refusal_without_a_call(place: Place) -> None:
     one = attempt(subject="a\r\nBcc: x@inbox.example")
     outcome = await place.provider.send(one)
@@ -330,6 +353,7 @@ async def test_a_mail_that_cannot_be_written_is_a_refusal_without_a_call(place: 
     assert await place.accepted(one) == 0
 
 
+@and_the_fake
 async def test_a_mail_beyond_the_providers_size_is_known_before_and_never_offered(place: Place) -> None:
     provider = await place.behind.provider(place.described, Making(most_bytes=50_000))
     fits, large = (attempt(files=(("a.bin", "image/png", b"x" * size),)) for size in (30_000, 40_000))

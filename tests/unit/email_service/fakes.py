@@ -249,6 +249,9 @@ class FakeProvider:
         self.capabilities = Capabilities("mime", 1 << 30)
 
     async def send(self, attempt: OutgoingAttempt) -> Answer:
+        why_not = self.cannot_carry(attempt.mail) or ("a line break" if "\n" in attempt.mail.subject else None)
+        if why_not is not None:
+            return Rejected("invalid", why_not, "mail")
         self.calls.append(attempt)
         self.open += 1
         self.most_open = max(self.most_open, self.open)
@@ -264,8 +267,8 @@ class FakeProvider:
         return Accepted(f"{self.name}-{attempt.attempt_id}", 1000, COST)
 
     def cannot_carry(self, mail: OutgoingMail) -> str | None:
-        size = sum(len(data) for _, _, data in mail.files)
-        return f"{size} bytes are too many" if size > self.capabilities.most_bytes else None
+        size, most = sum(4 * len(data) // 3 for _, _, data in mail.files), self.capabilities.most_bytes
+        return f"{size} bytes, of {most}, are too many" if size > most else None
 
     async def quota(self) -> Quota:
         return Quota(self.rate, 1_000_000, 0)

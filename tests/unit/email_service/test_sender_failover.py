@@ -107,7 +107,7 @@ async def test_a_mail_that_the_primary_cannot_carry_goes_where_it_can() -> None:
     assert post.provider.calls == []
     (tried,) = await attempts(post, message_id)
     assert tried.considered is not None
-    assert [each.why for each in tried.considered] == ["0 bytes are too many", "chosen: the first in order"]
+    assert [each.why for each in tried.considered] == ["0 bytes, of -1, are too many", "chosen: the first in order"]
 
 
 async def test_when_one_s_rate_is_used_up_others_carry_on() -> None:
