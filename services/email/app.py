@@ -48,6 +48,7 @@ from services.email.entrypoints.ingest import split
 from services.email.entrypoints.intake import Intake
 from services.email.entrypoints.provider_watch import ProviderWatch
 from services.email.entrypoints.sender import Sender
+from services.email.entrypoints.sender_daily import DailyLimits, daily_use
 from services.email.entrypoints.sender_quota import QuotaWatch
 from services.email.entrypoints.sender_work import Limits as SenderLimits
 from services.email.entrypoints.settler import Settler
@@ -70,6 +71,7 @@ from services.kit.application import application
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
 from services.kit.crypto import p256_key
+from services.kit.daily_mongo import MongoDailyCounts
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.event_store.mongo import MongoEventStore
 from services.kit.event_store.outbox import Outbox
@@ -199,6 +201,7 @@ class Email:
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.used_tokens = MongoUsedTokens(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
+        self.daily_counts = MongoDailyCounts(self.database["daily_counts"], self.clock)
         self.board = MongoProviderBoard(self.database)
         self.files = MongoKnownFiles(self.database)
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
@@ -280,6 +283,7 @@ class Email:
             StreamSuppressionList(self.recipient_store, self.keys),
             self.providers,
             RateBudget(self.rates, self.clock, metrics=self.metrics),
+            DailyLimits(self.daily_counts, self.clock, ramps=settings.ramps, providers=settings.daily_limits),
             self.clock,
             self.ids,
             self.metrics,
@@ -397,6 +401,7 @@ class Email:
         looks = (
             parked_open(self.parking, self.metrics),
             due_streams(self.store, tuple(LANES), self.clock, self.metrics),
+            daily_use(self.daily_counts, self.settings.ramps, self.settings.daily_limits, self.clock, self.metrics),
         )
         progress = Progress(self.clock)
         self.components["gauges"] = LoopComponent(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.email.domain.capabilities import Capabilities, unfit
-from services.email.domain.routing import Now, Wishes, reason_of, route
+from services.email.domain.routing import DAY_USED, RATE_USED, Now, Wishes, reason_of, route
 
 NAMES = ("ses", "sendgrid", "mailgun", "smtp")
 
@@ -18,7 +18,7 @@ STANDINGS = st.lists(st.sampled_from(NAMES), min_size=1, unique=True).flatmap(
                 name=st.just(name),
                 allowance=st.integers(0, 3),
                 why_not=st.just("away"),
-                paced=st.booleans(),
+                paced=st.sampled_from(["", RATE_USED, DAY_USED]),
                 amount=st.integers(0, 5),
             )
             for name in names

@@ -1,0 +1,167 @@
+"""What may still go out today: of a provider whose days are counted here, and of a domain that is being warmed up.
+
+Recipients are counted before their attempts are recorded, and given back where none was recorded or where the provider
+said no. So what was accepted in a day is at most what was counted, over all processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from datetime import date
+
+from services.email.domain.outcomes import NotCalled, Rejected
+from services.email.domain.warm_up import NEVER_HELD, Ramp, sending_domain
+from services.email.entrypoints.sender_work import Counted, Wave, Work
+from services.kit import metrics as m
+from services.kit.clock import Clock
+from services.kit.daily import DailyCounts, DailyLimit
+from services.kit.errors import TransientError
+from services.kit.gauges import Look
+from services.kit.logs import get_logger
+from services.kit.metrics import Metrics
+
+log = get_logger(__name__)
+
+LOOK_AGAIN_SECONDS = 60.0
+"""For so long a key that was found used up is not asked for again: recipients may be given back meanwhile."""
+
+LONGEST_HELD_SECONDS = 3600.0
+"""Until another look at mail that waits for the next day: its ramp may have been set anew."""
+
+ROUNDED_TO_SECONDS = 10.0
+"""Mail that is held is put off until a multiple of this, so that many of them are one update of the store."""
+
+
+def domain_key(domain: str) -> str:
+    """The key under which the recipients of mail from a domain are counted."""
+    return f"domain/{domain}"
+
+
+def provider_key(name: str) -> str:
+    """The key under which a provider's recipients are counted."""
+    return f"provider/{name}"
+
+
+class DailyLimits:
+    """The limits of today, as one sending process sees them."""
+
+    def __init__(
+        self,
+        counts: DailyCounts,
+        clock: Clock,
+        *,
+        ramps: Mapping[str, Ramp] | None = None,
+        providers: Mapping[str, int] | None = None,
+    ) -> None:
+        """`ramps`: domain → its ramp. `providers`: name → recipients a day."""
+        self._counts, self._clock = counts, clock
+        self._ramps, self._providers = ramps or {}, providers or {}
+        self._used_up: dict[str, tuple[float, float]] = {}
+        """Key → until when it is not asked for again, and when its next day begins, on the monotonic clock."""
+
+        self._told: dict[str, date] = {}
+        self._unused: Counter[Counted] = Counter()
+
+    def domain(self, work: Work) -> str | None:
+        """The key of the domain that a mail comes from, while it is warmed up."""
+        if not self._ramps:
+            return None
+        domain = sending_domain(work.held.message.request.from_)
+        ramp = self._ramps.get(domain)
+        return None if ramp is None or ramp.is_over(self._clock.now().date()) else domain_key(domain)
+
+    def provider(self, name: str) -> str | None:
+        """The key of a provider whose days are counted here."""
+        return provider_key(name) if name in self._providers else None
+
+    def never_held(self, work: Work) -> bool:
+        """Whether a mail counts and yet goes out whatever the ramp says."""
+        return work.held.message.request.category in NEVER_HELD
+
+    def held(self, work: Work) -> float:
+        """Seconds for which a mail is to be left alone since its domain's day is used up; 0 where it may go.
+
+        It is looked at again when the day is over, or when it expires, or after `LONGEST_HELD_SECONDS`.
+        """
+        key = None if self.never_held(work) else self.domain(work)
+        if key is None or not self.used_up(key):
+            return 0.0
+        expires = (work.held.message.request.expires_at - self._clock.now()).total_seconds()
+        next_day = self._used_up[key][1] - self._clock.monotonic()
+        seconds = min(LONGEST_HELD_SECONDS, next_day, max(0.0, expires))
+        return ROUNDED_TO_SECONDS * (math.floor(seconds / ROUNDED_TO_SECONDS) + 1)
+
+    def used_up(self, key: str) -> float:
+        """Seconds until it is worth another look at a day that was found used up; 0 where none was."""
+        until = self._used_up.get(key, (0.0, 0.0))[0] - self._clock.monotonic()
+        return max(0.0, until)
+
+    async def take(self, key: str, wanted: int, *, exempt: bool = False) -> tuple[int, Counted]:
+        """Count up to `wanted` recipients today: how many, and what to give back what is not used of them by.
+
+        Raises Unavailable.
+        """
+        count = await self._counts.take(key, wanted, self._limit(key), exempt=exempt)
+        if count.granted < wanted:
+            now = self._clock.monotonic()
+            next_day = now + count.next_day
+            self._used_up[key] = (min(now + LOOK_AGAIN_SECONDS, next_day), next_day)
+            if self._told.get(key) != count.day:
+                self._told[key] = count.day
+                log.warning(
+                    "a limit of today is used up", of=key, limit=self._limit(key)(count.day), day=str(count.day)
+                )
+        return count.granted, Counted(key, count.day)
+
+    def give_back(self, counted: Counted, recipients: int) -> None:
+        """So many were not used. They can be taken again after `settle`."""
+        if recipients > 0:
+            self._unused[counted] += recipients
+
+    def over(self, wave: Wave) -> None:
+        """All answers of a wave stand: who was certainly not accepted is given back."""
+        refused = sum(isinstance(outcome, Rejected | NotCalled) for outcome in wave.outcomes.values())
+        for counted in wave.counted:
+            self.give_back(counted, refused)
+
+    async def settle(self) -> None:
+        """Tell the store what was given back. Raises nothing: what it does not hear of stays counted."""
+        unused, self._unused = self._unused, Counter()
+        for counted, recipients in unused.items():
+            try:
+                await self._counts.give_back(counted.key, counted.day, recipients)
+            except TransientError as error:
+                log.info("recipients stay counted today", of=counted.key, recipients=recipients, error=str(error))
+            else:
+                self._used_up.pop(counted.key, None)
+
+    def _limit(self, key: str) -> DailyLimit:
+        kind, _, name = key.partition("/")
+        if kind == "domain":
+            return self._ramps[name].limit_on
+        most = self._providers[name]
+        return lambda _: most
+
+
+def daily_use(
+    counts: DailyCounts, ramps: Mapping[str, Ramp], providers: Mapping[str, int], clock: Clock, metrics: Metrics
+) -> Look:
+    """How much of today is used: of each domain that is being warmed up, and of each provider counted here."""
+
+    async def look() -> None:
+        today = clock.now().date()
+        warming = {domain: ramp for domain, ramp in ramps.items() if not ramp.is_over(today)}
+        if not warming and not providers:
+            return
+        found = await counts.used([*map(domain_key, warming), *map(provider_key, providers)])
+        for domain, ramp in warming.items():
+            used = found[domain_key(domain)]
+            limit = ramp.limit_on(used.day)
+            metrics.set(m.WARM_UP_USED, used.used, domain=domain)
+            metrics.set(m.WARM_UP_LIMIT, math.inf if limit is None else limit, domain=domain)
+        for name, most in providers.items():
+            metrics.set(m.QUOTA_REMAINING, max(0, most - found[provider_key(name)].used), provider=name)
+
+    return look
