@@ -69,6 +69,7 @@ class Turn:
             have had none in the end.
         taken: recipients that were counted in a limit of the day.
         counted: in which limits the recipients of a message are counted.
+        over_ramp: messages for which their domain's ramp left nothing.
         pause: seconds until another turn can bring anything, None = go on at once.
         waiting: what is waited for, "" = for work.
     """
@@ -79,6 +80,7 @@ class Turn:
     recorded: Counter[str] = field(default_factory=Counter)
     taken: Counter[Counted] = field(default_factory=Counter)
     counted: dict[Work, tuple[Counted, ...]] = field(default_factory=dict)
+    over_ramp: list[Work] = field(default_factory=list)
     pause: float | None = None
     waiting: str = ""
 
@@ -187,6 +189,7 @@ class Planner:
                 if not recorded:
                     self._providers.circuits[provider].heard(NotCalled("nothing was recorded"), now)
         await self._daily.settle()
+        self._hold(turn)
         return turn
 
     async def _prepare(self, picks: list[_Pick], turn: Turn, *, urgent: bool) -> None:
@@ -347,7 +350,7 @@ class Planner:
         return grant.granted
 
     async def _within_ramps(self, picks: Sequence[_Pick], turn: Turn) -> list[_Pick]:
-        """The picks, of each no more recipients than the ramp of its domain leaves; without any it is put off."""
+        """The picks, of each no more recipients than the ramp of its domain leaves."""
         ramps: dict[str, list[_Pick]] = {}
         for pick in picks:
             key = self._daily.domain(pick.work)
@@ -357,10 +360,18 @@ class Planner:
             exempt = [pick for pick in its if self._daily.never_held(pick.work)]
             await self._count(key, exempt, turn, exempt=True)
             await self._count(key, [pick for pick in its if pick not in exempt], turn)
-        for pick in picks:
-            if not pick.recipients:
-                turn.leave(pick.work, self._daily.held(pick.work))
+        turn.over_ramp += [pick.work for pick in picks if not pick.recipients]
         return [pick for pick in picks if pick.recipients]
+
+    def _hold(self, turn: Turn) -> None:
+        """Put off what is over a ramp, unless others of this turn have given back what they did not use of it."""
+        back: list[Work] = []
+        for work in turn.over_ramp:
+            if seconds := self._daily.held(work):
+                turn.leave(work, seconds)
+            else:
+                back.append(work)
+        self.lanes.put_back(back)
 
     async def _count(self, key: str, picks: Sequence[_Pick], turn: Turn, *, exempt: bool = False) -> None:
         """Count the recipients of these in that limit of today; each keeps those that were granted."""
