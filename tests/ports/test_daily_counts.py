@@ -106,14 +106,17 @@ async def test_a_day_that_is_ahead_of_the_clock_is_not_begun_anew(place: Place) 
     assert (await place.counts.take("a", 1, most(10))).granted == 0
 
 
-async def test_the_limit_is_that_of_the_store_s_day(place: Place) -> None:
+async def test_the_limit_is_that_of_the_store_s_day_whatever_a_process_s_clock_says(place: Place) -> None:
     today = (await place.counts.take("a", 1, most(None))).day
 
     def grows(day: date) -> int | None:
-        return {today + YESTERDAY: 1, today: 7, today - YESTERDAY: 100}.get(day, 100)
+        return 7 + 10 * (day - today).days
 
-    found = await place.counts.take("b", 50, grows)
-    assert (found.day, found.granted) == (today, 7)
+    assert (await place.counts.take("b", 50, grows)).granted == 7
+    if place.collection is not None:
+        for days, granted in ((-1, 7), (1, 7), (5, 0)):
+            counts = MongoDailyCounts(place.collection, FakeClock(place.clock.now() + timedelta(days=days)))
+            assert (await counts.take(f"c{days}", 50, grows)).granted == granted
 
 
 async def test_without_a_limit_all_are_granted(place: Place) -> None:
