@@ -107,6 +107,8 @@ VERSION = "1.0.0"
 START_SECONDS = 30.0
 """How long a start waits for MongoDB before it gives up (and is started again by whoever runs it)."""
 
+DAILY_COUNTS = "daily_counts"
+
 INTAKE_BATCH = 200
 SETTLER_BATCH = 1000
 
@@ -201,7 +203,7 @@ class Email:
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.used_tokens = MongoUsedTokens(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
-        self.daily_counts = MongoDailyCounts(self.database["daily_counts"], self.clock)
+        self.daily_counts = MongoDailyCounts(self.database[DAILY_COUNTS], self.clock)
         self.board = MongoProviderBoard(self.database)
         self.files = MongoKnownFiles(self.database)
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
@@ -256,7 +258,7 @@ class Email:
         tokens = self.ring.derive_all("unsubscribe")
         self.tokens = UnsubscribeTokens(tokens[0], tokens[1:])
         self.prices = DatedPrices.load()
-        self.provider_orders = self._provider_orders(self.board)
+        self.provider_orders = self._provider_orders(self.database)
 
     async def _build_sending(self, stack: AsyncExitStack) -> None:
         self.sender: Sender | None = None
@@ -454,7 +456,7 @@ class Email:
                 clock=self.clock,
                 ids=self.ids,
             ),
-            providers_router(self._provider_orders(MongoProviderBoard(database))),
+            providers_router(self._provider_orders(database)),
             unsubscribe_router(self.tokens, unsubscribing, product_name=self.settings.product_name),
             webhooks_router(
                 self._webhooks(),
@@ -465,9 +467,16 @@ class Email:
             ),
         ]
 
-    def _provider_orders(self, board: MongoProviderBoard) -> ProviderOrders:
-        templates = [each.template_id for each in self.templates.list()]
-        return ProviderOrders(board, self.settings.providers, templates)
+    def _provider_orders(self, database: mongo.Database) -> ProviderOrders:
+        settings = self.settings
+        return ProviderOrders(
+            MongoProviderBoard(database),
+            settings.providers,
+            [each.template_id for each in self.templates.list()],
+            MongoDailyCounts(database[DAILY_COUNTS], self.clock),
+            settings.daily_limits,
+            settings.ramps,
+        )
 
     def _webhooks(self) -> list[Webhook]:
         """Those of providers that are set up."""

@@ -11,9 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from services.email.domain.warm_up import Ramp
+from services.email.domain.warm_up import Ramp, domain_key, provider_key
 from services.email.entrypoints.sender import Sender
-from services.email.entrypoints.sender_daily import domain_key, provider_key
 from services.kit.clock import SystemClock
 from services.kit.daily import until_next_day
 from services.kit.daily_mongo import MongoDailyCounts

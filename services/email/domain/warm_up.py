@@ -54,3 +54,13 @@ def sending_domain(from_: str) -> str:
         return normalise_address(address, longest=LONGEST_EVER).rpartition("@")[2]
     except ValueError:
         return address.rpartition("@")[2].lower()
+
+
+def domain_key(domain: str) -> str:
+    """The key under which the recipients of mail from a domain are counted."""
+    return f"domain/{domain}"
+
+
+def provider_key(name: str) -> str:
+    """The key under which a provider's recipients are counted."""
+    return f"provider/{name}"

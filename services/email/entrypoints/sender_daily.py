@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from services.email.domain.outcomes import NotCalled, Rejected
-from services.email.domain.warm_up import NEVER_HELD, Ramp, sending_domain
+from services.email.domain.warm_up import NEVER_HELD, Ramp, domain_key, provider_key, sending_domain
 from services.email.entrypoints.sender_work import Counted, Wave, Work
 from services.kit import metrics as m
 from services.kit.clock import Clock
@@ -32,16 +32,6 @@ LONGEST_HELD_SECONDS = 3600.0
 
 ROUNDED_TO_SECONDS = 10.0
 """Mail that is held is put off until a multiple of this, so that many of them are one update of the store."""
-
-
-def domain_key(domain: str) -> str:
-    """The key under which the recipients of mail from a domain are counted."""
-    return f"domain/{domain}"
-
-
-def provider_key(name: str) -> str:
-    """The key under which a provider's recipients are counted."""
-    return f"provider/{name}"
 
 
 class DailyLimits:

@@ -12,9 +12,9 @@ from contracts.email.events import EmailSendAttempted
 from services.email.domain.circuit import FIRST_PAUSE
 from services.email.domain.outcomes import Rejected
 from services.email.domain.routing import Wishes
-from services.email.domain.warm_up import Ramp
+from services.email.domain.warm_up import Ramp, domain_key, provider_key
 from services.email.entrypoints.sender import Sender
-from services.email.entrypoints.sender_daily import LONGEST_HELD_SECONDS, daily_use, domain_key, provider_key
+from services.email.entrypoints.sender_daily import LONGEST_HELD_SECONDS, daily_use
 from services.email.entrypoints.sender_work import Work
 from services.email.ports import OutgoingAttempt
 from services.kit import metrics as m
