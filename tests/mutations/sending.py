@@ -149,7 +149,7 @@ SENDING: tuple[Mutation, ...] = (
         (
             _DAILY + "test_what_is_over_the_ramp_waits_and_other_mail_goes_past_it",
             _DAILY + "test_when_a_provider_s_day_is_used_up_mail_goes_to_the_next_and_says_why",
-            _ROUTER + "test_no_attempt_is_suppressed_unhealthy_incapable_unknown_or_over_any_limit",
+            _ROUTER + "test_plans_reach_each_limit",
         ),
     ),
     Mutation(
@@ -170,10 +170,7 @@ SENDING: tuple[Mutation, ...] = (
         "services/email/entrypoints/sender_daily.py",
         "sum(isinstance(outcome, Rejected | NotCalled) for outcome in wave.outcomes.values())",
         "len(wave.outcomes)",
-        (
-            _DAILY + "test_silence_counts",
-            _ROUTER + "test_no_attempt_is_suppressed_unhealthy_incapable_unknown_or_over_any_limit",
-        ),
+        (_DAILY + "test_silence_counts",),
     ),
     Mutation(
         "1q",
