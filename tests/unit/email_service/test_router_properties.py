@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import chain, cycle
 
 from hypothesis import given, settings
@@ -18,9 +19,9 @@ from hypothesis import strategies as st
 from contracts.email.events import Considered
 from contracts.email.values import Category
 from services.email.domain.capabilities import Capabilities
-from services.email.domain.commands import RecordOutcome
-from services.email.domain.message import Open
-from services.email.domain.outcomes import Outcome, Rejected
+from services.email.domain.commands import PlannedAttempt, RecordOutcome
+from services.email.domain.message import Open, Policy
+from services.email.domain.outcomes import Outcome, Rejected, Unknown
 from services.email.domain.routing import Wishes
 from services.email.domain.warm_up import Ramp
 from services.email.entrypoints.sender import Sender
@@ -68,6 +69,9 @@ class Plan:
     ramp: int | None
     pin: str | None
     by_price: bool
+    resend: bool
+    """Whether mail of category `auth` is sent once more, at once, where an outcome is unknown."""
+
     outcomes: tuple[int, ...]
 
 
@@ -105,6 +109,7 @@ PLANS = st.builds(
     ramp=st.none() | st.integers(1, 10),
     pin=st.none() | st.sampled_from(NAMES),
     by_price=st.booleans(),
+    resend=st.booleans(),
     outcomes=st.lists(st.integers(0, len(OUTCOMES) - 1), min_size=1, max_size=6).map(tuple),
 )
 
@@ -129,7 +134,12 @@ class Run:
     def __post_init__(self) -> None:
         plan = self.plan
         self.clock = FakeClock(NOW)
-        self.post = post = Post(clock=self.clock)
+        at_once = timedelta()
+        policy = Policy(
+            call_window=at_once, resend_after=at_once, resend_after_urgent=at_once,
+            resend=frozenset({"auth"} if plan.resend else ()),
+        )  # fmt: skip
+        self.post = post = Post(clock=self.clock, policy=policy)
         post.ids = post.streams._ids = FakeIds()  # type: ignore[assignment]
         providers = [FakeProvider(rate=account.rate, name=account.name) for account in plan.accounts]
         for provider, account in zip(providers, plan.accounts, strict=True):
@@ -198,9 +208,10 @@ class Run:
     def _look(self, sender: Sender, wave: Wave) -> None:
         """What must hold at the moment in which a licence stands."""
         for planned in wave.attempts:
-            self._look_at(sender, wave, planned.recipient, planned.provider)
+            self._look_at(sender, wave, planned)
 
-    def _look_at(self, sender: Sender, wave: Wave, recipient: str, provider: str) -> None:
+    def _look_at(self, sender: Sender, wave: Wave, planned: PlannedAttempt) -> None:
+        recipient, provider = planned.recipient, planned.provider
         account = next(each for each in self.plan.accounts if each.name == provider)
         mail = self.plan.mails[self.numbers[wave.work.held.message_id]]
         assert isinstance(wave.work.held.message.deliveries[recipient], Open)
@@ -211,8 +222,14 @@ class Run:
         assert account.rate > 0, "over quota"
         pinned = mail.category == "marketing" and self.plan.pin is not None
         assert not pinned or provider == self.plan.pin, "pinned to another one"
-        before = [each for each in self.attempts if each.recipient == recipient]
-        assert all(isinstance(each.outcome, Rejected) for each in before), "its fate is unknown"
+        open_to = [
+            each for each in self.attempts if each.recipient == recipient and not isinstance(each.outcome, Rejected)
+        ]
+        if open_to:
+            said = (self.plan.resend, mail.category, planned.reason)
+            assert said == (True, "auth", "resend"), "its fate is unknown"
+            assert [isinstance(each.outcome, Unknown) for each in open_to] == [True], "once, and not after a yes"
+            assert provider != open_to[0].provider, "it may have the mail already"
 
 
 def run(plan: Plan) -> Run:
@@ -266,7 +283,7 @@ def test_plans_reach_each_limit() -> None:
     ample = tuple(
         Account(name, 1000.0, daily, carries=True, off=False) for name, daily in (("ses", 3), ("mailgun", None))
     )
-    done = run(Plan(ample, (*mails, *auth), ramp=7, pin=None, by_price=False, outcomes=(0,)))
+    done = run(Plan(ample, (*mails, *auth), ramp=7, pin=None, by_price=False, resend=False, outcomes=(0,)))
     assert Counter(each.provider for each in done.attempts) == {"ses": 3, "mailgun": 4}
     assert sum(each.mail == len(mails) for each in done.attempts) == 2
     later = next(each for each in done.attempts if each.provider == "mailgun")
@@ -274,5 +291,7 @@ def test_plans_reach_each_limit() -> None:
         "what it may send in a day is used up",
         "chosen: the first in order",
     ]
-    without = run(Plan(ample, mails, ramp=None, pin=None, by_price=False, outcomes=(0,)))
+    silent = run(Plan(ample, auth, ramp=7, pin=None, by_price=False, resend=True, outcomes=(3,)))
+    assert [each.provider for each in silent.attempts] == ["ses", "ses", "mailgun", "mailgun"], "once more, elsewhere"
+    without = run(Plan(ample, mails, ramp=None, pin=None, by_price=False, resend=False, outcomes=(0,)))
     assert len(without.attempts) == 20
