@@ -64,7 +64,7 @@ from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams
 from services.email.webhook_settings import secrets
-from services.kit import aws, mongo
+from services.kit import aws, daily_mongo, mongo
 from services.kit import metrics as m
 from services.kit.addresses import recipient_keys
 from services.kit.application import application
@@ -106,8 +106,6 @@ VERSION = "1.0.0"
 
 START_SECONDS = 30.0
 """How long a start waits for MongoDB before it gives up (and is started again by whoever runs it)."""
-
-DAILY_COUNTS = "daily_counts"
 
 INTAKE_BATCH = 200
 SETTLER_BATCH = 1000
@@ -203,7 +201,7 @@ class Email:
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.used_tokens = MongoUsedTokens(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
-        self.daily_counts = MongoDailyCounts(self.database[DAILY_COUNTS], self.clock)
+        self.daily_counts = MongoDailyCounts(self.database[daily_mongo.COLLECTION], self.clock)
         self.board = MongoProviderBoard(self.database)
         self.files = MongoKnownFiles(self.database)
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
@@ -473,7 +471,7 @@ class Email:
             MongoProviderBoard(database),
             settings.providers,
             [each.template_id for each in self.templates.list()],
-            MongoDailyCounts(database[DAILY_COUNTS], self.clock),
+            MongoDailyCounts(database[daily_mongo.COLLECTION], self.clock),
             settings.daily_limits,
             settings.ramps,
         )

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from contracts.base import Model, UtcDateTime
 from contracts.email.values import Category
-from services.email.domain.warm_up import Ramp, domain_key, provider_key
+from services.email.domain.warm_up import NEVER_HELD, Ramp, domain_key, provider_key, sending_domain
 from services.email.ports import Order, ProviderBoard
 from services.kit.daily import DailyCounts
 from services.kit.errors import PermanentError
@@ -47,6 +47,18 @@ class ProviderView(Model):
     today: Annotated[DayView | None, Field(description="where its days are counted here")] = None
     off: OrderView | None = None
     pinned: Annotated[list[str], Field(description="categories and templates that go through it alone")]
+
+
+async def held_by_ramp(
+    from_: str, category: Category, ramps: Mapping[str, Ramp], counts: DailyCounts
+) -> RampView | None:
+    """The ramp for which a mail that is still to be sent waits; None where it waits for none. Raises TransientError."""
+    domain = sending_domain(from_)
+    if domain not in ramps or category in NEVER_HELD:
+        return None
+    day = (await counts.used([domain_key(domain)]))[domain_key(domain)]
+    limit = ramps[domain].limit_on(day.day)
+    return None if limit is None or day.used < limit else RampView(domain=domain, used=day.used, limit=limit)
 
 
 class ProviderOrders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Final
@@ -11,6 +12,7 @@ from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
 from services.email.domain.warm_up import DEFAULT_DAILY, Ramp, sending_domain
+from services.kit.errors import SettingsError
 
 MEANING: Final = (
     "domains being warmed up, by the domain of the sender's address, as JSON: "
@@ -72,5 +74,17 @@ def _daily(said: Any) -> tuple[int, ...]:
     return tuple(said)
 
 
+VARIABLE: Final = "MAILROOM_WARM_UP"
+
 Ramps = Annotated[dict[str, Ramp], NoDecode, BeforeValidator(_ramps)]
 """Domain → its ramp."""
+
+
+def from_environment() -> dict[str, Ramp]:
+    """The ramps alone, for commands that need no other setting. Raises SettingsError."""
+    said = os.environ.get(VARIABLE, "").strip()
+    try:
+        found: dict[str, Ramp] = _ramps(said) if said else {}
+    except ValueError as error:
+        raise SettingsError([f"{VARIABLE} is wrong: {error}"]) from None
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Final
 
 from pymongo import ReturnDocument
 
@@ -16,6 +16,7 @@ from services.kit.daily import Count, DailyLimit, Used, until_next_day
 from services.kit.mongo import Collection as MongoCollection
 from services.kit.mongo import Document, foreign_errors
 
+COLLECTION: Final = "daily_counts"
 _TODAY = {"$dateToString": {"date": "$$NOW", "format": "%Y-%m-%d"}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from services.email.domain.warm_up import Ramp, domain_key, provider_key
-from services.email.provider_orders import DayView, ProviderOrders, RampView
+from services.email.provider_orders import DayView, ProviderOrders, RampView, held_by_ramp
 from services.kit.daily import MemoryDailyCounts
 from services.kit.testing import FakeClock
 from tests.unit.email_service.fakes import MemoryProviderBoard
@@ -37,3 +37,16 @@ async def test_operators_see_what_of_today_is_used() -> None:
     clock.move(86_400)
     assert [each.limit for each in await orders.warming_up()] == [100, 10]
     assert (await orders.show())[1].takes_mail == "yes"
+
+
+async def test_a_mail_that_waits_for_a_ramp_says_so() -> None:
+    clock = FakeClock()
+    counts, ramps = MemoryDailyCounts(clock), {"new.example": Ramp(clock.now().date(), (50, 100))}
+    sender = "CRM <crm@New.example>"
+    assert await held_by_ramp(sender, "marketing", ramps, counts) is None
+    await counts.take(domain_key("new.example"), 50, lambda _: 50)
+    assert await held_by_ramp(sender, "marketing", ramps, counts) == RampView(domain="new.example", used=50, limit=50)
+    assert await held_by_ramp(sender, "auth", ramps, counts) is None, "it is never held"
+    assert await held_by_ramp("crm@old.example", "marketing", ramps, counts) is None
+    clock.move(86_400)
+    assert await held_by_ramp(sender, "marketing", ramps, counts) is None
