@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 
 from services.email.domain.outcomes import NotCalled, Rejected
@@ -44,9 +44,11 @@ class DailyLimits:
         *,
         ramps: Mapping[str, Ramp] | None = None,
         providers: Mapping[str, int] | None = None,
+        carriers: Collection[str] = (),
     ) -> None:
-        """`ramps`: domain → its ramp. `providers`: name → recipients a day."""
+        """`ramps`: domain → its ramp. `providers`: name → recipients a day. `carriers`: every configured provider."""
         self._counts, self._clock = counts, clock
+        self._carriers = [provider_key(name) for name in carriers]
         self._ramps, self._providers = ramps or {}, providers or {}
         self._used_up: dict[str, tuple[float, float]] = {}
         """Key → until when it is not asked for again, and when its next day begins, on the monotonic clock."""
@@ -71,17 +73,27 @@ class DailyLimits:
         return work.held.message.request.category in NEVER_HELD
 
     def held(self, work: Work) -> float:
-        """Seconds for which a mail is to be left alone since its domain's day is used up; 0 where it may go.
+        """Seconds for which a mail is to be left alone, since the day of its domain or of every provider is used up; 0
+        where it may go.
 
         It is looked at again when the day is over, or when it expires, or after `LONGEST_HELD_SECONDS`.
         """
-        key = None if self.never_held(work) else self.domain(work)
-        if key is None or not self.used_up(key):
+        domain = None if self.never_held(work) else self.domain(work)
+        if domain is not None and self.used_up(domain):
+            begins = self._used_up[domain][1]
+        elif self.no_provider_left:
+            begins = min(self._used_up[key][1] for key in self._carriers)
+        else:
             return 0.0
         expires = (work.held.message.request.expires_at - self._clock.now()).total_seconds()
-        next_day = self._used_up[key][1] - self._clock.monotonic()
+        next_day = begins - self._clock.monotonic()
         seconds = min(LONGEST_HELD_SECONDS, next_day, max(0.0, expires))
         return ROUNDED_TO_SECONDS * (math.floor(seconds / ROUNDED_TO_SECONDS) + 1)
+
+    @property
+    def no_provider_left(self) -> bool:
+        """Whether the day of every provider was found used up."""
+        return bool(self._carriers) and all(self.used_up(key) for key in self._carriers)
 
     def used_up(self, key: str) -> float:
         """Seconds until it is worth another look at a day that was found used up; 0 where none was."""

@@ -171,6 +171,7 @@ class Planner:
         open_to = sum(each.allowance for each in standing if each.usable)
         if not open_to:
             turn.pause = self._wait_for_tokens(now, urgent=urgent)
+            self._put_off_until_tomorrow(turn, urgent=urgent)
             return turn
         free = self._places.free
         room = min(free if urgent or free == 1 else free - URGENT_PLACES, open_to)
@@ -310,6 +311,12 @@ class Planner:
     def _wait_for_tokens(self, now: float, *, urgent: bool) -> float:
         waits = [self._token_wait(each.name, now, urgent=urgent) for each in self._providers]
         return min([IDLE_SECONDS, *(max(0.001, wait) for wait in waits if wait > 0)])
+
+    def _put_off_until_tomorrow(self, turn: Turn, *, urgent: bool) -> None:
+        """Make room where the day of every provider is used up: what expires meanwhile is to be found in the store."""
+        draw = self.lanes.urgent if urgent else self.lanes.other
+        while self._daily.no_provider_left and (work := draw()) is not None:
+            turn.leave(work, self._daily.held(work))
 
     def _token_wait(self, provider: str, now: float, *, urgent: bool) -> float:
         """Seconds until it is worth another look for tokens; 0 where it has some."""

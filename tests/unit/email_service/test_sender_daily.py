@@ -311,6 +311,19 @@ async def test_mail_pinned_to_a_provider_whose_day_is_used_up_is_put_off_and_oth
     assert len(post.provider.accepted) == 2
 
 
+async def test_when_the_day_of_every_provider_is_used_up_all_mail_is_put_off_and_keeps_no_slot() -> None:
+    post = Post()
+    post.daily_limits = {"ses": 2}
+    first = await post.queue(2)
+    async with running(post) as sender:
+        await are(post, first, "Sent")
+        held = await post.queue(120)
+        urgent = await post.queue(5, category="auth", priority="urgent")
+        await sent(post, [*held, *urgent], 0)
+        assert len(sender._planner) == 0
+    assert len(post.provider.calls) == 2
+
+
 async def test_a_mail_over_the_ramp_does_not_use_up_the_provider_s_day() -> None:
     post = warming(1)
     post.daily_limits = {"ses": 10}
