@@ -123,7 +123,7 @@ def _waiting(state: Message, now: datetime, policy: Policy) -> tuple[str, ...]:
 def _may_be_attempted(state: Message, delivery: Delivery, now: datetime, policy: Policy) -> bool:
     if isinstance(delivery, OutcomeUnknown):
         again = resend_at(state, delivery, policy)
-        return again is not None and again <= now
+        return again is not None and again <= now < delivery.since + unknown_after(state, policy)
     return isinstance(delivery, Queued) and delivery.not_before <= now
 
 

@@ -74,6 +74,7 @@ class Call:
     holder_alive: bool = True
     called: bool = False
     taken: bool = False
+    refused: bool = False
 
 
 class Sending(RuleBasedStateMachine):
@@ -134,11 +135,12 @@ class Sending(RuleBasedStateMachine):
     def a_holder_calls(self, data: st.DataObject, taken: bool, refusal: object, hears: bool) -> None:
         call = data.draw(st.sampled_from([c for c in self.calls.values() if c.holder_alive and not c.called]))
         if self.mail.now - call.licensed_at > LICENCE:  # type: ignore[operator]
-            call.holder_alive = False
+            call.holder_alive, call.refused = False, True
             self._append(heard(call.attempt_id, UNCALLED))
             return
         call.called, call.taken = True, taken
         if hears:
+            call.refused = not taken
             self._append(heard(call.attempt_id, YES if taken else refusal))
         elif data.draw(st.booleans()):
             self._append(heard(call.attempt_id, SILENCE))
@@ -147,13 +149,14 @@ class Sending(RuleBasedStateMachine):
     @rule(data=st.data())
     def an_answer_comes_late_or_again(self, data: st.DataObject) -> None:
         call = data.draw(st.sampled_from([c for c in self.calls.values() if c.called]))
+        call.refused = not call.taken
         self._append(heard(call.attempt_id, YES if call.taken else THROTTLED))
 
     @precondition(lambda self: any(c.holder_alive and not c.called for c in self.calls.values()))
     @rule(data=st.data(), crash=st.booleans())
     def a_holder_lets_go(self, data: st.DataObject, crash: bool) -> None:
         call = data.draw(st.sampled_from([c for c in self.calls.values() if c.holder_alive and not c.called]))
-        call.holder_alive = False
+        call.holder_alive, call.refused = False, not crash
         if not crash:
             self._append(heard(call.attempt_id, UNCALLED))
 
@@ -178,6 +181,7 @@ class Sending(RuleBasedStateMachine):
         except PermanentError as error:
             assert error.reason in ("notUnknown", "callMayBeUnderWay")  # noqa: PT017
             return
+        call.refused = not call.taken
         if not call.called:
             call.holder_alive = False  # the licence lapsed long ago
 
@@ -202,16 +206,17 @@ class Sending(RuleBasedStateMachine):
         for recipient in RECIPIENTS:
             taken = [c for c in self.calls.values() if c.recipient == recipient and c.taken]
             assert sum(not c.resend for c in taken) <= 1
-            assert sum(c.resend for c in taken) <= (1 if self.policy.resend else 0)
             assert len({c.provider for c in taken}) == len(taken)
+            again = [c for c in self.calls.values() if c.recipient == recipient and c.resend and not c.refused]
+            assert len(again) <= (1 if self.policy.resend else 0)
 
     @invariant()
     def nothing_is_sent_once_more_while_a_call_may_be_under_way(self) -> None:
-        for again in self.calls.values():
-            if again.resend:
-                for other in self.calls.values():
-                    if other.recipient == again.recipient and other is not again and not other.called:
-                        assert not other.holder_alive or other.licensed_at + LICENCE < again.licensed_at  # type: ignore[operator]
+        calls = list(self.calls.values())
+        for n, again in enumerate(calls):
+            for before in calls[:n]:
+                if again.resend and before.recipient == again.recipient and before.holder_alive and not before.called:
+                    assert before.licensed_at + LICENCE < again.licensed_at  # type: ignore[operator]
 
     @invariant()
     def one_licence_at_a_time(self) -> None:
@@ -277,6 +282,10 @@ class SendingOnceMore(Sending):
 
     policy = RESENDING
     category = "auth"
+
+    @rule(seconds=st.sampled_from([0.01, 2, 31, 190, 190, 190]))
+    def time_passes(self, seconds: float) -> None:
+        self.mail.wait(seconds=seconds)
 
 
 TestSending = Sending.TestCase
