@@ -109,9 +109,7 @@ async def _held(email: EmailLog) -> str | None:
         ramp = await held_by_ramp(email.from_, email.category, ramps, counts)
     if ramp is None:
         return None
-    return (
-        f"waits for tomorrow: {ramp.domain} is warmed up, and {ramp.used} of today's {ramp.limit} recipients are used"
-    )
+    return f"waits for tomorrow: {ramp.domain} is being warmed up; recipients today: {ramp.used} of {ramp.limit}"
 
 
 async def _read_file(file_id: str) -> tuple[File | None, list[Any]]:

@@ -80,9 +80,9 @@ class ProviderOrders:
     async def show(self) -> list[ProviderView]:
         """Every provider. Raises TransientError."""
         board = await self._board.read()
-        limited = {name: limit for name, limit in self._daily_limits.items() if name in self._providers}
-        used = await self._counts.used([provider_key(name) for name in limited]) if limited else {}
-        today = {name: DayView(used=used[provider_key(name)].used, limit=limit) for name, limit in limited.items()}
+        limits = self._daily_limits
+        used = await self._counts.used([provider_key(name) for name in limits]) if limits else {}
+        today = {name: DayView(used=used[provider_key(name)].used, limit=limit) for name, limit in limits.items()}
         shown: list[ProviderView] = []
         for name in self._providers:
             shut, off = board.shut.get(name), board.off.get(name)

@@ -114,11 +114,11 @@ class ProviderSettings(BaseSettings):
 
     @property
     def daily_limits(self) -> dict[str, int]:
-        """Provider → recipients a day, of those whose days are counted here. SES says itself what is left of its 24
-        hours.
+        """Provider → recipients a day, of those in `providers` whose days are counted here. SES says itself what is
+        left of its 24 hours.
         """
         limits = {"sendgrid": self.sendgrid_daily, "mailgun": self.mailgun_daily, "smtp": self.smtp_daily}
-        return {name: limit for name, limit in limits.items() if limit is not None}
+        return {name: limit for name, limit in limits.items() if limit is not None and name in self.providers}
 
     @field_validator(*_NEEDED_BY)
     @classmethod

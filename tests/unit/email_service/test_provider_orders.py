@@ -19,9 +19,7 @@ async def test_operators_see_what_of_today_is_used() -> None:
         "done.example": Ramp(today - timedelta(days=2), (50, 100)),
         "next.example": Ramp(today + timedelta(days=1), (10,)),
     }
-    orders = ProviderOrders(
-        MemoryProviderBoard(clock), ["ses", "mailgun"], [], counts, {"mailgun": 5, "smtp": 5}, ramps
-    )
+    orders = ProviderOrders(MemoryProviderBoard(clock), ["ses", "mailgun"], [], counts, {"mailgun": 5}, ramps)
     assert [(each.provider, each.today) for each in await orders.show()] == [
         ("ses", None),
         ("mailgun", DayView(used=0, limit=5)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from itertools import pairwise
 
@@ -9,8 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.email.domain.warm_up import DEFAULT_DAILY, Ramp, sending_domain
+from contracts.base import Money
+from contracts.views import EmailLog
+from services.cli import why
+from services.email.domain.warm_up import DEFAULT_DAILY, Ramp, domain_key, sending_domain
 from services.email.settings import EmailSettings
+from services.email.warm_up_settings import VARIABLE, from_environment
+from services.kit import daily_mongo
+from services.kit.clock import SystemClock
+from services.kit.daily import MemoryDailyCounts
 from services.kit.errors import SettingsError
 from services.kit.settings import load
 from tests.unit.email_service.test_email_settings import GOOD
@@ -90,6 +100,43 @@ def test_what_is_wrong_is_told_at_the_start(said: str, told: str) -> None:
 def test_days_of_providers_are_limited_by_settings() -> None:
     assert load(EmailSettings, GOOD).daily_limits == {}
     limited = {"MAILROOM_SENDGRID_DAILY_LIMIT": "100", "MAILROOM_SMTP_DAILY_LIMIT": "500"}
-    assert load(EmailSettings, GOOD | limited).daily_limits == {"sendgrid": 100, "smtp": 500}
+    assert load(EmailSettings, GOOD | limited).daily_limits == {}, "nobody sends through them"
+    through = {"MAILROOM_PROVIDERS": "smtp,ses", "MAILROOM_SMTP_HOST": "relay.example"}
+    assert load(EmailSettings, GOOD | limited | through).daily_limits == {"smtp": 500}
     with pytest.raises(SettingsError, match="MAILROOM_MAILGUN_DAILY_LIMIT"):
         load(EmailSettings, GOOD | {"MAILROOM_MAILGUN_DAILY_LIMIT": "0"})
+
+
+def test_commands_read_the_ramps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert from_environment() == {}
+    monkeypatch.setenv(VARIABLE, '{"example.com": {"from": "2026-12-01", "daily": [10]}}')
+    assert from_environment() == {"example.com": Ramp(FIRST, (10,))}
+    monkeypatch.setenv(VARIABLE, '{"example.com": {}}')
+    with pytest.raises(SettingsError, match=r"MAILROOM_WARM_UP is wrong: example\.com needs `from`"):
+        from_environment()
+
+
+def test_why_says_that_a_queued_mail_waits_for_a_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the counts of the email service's database; without a ramp nothing is asked."""
+    counts = MemoryDailyCounts(SystemClock())
+    today = SystemClock().now().date()
+    email = EmailLog(
+        message_id="m1", to=["a@example.com"], from_="CRM <crm@example.com>", subject="Hello", category="marketing",
+        status="queued", priority="low", events=[], recipients=[], user_id="u1", cost=Money(amount=0, currency="USD"),
+        size=0, created_at=SystemClock().now(), updated_at=SystemClock().now(),
+    )  # fmt: skip
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert asyncio.run(why._held(email)) is None
+
+    @asynccontextmanager
+    async def nowhere(_: str) -> AsyncIterator[dict[str, None]]:
+        yield {"daily_counts": None}
+
+    monkeypatch.setattr(why, "database", nowhere)
+    monkeypatch.setattr(daily_mongo, "MongoDailyCounts", lambda *_: counts)
+    monkeypatch.setenv(VARIABLE, f'{{"example.com": {{"from": "{today}", "daily": [10, 10]}}}}')
+    assert asyncio.run(why._held(email)) is None
+    asyncio.run(counts.take(domain_key("example.com"), 10, lambda _: 10))
+    told = asyncio.run(why._held(email))
+    assert told == "waits for tomorrow: example.com is being warmed up; recipients today: 10 of 10"
