@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import date
+from zlib import crc32
 
 from services.email.domain.outcomes import NotCalled, Rejected
 from services.email.domain.warm_up import NEVER_HELD, Ramp, domain_key, provider_key, sending_domain
@@ -28,10 +29,13 @@ LOOK_AGAIN_SECONDS = 60.0
 """For so long a key that was found used up is not asked for again: recipients may be given back meanwhile."""
 
 LONGEST_HELD_SECONDS = 3600.0
-"""Until another look at mail that waits for the next day: its ramp may have been set anew."""
+"""Until another look at mail that waits for the next day, at most, and half of it at least: its ramp may have been set
+anew. What is held at one moment is looked at together, and at another one than what was held before: thousands of
+mails that come due at once, and are put off again, would hold up what is due after them.
+"""
 
 ROUNDED_TO_SECONDS = 10.0
-"""Mail that is held is put off until a multiple of this, so that many of them are one update of the store."""
+"""Mail that expires earlier is put off for a multiple of this, so that many of them are one update of the store."""
 
 
 class DailyLimits:
@@ -50,8 +54,8 @@ class DailyLimits:
         self._counts, self._clock = counts, clock
         self._carriers = [provider_key(name) for name in carriers]
         self._ramps, self._providers = ramps or {}, providers or {}
-        self._used_up: dict[str, tuple[float, float]] = {}
-        """Key → until when it is not asked for again, and when its next day begins, on the monotonic clock."""
+        self._used_up: dict[str, float] = {}
+        """Key → until when it is not asked for again, on the monotonic clock."""
 
         self._told: dict[str, date] = {}
         self._unused: Counter[Counted] = Counter()
@@ -76,19 +80,15 @@ class DailyLimits:
         """Seconds for which a mail is to be left alone, since the day of its domain or of every provider is used up; 0
         where it may go.
 
-        It is looked at again when the day is over, or when it expires, or after `LONGEST_HELD_SECONDS`.
+        It is looked at again within `LONGEST_HELD_SECONDS`, and when it has expired.
         """
         domain = None if self.never_held(work) else self.domain(work)
-        if domain is not None and self.used_up(domain):
-            begins = self._used_up[domain][1]
-        elif self.no_provider_left:
-            begins = min(self._used_up[key][1] for key in self._carriers)
-        else:
+        if not (domain is not None and self.used_up(domain)) and not self.no_provider_left:
             return 0.0
-        expires = (work.held.message.request.expires_at - self._clock.now()).total_seconds()
-        next_day = begins - self._clock.monotonic()
-        seconds = min(LONGEST_HELD_SECONDS, next_day, max(0.0, expires))
-        return ROUNDED_TO_SECONDS * (math.floor(seconds / ROUNDED_TO_SECONDS) + 1)
+        expires = max(0.0, (work.held.message.request.expires_at - self._clock.now()).total_seconds())
+        rounded = ROUNDED_TO_SECONDS * (math.floor(expires / ROUNDED_TO_SECONDS) + 1)
+        moment = crc32(str(int(self._clock.monotonic() * 10)).encode()) / 2**32
+        return min(LONGEST_HELD_SECONDS * (1 + moment) / 2, rounded)
 
     @property
     def no_provider_left(self) -> bool:
@@ -97,8 +97,7 @@ class DailyLimits:
 
     def used_up(self, key: str) -> float:
         """Seconds until it is worth another look at a day that was found used up; 0 where none was."""
-        until = self._used_up.get(key, (0.0, 0.0))[0] - self._clock.monotonic()
-        return max(0.0, until)
+        return max(0.0, self._used_up.get(key, 0.0) - self._clock.monotonic())
 
     async def take(self, key: str, wanted: int, *, exempt: bool = False) -> tuple[int, Counted]:
         """Count up to `wanted` recipients today: how many, and what to give back what is not used of them by.
@@ -107,9 +106,7 @@ class DailyLimits:
         """
         count = await self._counts.take(key, wanted, self._limit(key), exempt=exempt)
         if count.granted < wanted:
-            now = self._clock.monotonic()
-            next_day = now + count.next_day
-            self._used_up[key] = (min(now + LOOK_AGAIN_SECONDS, next_day), next_day)
+            self._used_up[key] = self._clock.monotonic() + min(LOOK_AGAIN_SECONDS, count.next_day)
             if self._told.get(key) != count.day:
                 self._told[key] = count.day
                 log.warning(

@@ -200,7 +200,7 @@ async def test_recipients_are_counted_before_an_attempt_is_recorded() -> None:
     assert await used(post, domain_key("new.example")) == 3
 
 
-async def test_held_mail_is_left_alone_until_tomorrow_or_until_it_expires_and_an_hour_at_most() -> None:
+async def test_held_mail_is_looked_at_within_an_hour_or_once_expired_and_the_next_day_has_its_own_limit() -> None:
     clock = FakeClock(NOW.replace(hour=23, minute=30))
     post = warming(1, clock)
     (first,) = await post.queue(from_=NEW)
@@ -215,20 +215,30 @@ async def test_held_mail_is_left_alone_until_tomorrow_or_until_it_expires_and_an
     turn = await sender._planner.turn(urgent=False)
     assert [wave.work for wave in turn.waves] == [held[first]]
     seconds = {work: left for left, works in turn.put_off.items() for work in works}
-    assert 0 <= seconds[held[tomorrow]] - 1799 <= 10, "to midnight, and not before it"
-    assert 0 <= seconds[held[expiring]] - 299 <= 10
-    sender._planner.lanes.add([held[tomorrow]])
+    assert LONGEST_HELD_SECONDS / 2 <= seconds[held[tomorrow]] <= LONGEST_HELD_SECONDS
+    assert 0 <= seconds[held[expiring]] - 299 <= 10, "when it has expired, and not before it"
     clock.move(1799)
+    sender._planner.lanes.add([held[tomorrow]])
     turn = await sender._planner.turn(urgent=False)
-    assert [wave.work for wave in turn.waves] == [held[tomorrow]], "the next day has its own limit"
+    assert [wave.work for wave in turn.waves] == [held[tomorrow]]
 
-    clock.move(60)
-    (early,) = await post.queue(from_=NEW)
-    work = Work(await post.streams.load(early), "normal")
-    sender._planner.lanes.add([work])
-    turn = await sender._planner.turn(urgent=False)
-    ((left, _),) = turn.put_off.items()
-    assert 0 <= left - LONGEST_HELD_SECONDS <= 10
+
+async def test_mail_held_at_one_moment_is_looked_at_together_and_not_with_all_that_was_held_before() -> None:
+    clock = FakeClock(NOW)
+    post = warming(1, clock)
+    message_ids = await post.queue(60, from_=NEW)
+    sender = post.sender()
+    clock.move(1)
+    works = [Work(await post.streams.load(message_id), "normal") for message_id in message_ids]
+    times: set[float] = set()
+    for number in range(0, 60, 20):
+        sender._planner.lanes.add(works[number : number + 20])
+        turn = await sender._planner.turn(urgent=False)
+        (left,) = turn.put_off
+        times.add(clock.monotonic() + left)
+        clock.move(5)
+    assert len(times) == 3
+    assert max(times) - min(times) > 60
 
 
 async def test_a_domain_that_is_not_named_and_a_ramp_that_is_over_have_no_limit() -> None:
