@@ -10,7 +10,7 @@ from services.cli.environment import actor, run
 from services.cli.output import Json, confirm, console, moment, print_json, refuse, say, table
 
 if TYPE_CHECKING:
-    from services.email.provider_orders import ProviderView
+    from services.email.provider_orders import ProviderView, RampView
 
 app = typer.Typer(no_args_is_help=True, help="Who carries mail, and orders about it. Heard by all within a second.")
 
@@ -27,11 +27,26 @@ def list_providers(json: Json = False) -> None:
     if json:
         print_json([each.to_wire() for each in found])
         return
-    rows = table("provider", "takes mail", "pinned to it", "order")
+    rows = table("provider", "takes mail", "today", "pinned to it", "order")
     for each in found:
         order = each.off
         said = "" if order is None else f"off since {moment(order.at)}, by {order.actor}: {order.why}"
-        rows.add_row(each.provider, each.takes_mail, ", ".join(each.pinned) or "", said)
+        today = "" if each.today is None else f"{each.today.used} of {each.today.limit}"
+        rows.add_row(each.provider, each.takes_mail, today, ", ".join(each.pinned) or "", said)
+    console().print(rows)
+
+
+@app.command("warm-up")
+def warm_up(json: Json = False) -> None:
+    """Every domain that is being warmed up: recipients counted this UTC day, and how many its ramp allows."""
+    found = run(_warming_up())
+    if json:
+        print_json([each.to_wire() for each in found])
+        return
+    rows = table("domain", "today", "mail")
+    for each in found:
+        waits = "waits for tomorrow, but for category auth" if each.used >= each.limit else "goes out"
+        rows.add_row(each.domain, f"{each.used} of {each.limit}", waits)
     console().print(rows)
 
 
@@ -81,6 +96,13 @@ async def _list() -> list[ProviderView]:
 
     async with email_service("settler") as email:
         return await email.provider_orders.show()
+
+
+async def _warming_up() -> list[RampView]:
+    from services.cli.email_service import email_service
+
+    async with email_service("settler") as email:
+        return await email.provider_orders.warming_up()
 
 
 async def _order(verb: str, *arguments: str) -> bool:

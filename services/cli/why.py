@@ -56,14 +56,17 @@ def email_log(message_id: Id, json: Json = False) -> None:
     """The timeline of one mail: when, what, to whom, what it changed in the log, and where it lies on Kafka."""
     email, known = run(_read_email(message_id))
     steps = _steps("email_log", message_id, known)
+    held = None if email is None or email.status != "queued" else run(_held(email))
     if json:
-        shown = {"messageId": message_id, "emailLog": None if email is None else email.to_wire()}
+        shown = {"messageId": message_id, "emailLog": None if email is None else email.to_wire(), "held": held}
         print_json({**shown, "timeline": _as_json("email_log", steps)})
         return
     out = console()
     out.print(_head("email_log", message_id, email, lambda found: f"{found.priority}, of {found.user_id}"))
     for each in email.recipients if email is not None else ():
         out.print(_line("  ", each.address, "  ", (each.status, _style_of(each.status))))
+    if held is not None:
+        out.print(_line("  ", (held, "yellow")))
     _print_steps("email_log", steps)
 
 
@@ -89,6 +92,24 @@ async def _read_email(message_id: str) -> tuple[EmailLog | None, list[Any]]:
     async with database("events") as events_database:
         documents = MongoEmailDocuments(events_database)
         return await documents.find(message_id, None), await documents.known(message_id)
+
+
+async def _held(email: EmailLog) -> str | None:
+    """Why a mail that is queued waits, where it is a ramp's; by the setting as this command has it."""
+    from services.email.provider_orders import held_by_ramp
+    from services.email.warm_up_settings import from_environment
+    from services.kit.clock import SystemClock
+    from services.kit.daily_mongo import COLLECTION, MongoDailyCounts
+
+    ramps = from_environment()
+    if not ramps:
+        return None
+    async with database("email") as email_database:
+        counts = MongoDailyCounts(email_database[COLLECTION], SystemClock())
+        ramp = await held_by_ramp(email.from_, email.category, ramps, counts)
+    if ramp is None:
+        return None
+    return f"waits for tomorrow: {ramp.domain} is being warmed up; recipients today: {ramp.used} of {ramp.limit}"
 
 
 async def _read_file(file_id: str) -> tuple[File | None, list[Any]]:

@@ -48,6 +48,7 @@ from services.email.entrypoints.ingest import split
 from services.email.entrypoints.intake import Intake
 from services.email.entrypoints.provider_watch import ProviderWatch
 from services.email.entrypoints.sender import Sender
+from services.email.entrypoints.sender_daily import DailyLimits, daily_use
 from services.email.entrypoints.sender_quota import QuotaWatch
 from services.email.entrypoints.sender_work import Limits as SenderLimits
 from services.email.entrypoints.settler import Settler
@@ -63,13 +64,14 @@ from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams
 from services.email.webhook_settings import secrets
-from services.kit import aws, mongo
+from services.kit import aws, daily_mongo, mongo
 from services.kit import metrics as m
 from services.kit.addresses import recipient_keys
 from services.kit.application import application
 from services.kit.clock import Clock, Ids, SystemClock, SystemIds
 from services.kit.component import Component, LoopComponent
 from services.kit.crypto import p256_key
+from services.kit.daily_mongo import MongoDailyCounts
 from services.kit.errors import PermanentError, Unavailable
 from services.kit.event_store.mongo import MongoEventStore
 from services.kit.event_store.outbox import Outbox
@@ -199,6 +201,7 @@ class Email:
         self.idempotency = MongoIdempotencyKeys(self.for_requests, self.clock)
         self.used_tokens = MongoUsedTokens(self.for_requests, self.clock)
         self.rates = MongoRateLimits(self.database["rates"])
+        self.daily_counts = MongoDailyCounts(self.database[daily_mongo.COLLECTION], self.clock)
         self.board = MongoProviderBoard(self.database)
         self.files = MongoKnownFiles(self.database)
         self.stream_publisher = StreamPublisher(self.store, self.publisher)
@@ -253,7 +256,7 @@ class Email:
         tokens = self.ring.derive_all("unsubscribe")
         self.tokens = UnsubscribeTokens(tokens[0], tokens[1:])
         self.prices = DatedPrices.load()
-        self.provider_orders = self._provider_orders(self.board)
+        self.provider_orders = self._provider_orders(self.database)
 
     async def _build_sending(self, stack: AsyncExitStack) -> None:
         self.sender: Sender | None = None
@@ -280,6 +283,13 @@ class Email:
             StreamSuppressionList(self.recipient_store, self.keys),
             self.providers,
             RateBudget(self.rates, self.clock, metrics=self.metrics),
+            DailyLimits(
+                self.daily_counts,
+                self.clock,
+                ramps=settings.ramps,
+                providers=settings.daily_limits,
+                carriers=[each.name for each in self.providers],
+            ),
             self.clock,
             self.ids,
             self.metrics,
@@ -397,6 +407,7 @@ class Email:
         looks = (
             parked_open(self.parking, self.metrics),
             due_streams(self.store, tuple(LANES), self.clock, self.metrics),
+            daily_use(self.daily_counts, self.settings.ramps, self.settings.daily_limits, self.clock, self.metrics),
         )
         progress = Progress(self.clock)
         self.components["gauges"] = LoopComponent(
@@ -449,7 +460,7 @@ class Email:
                 clock=self.clock,
                 ids=self.ids,
             ),
-            providers_router(self._provider_orders(MongoProviderBoard(database))),
+            providers_router(self._provider_orders(database)),
             unsubscribe_router(self.tokens, unsubscribing, product_name=self.settings.product_name),
             webhooks_router(
                 self._webhooks(),
@@ -460,9 +471,16 @@ class Email:
             ),
         ]
 
-    def _provider_orders(self, board: MongoProviderBoard) -> ProviderOrders:
-        templates = [each.template_id for each in self.templates.list()]
-        return ProviderOrders(board, self.settings.providers, templates)
+    def _provider_orders(self, database: mongo.Database) -> ProviderOrders:
+        settings = self.settings
+        return ProviderOrders(
+            MongoProviderBoard(database),
+            settings.providers,
+            [each.template_id for each in self.templates.list()],
+            MongoDailyCounts(database[daily_mongo.COLLECTION], self.clock),
+            settings.daily_limits,
+            settings.ramps,
+        )
 
     def _webhooks(self) -> list[Webhook]:
         """Those of providers that are set up."""

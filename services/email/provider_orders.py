@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, get_args
 
 from pydantic import Field
 
 from contracts.base import Model, UtcDateTime
 from contracts.email.values import Category
+from services.email.domain.warm_up import NEVER_HELD, Ramp, domain_key, provider_key, sending_domain
 from services.email.ports import Order, ProviderBoard
+from services.kit.daily import DailyCounts
 from services.kit.errors import PermanentError
 from services.kit.logs import get_logger
 
@@ -24,25 +26,63 @@ class OrderView(Model):
     why: str
 
 
+class DayView(Model):
+    """What a limit of today has counted, in recipients. Days are UTC days."""
+
+    used: int
+    limit: int
+
+
+class RampView(DayView):
+    """A domain that is being warmed up. From `limit` on its mail waits for the next day, but for category `auth`."""
+
+    domain: str
+
+
 class ProviderView(Model):
     """One configured provider now."""
 
     provider: str
     takes_mail: Annotated[str, Field(description="`yes`, `off`, or why it is left alone and for how long")]
+    today: Annotated[DayView | None, Field(description="where its days are counted here")] = None
     off: OrderView | None = None
     pinned: Annotated[list[str], Field(description="categories and templates that go through it alone")]
+
+
+async def held_by_ramp(
+    from_: str, category: Category, ramps: Mapping[str, Ramp], counts: DailyCounts
+) -> RampView | None:
+    """The ramp for which a mail that is still to be sent waits; None where it waits for none. Raises TransientError."""
+    domain = sending_domain(from_)
+    if domain not in ramps or category in NEVER_HELD:
+        return None
+    day = (await counts.used([domain_key(domain)]))[domain_key(domain)]
+    limit = ramps[domain].limit_on(day.day)
+    return None if limit is None or day.used < limit else RampView(domain=domain, used=day.used, limit=limit)
 
 
 class ProviderOrders:
     """Orders about the configured providers, the primary first."""
 
-    def __init__(self, board: ProviderBoard, providers: Sequence[str], templates: Collection[str]) -> None:
-        """`templates`: ids of those that there are."""
+    def __init__(
+        self,
+        board: ProviderBoard,
+        providers: Sequence[str],
+        templates: Collection[str],
+        counts: DailyCounts,
+        daily_limits: Mapping[str, int],
+        ramps: Mapping[str, Ramp],
+    ) -> None:
+        """`templates`: ids of those that there are. `daily_limits`: provider → recipients a day. `ramps`: by domain."""
         self._board, self._providers, self._templates = board, providers, templates
+        self._counts, self._daily_limits, self._ramps = counts, daily_limits, ramps
 
     async def show(self) -> list[ProviderView]:
         """Every provider. Raises TransientError."""
         board = await self._board.read()
+        limits = self._daily_limits
+        used = await self._counts.used([provider_key(name) for name in limits]) if limits else {}
+        today = {name: DayView(used=used[provider_key(name)].used, limit=limit) for name, limit in limits.items()}
         shown: list[ProviderView] = []
         for name in self._providers:
             shut, off = board.shut.get(name), board.off.get(name)
@@ -54,8 +94,22 @@ class ProviderOrders:
             elif shut is not None:
                 takes = f"no: {shut.reason}; being tried again"
             pinned = sorted(what for what, pin in board.pins.items() if pin.provider == name)
-            shown.append(ProviderView(provider=name, takes_mail=takes, off=_view(off), pinned=pinned))
+            if takes == "yes" and name in today and today[name].used >= today[name].limit:
+                takes = "no: what it may send today is used up"
+            shown.append(
+                ProviderView(provider=name, takes_mail=takes, today=today.get(name), off=_view(off), pinned=pinned)
+            )
         return shown
+
+    async def warming_up(self) -> list[RampView]:
+        """Every domain whose ramp allows a number today. Raises TransientError."""
+        used = await self._counts.used([domain_key(domain) for domain in self._ramps]) if self._ramps else {}
+        days = {domain: used[domain_key(domain)] for domain in sorted(self._ramps)}
+        return [
+            RampView(domain=domain, used=day.used, limit=limit)
+            for domain, day in days.items()
+            if (limit := self._ramps[domain].limit_on(day.day)) is not None
+        ]
 
     async def switch_off(self, provider: str, actor: str, why: str) -> None:
         """No mail goes there from now on. Raises PermanentError `unknownProvider`, TransientError."""

@@ -15,6 +15,7 @@ from services.kit.settings import Origin, Words
 KNOWN: Final = ("ses", "sendgrid", "mailgun", "smtp")
 
 Rate = Annotated[float, Field(gt=0)]
+DailyLimit = Annotated[int, Field(ge=1)]
 
 _NEEDED_BY: Final = {
     "sendgrid_key": "sendgrid",
@@ -59,6 +60,11 @@ class ProviderSettings(BaseSettings):
     sendgrid_rate: Rate = Field(
         100, alias="MAILROOM_SENDGRID_MAX_SEND_RATE", description="recipients a second that go through SendGrid"
     )
+    sendgrid_daily: DailyLimit | None = Field(
+        None,
+        alias="MAILROOM_SENDGRID_DAILY_LIMIT",
+        description="recipients a UTC day that go through SendGrid; unset, no limit",
+    )
 
     mailgun_key: SecretStr | None = Field(None, alias="MAILGUN_API_KEY", description="Mailgun's key for sending")
     mailgun_domain: str | None = Field(
@@ -71,6 +77,11 @@ class ProviderSettings(BaseSettings):
     )
     mailgun_rate: Rate = Field(
         100, alias="MAILROOM_MAILGUN_MAX_SEND_RATE", description="recipients a second that go through Mailgun"
+    )
+    mailgun_daily: DailyLimit | None = Field(
+        None,
+        alias="MAILROOM_MAILGUN_DAILY_LIMIT",
+        description="recipients a UTC day that go through Mailgun; unset, no limit",
     )
 
     smtp_host: str | None = Field(None, alias="MAILROOM_SMTP_HOST", min_length=1, description="the SMTP server's name")
@@ -95,6 +106,19 @@ class ProviderSettings(BaseSettings):
     smtp_rate: Rate = Field(
         10, alias="MAILROOM_SMTP_MAX_SEND_RATE", description="recipients a second that go through the SMTP server"
     )
+    smtp_daily: DailyLimit | None = Field(
+        None,
+        alias="MAILROOM_SMTP_DAILY_LIMIT",
+        description="recipients a UTC day that go through the SMTP server; unset, no limit",
+    )
+
+    @property
+    def daily_limits(self) -> dict[str, int]:
+        """Provider → recipients a day, of those in `providers` whose days are counted here. SES says itself what is
+        left of its 24 hours.
+        """
+        limits = {"sendgrid": self.sendgrid_daily, "mailgun": self.mailgun_daily, "smtp": self.smtp_daily}
+        return {name: limit for name, limit in limits.items() if limit is not None and name in self.providers}
 
     @field_validator(*_NEEDED_BY)
     @classmethod

@@ -10,9 +10,12 @@ from pydantic import DirectoryPath, Field, ValidationInfo, field_validator
 
 from contracts.email.values import Category
 from contracts.topics import LANES
+from services.email import warm_up_settings
 from services.email.domain.message import Policy
 from services.email.domain.request import SenderIdentity
+from services.email.domain.warm_up import Ramp, sending_domain
 from services.email.provider_settings import KNOWN, ProviderSettings
+from services.email.warm_up_settings import Ramps
 from services.email.webhook_settings import WebhookSettings
 from services.kit.aws import AwsAccount
 from services.kit.aws_settings import AwsSettings
@@ -75,6 +78,7 @@ class EmailSettings(AwsSettings, ProviderSettings, WebhookSettings):
     sender_addresses: Words = Field(
         (), alias="MAILROOM_SENDER_ADDRESSES", description="further verified senders, separated by commas"
     )
+    ramps: Ramps = Field(default_factory=dict, alias="MAILROOM_WARM_UP", description=warm_up_settings.MEANING)
     unsubscribe_mailto: str | None = Field(
         None,
         alias="MAILROOM_UNSUBSCRIBE_MAILTO",
@@ -232,6 +236,16 @@ class EmailSettings(AwsSettings, ProviderSettings, WebhookSettings):
     def _are_addresses(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         for each in value:
             SenderIdentity.of(each, None, ())
+        return value
+
+    @field_validator("ramps")
+    @classmethod
+    def _are_of_senders(cls, value: dict[str, Ramp], info: ValidationInfo) -> dict[str, Ramp]:
+        senders = [info.data.get("from_email"), *(info.data.get("sender_addresses") or ())]
+        ours = {sending_domain(each) for each in senders if each is not None}
+        strangers = ", ".join(sorted(value.keys() - ours))
+        if strangers and {"from_email", "sender_addresses"} <= info.data.keys():
+            raise ValueError(f"nobody sends from {strangers}; senders are from {', '.join(sorted(ours))}")
         return value
 
     def limits(self) -> dict[str, Limit | None]:

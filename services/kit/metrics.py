@@ -103,6 +103,8 @@ CONTENT_WAITS = Counter("mailroom_content_waits_total", "Times a mail was put of
 BYTES_IN_HAND = Gauge("mailroom_mail_bytes_in_hand", "Bytes of large mail that was fetched and is not over")
 FILE_WAITS = Counter("mailroom_file_waits_total", "Times a mail was put off since a file it attaches was not ready")
 QUOTA_REMAINING = Gauge("mailroom_quota_remaining", "Recipients left of the account's 24 hours", ("provider",))
+WARM_UP_USED = Gauge("mailroom_warm_up_used", "Recipients counted today of a domain being warmed up", ("domain",))
+WARM_UP_LIMIT = Gauge("mailroom_warm_up_limit", "Recipients that its ramp allows it today", ("domain",))
 TEMPLATES_BROKEN = Gauge("mailroom_templates_broken", "Templates of one's own that could not be loaded at the start")
 CIRCUIT_OPEN = Gauge("mailroom_circuit_open", "1 while the account is refused", ("provider",))
 

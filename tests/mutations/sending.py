@@ -11,6 +11,7 @@ DECISIONS = "services/email/domain/decisions.py"
 MESSAGE = "services/email/domain/message.py"
 SES = "services/email/adapters/ses.py"
 SMTP = "services/email/adapters/smtp.py"
+DAILY = "services/kit/daily_mongo.py"
 STREAMS = "services/kit/event_store/documents.py"
 APPEND = "services/kit/event_store/mongo_append.py"
 
@@ -29,6 +30,9 @@ _SMTP = "tests/ports/test_mail_provider_smtp.py::"
 _STORE = "tests/ports/test_event_store.py::"
 _LICENCE = "tests/unit/email_service/test_sender_licence.py::"
 _RECORD = "tests/unit/email_service/test_sender_record.py::"
+_DAILY = "tests/unit/email_service/test_sender_daily.py::"
+_ROUTER = "tests/unit/email_service/test_router_properties.py::"
+_COUNTS = "tests/ports/test_daily_counts.py::"
 _BY_MAIL = "tests/unit/email_service/test_unsubscribe_mail.py::"
 _SUPPRESSED = "tests/unit/email_service/test_sender_suppression.py::"
 
@@ -137,6 +141,54 @@ SENDING: tuple[Mutation, ...] = (
         "hold(result.stream) if has_grown(append, result) else Held(result.stream, state)",
         "Held(result.stream, state)",
         (_RECORD + "test_what_is_read_back_and_has_grown_is_held_as_it_stands",),
+    ),
+    Mutation(
+        "1n",
+        "recipients are attempted whom a limit of the day does not leave",
+        PLAN,
+        "        _share(picks, granted)\n",
+        "        _share(picks, wanted)\n",
+        (
+            _DAILY + "test_what_is_over_the_ramp_waits_and_other_mail_goes_past_it",
+            _DAILY + "test_when_a_provider_s_day_is_used_up_mail_goes_to_the_next_and_says_why",
+            _ROUTER + "test_plans_reach_each_limit",
+        ),
+    ),
+    Mutation(
+        "1o",
+        "MongoDB counts more recipients than the day leaves",
+        DAILY,
+        '{"$max": [0, {"$min": [wanted, self._left(wanted, limit)]}]}',
+        "wanted",
+        (
+            _COUNTS + "test_many_at_once_are_granted_the_limit_and_no_more",
+            "tests/integration/test_sender_daily.py::"
+            "test_two_processes_together_keep_to_the_ramp_and_to_the_provider_s_day",
+        ),
+    ),
+    Mutation(
+        "1p",
+        "recipients are given back to the day whatever came of their attempts",
+        "services/email/entrypoints/sender_daily.py",
+        "sum(isinstance(outcome, Rejected | NotCalled) for outcome in wave.outcomes.values())",
+        "len(wave.outcomes)",
+        (_DAILY + "test_silence_counts",),
+    ),
+    Mutation(
+        "1q",
+        "what was counted yesterday is given back to today",
+        DAILY,
+        '{"_id": key, "day": day.isoformat()}',
+        '{"_id": key}',
+        (_COUNTS + "test_a_new_day_begins_with_nothing_used_and_takes_back_nothing_of_the_day_before",),
+    ),
+    Mutation(
+        "1r",
+        "a limit of the day is that of the process's clock and not of the store's",
+        DAILY,
+        '{"case": {"$eq": ["$day", day.isoformat()]}, "then": left}',
+        '{"case": day == today, "then": left}',
+        (_COUNTS + "test_the_limit_is_that_of_the_store_s_day_whatever_a_process_s_clock_says",),
     ),
     Mutation(
         "2a",

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from contracts.email.events import AttemptReason, Considered
+
+RATE_USED: Final = "its rate is used up for now"
+DAY_USED: Final = "what it may send in a day is used up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +22,14 @@ class Now:
         name: its wire name.
         allowance: how many attempts may be planned with it now; 0 while its circuit is open or it is switched off.
         why_not: why `allowance` is 0, for people; "" where it is not.
-        paced: it has no token left for now: others go first.
+        paced: why it has no token now, for people: others go first; "" where it has some.
         amount: what a recipient of a usual mail costs there, in micro-units of one currency.
     """
 
     name: str
     allowance: int
     why_not: str = ""
-    paced: bool = False
+    paced: str = ""
     amount: int = 0
 
     @property
@@ -99,7 +102,7 @@ def route(
             why = each.why_not
         elif each.paced:
             waits_for.append(each.name)
-            why = "its rate is used up for now"
+            why = each.paced
         elif chosen is None:
             chosen = each.name
             why = "chosen: " + ("pinned" if pin else "the cheapest" if wishes.by == "price" else "the first in order")

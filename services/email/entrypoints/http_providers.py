@@ -16,7 +16,7 @@ from pydantic import Field
 
 from contracts.base import CommandData, Model
 from contracts.email.values import SingleLine
-from services.email.provider_orders import ProviderOrders, ProviderView
+from services.email.provider_orders import ProviderOrders, ProviderView, RampView
 from services.kit.auth import Principal, require
 from services.kit.errors import InvalidRequest, NotFound, PermanentError
 from services.kit.http import Answer, router
@@ -39,9 +39,10 @@ class Pin(CommandData):
 
 
 class Providers(Model):
-    """The primary first."""
+    """The primary first; and the domains that are being warmed up."""
 
     providers: list[ProviderView]
+    warming_up: list[RampView]
 
 
 def providers_router(orders: ProviderOrders) -> APIRouter:
@@ -49,11 +50,13 @@ def providers_router(orders: ProviderOrders) -> APIRouter:
     routes = router("/api/providers", tag="providers")
 
     async def shown() -> Answer[Providers]:
-        return Answer(data=Providers(providers=await orders.show()))
+        return Answer(data=Providers(providers=await orders.show(), warming_up=await orders.warming_up()))
 
     @routes.get("", response_model_exclude_none=True, summary="Who carries mail")
     async def show(_: Operator) -> Answer[Providers]:
-        """Every configured provider: whether it takes mail now, and what is ordered about it."""
+        """Every configured provider: whether it takes mail now, and what is ordered about it. Every domain that is
+        being warmed up: how much of today is used.
+        """
         return await shown()
 
     @routes.put("/{name}/off", response_model_exclude_none=True, summary="Send nothing through a provider")

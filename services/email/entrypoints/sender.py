@@ -24,6 +24,7 @@ from services.email.domain.message import Message, Open, is_live
 from services.email.domain.outcomes import NotCalled
 from services.email.entrypoints.sender_calls import Caller
 from services.email.entrypoints.sender_content import AHEAD_BYTES, SHORTEST_WAIT, ContentLoader
+from services.email.entrypoints.sender_daily import DailyLimits
 from services.email.entrypoints.sender_files import AttachedFiles
 from services.email.entrypoints.sender_large import LargeMail
 from services.email.entrypoints.sender_plan import IDLE_SECONDS, Planner
@@ -67,6 +68,7 @@ class Sender:
         suppressions: SuppressionList,
         providers: Sequence[MailProvider],
         rate: RateBudget,
+        daily: DailyLimits,
         clock: Clock,
         ids: Ids,
         metrics: Metrics,
@@ -79,7 +81,7 @@ class Sender:
     ) -> None:
         """`owner`: unique to this process's life. `lanes`: what it sends, the most urgent first."""
         self._streams, self._contents, self._clock, self._metrics = streams, contents, clock, metrics
-        self._owner = owner
+        self._owner, self._daily = owner, daily
         self._wakes = (asyncio.Event(), asyncio.Event())  # of urgent mail's turns, and of all other's
         self._answered = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -106,7 +108,7 @@ class Sender:
         attached = AttachedFiles(files, file_bytes, streams.policy, clock, most_bytes=self._limits.attachment_bytes)
         self._loader = ContentLoader(contents, attached, providers, clock, metrics)
         self._planner = Planner(
-            streams, self._loader, suppressions, self.providers, rate, self._places, self._limits, clock,
+            streams, self._loader, suppressions, self.providers, rate, daily, self._places, self._limits, clock,
             ids, metrics, checkpoints, lambda: Lease(owner, self._limits.lease), right_of_way,
         )  # fmt: skip
         small = self._limits.bytes_in_hand // SMALL_SHARE
@@ -178,6 +180,7 @@ class Sender:
         left = [*self._planner.clear(), *self._small.clear(), *self._large.clear()]
         await self._scheduler.give_back([*(work.held.message_id for work in left), *self._given_back])
         await self._cancel(*self._tasks)
+        await self._daily.settle()
         if self._places.taken:
             log.warning("attempts are left without answer", attempts=self._places.taken)
 
@@ -221,7 +224,7 @@ class Sender:
     async def _take(self) -> None:
         while streams := await self._scheduler.take(TAKE_AT_MOST):
             try:
-                works = await self._tend(streams)
+                works = await self._without_held(await self._tend(streams))
                 await self._loader.weigh(works)
             except TransientError as error:
                 self._progress.waiting(str(error))
@@ -234,6 +237,16 @@ class Sender:
             self._begin(urgent)
             await self._loader.read_ahead(others)
             self._begin(others)
+
+    async def _without_held(self, works: Sequence[Work]) -> list[Work]:
+        """Put off what comes from a domain whose day is used up, before anything is read for it; the rest."""
+        held: dict[float, list[Work]] = {}
+        for work in works:
+            held.setdefault(self._daily.held(work), []).append(work)
+        going = held.pop(0.0, [])
+        for seconds, its in held.items():
+            await self._let_go(its, seconds)
+        return going
 
     def _begin(self, works: Sequence[Work]) -> None:
         self._planner.lanes.add(works)
@@ -335,6 +348,7 @@ class Sender:
 
     def _over(self, wave: Wave) -> None:
         """Every answer of a wave stands: its message goes on, or is left alone."""
+        self._daily.over(wave)
         work = wave.work
         if self._streams.ready(work.held.state) and not self._stopping.is_set():
             self._planner.lanes.put_back([work])
@@ -357,6 +371,7 @@ class Sender:
         """What need not be done at once: leases of no use any more, contents that nobody may read again."""
         while True:
             await asyncio.sleep(TIDY_SECONDS)
+            await self._daily.settle()
             leases, self._given_back = self._given_back, []
             if leases:
                 await self._scheduler.give_back(leases)

@@ -1,10 +1,11 @@
 """From messages at hand to licences: places, content, tokens, suppression, then one bulk of appends.
 
-The order is the rule: a place and a rate token are had before an attempt is recorded; suppression is read in the very
-step that records it, after all that may take its time; and when any of it cannot be had, the mail waits and nothing was
-written. A mail whose own content or files cannot be had waits alone, without a token. A recipient of whom nobody can
-tell here whether they are suppressed waits alone too, and the mail's other recipients go on. Mail that only a provider
-carries which takes nothing now waits aside, and other mail goes past it.
+The order is the rule: a place and a rate token are had, and recipients are counted in the limits of today, before an
+attempt is recorded; suppression is read in the very step that records it, after all that may take its time; and when
+any of it cannot be had, the mail waits and nothing was written. A mail whose own content or files cannot be had waits
+alone, without a token. A recipient of whom nobody can tell here whether they are suppressed waits alone too, and the
+mail's other recipients go on. Mail that only a provider carries which takes nothing now waits aside, and other mail
+goes past it. Mail from a domain whose ramp is used up for today is put off.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from services.email.domain.commands import Fail, PlanAttempts, PlannedAttempt
 from services.email.domain.lanes import Lanes
 from services.email.domain.message import Message, Open, blocked
 from services.email.domain.outcomes import NotCalled
-from services.email.domain.routing import Now, Route
+from services.email.domain.routing import DAY_USED, RATE_USED, Now, Route
 from services.email.entrypoints.sender_content import ContentLoader
+from services.email.entrypoints.sender_daily import DailyLimits
 from services.email.entrypoints.sender_providers import Providers
-from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
+from services.email.entrypoints.sender_work import Counted, Limits, Places, Wave, Work
 from services.email.ports import Checkpoints, SuppressionList, SuppressionQuery
 from services.email.right_of_way import RightOfWay
 from services.email.streams import Held, MessageStreams, Step, StepResult
@@ -67,6 +69,9 @@ class Turn:
         put_off: seconds → messages to be left alone by everybody for so long.
         recorded: attempts that took their places, answered for by now or by their waves; by provider, of which some may
             have had none in the end.
+        taken: recipients that were counted in a limit of the day.
+        counted: in which limits the recipients of a message are counted.
+        over_ramp: messages for which their domain's ramp left nothing.
         pause: seconds until another turn can bring anything, None = go on at once.
         waiting: what is waited for, "" = for work.
     """
@@ -75,12 +80,20 @@ class Turn:
     released: list[Work] = field(default_factory=list)
     put_off: dict[float, list[Work]] = field(default_factory=dict)
     recorded: Counter[str] = field(default_factory=Counter)
+    taken: Counter[Counted] = field(default_factory=Counter)
+    counted: dict[Work, tuple[Counted, ...]] = field(default_factory=dict)
+    over_ramp: list[Work] = field(default_factory=list)
     pause: float | None = None
     waiting: str = ""
 
     def leave(self, work: Work, seconds: float) -> None:
         """Have this one left alone by everybody for so long."""
         self.put_off.setdefault(seconds, []).append(work)
+
+    def unused(self) -> Counter[Counted]:
+        """Recipients that were counted today, and of whom no attempt is licensed."""
+        used = Counter(counted for wave in self.waves for counted in wave.counted for _ in wave.attempts)
+        return self.taken - used
 
 
 @dataclass(slots=True)
@@ -106,6 +119,7 @@ class Planner:
         suppressions: SuppressionList,
         providers: Providers,
         rate: RateBudget,
+        daily: DailyLimits,
         places: Places,
         limits: Limits,
         clock: Clock,
@@ -116,12 +130,14 @@ class Planner:
         right_of_way: RightOfWay,
     ) -> None:
         self._streams, self._loader, self._suppressions = streams, loader, suppressions
-        self._providers, self._rate = providers, rate
+        self._providers, self._rate, self._daily = providers, rate, daily
         self._places, self._limits, self._clock, self._ids = places, limits, clock, ids
         self._metrics, self._checkpoints, self._lease = metrics, checkpoints, lease
         self._right_of_way = right_of_way
         self._failures = 0
-        self._token_waits: dict[tuple[str, bool], float] = {}
+        self._token_waits: dict[tuple[str, bool], tuple[float, str]] = {}
+        """Provider, and whether urgent, → until when it has no token, on the monotonic clock, and why."""
+
         self._aside: defaultdict[tuple[str, bool], list[Work]] = defaultdict(list)
         """Provider, and whether urgent, → mail that waits for it alone."""
 
@@ -155,6 +171,7 @@ class Planner:
         open_to = sum(each.allowance for each in standing if each.usable)
         if not open_to:
             turn.pause = self._wait_for_tokens(now, urgent=urgent)
+            self._put_off_until_tomorrow(turn, urgent=urgent)
             return turn
         free = self._places.free
         room = min(free if urgent or free == 1 else free - URGENT_PLACES, open_to)
@@ -171,10 +188,14 @@ class Planner:
         try:
             await self._prepare(picks, turn, urgent=urgent)
         finally:
+            for counted, recipients in turn.unused().items():
+                self._daily.give_back(counted, recipients)
             self._places.release(reserved - turn.recorded.total())
             for provider, recorded in turn.recorded.items():
                 if not recorded:
                     self._providers.circuits[provider].heard(NotCalled("nothing was recorded"), now)
+        await self._daily.settle()
+        self._hold(turn)
         return turn
 
     async def _prepare(self, picks: list[_Pick], turn: Turn, *, urgent: bool) -> None:
@@ -201,7 +222,9 @@ class Planner:
     # --- which provider ---
 
     def _standing(self, now: float, *, urgent: bool) -> list[Now]:
-        paced = {name for (name, side), until in self._token_waits.items() if side == urgent and now < until}
+        paced = {
+            name: why for (name, side), (until, why) in self._token_waits.items() if side == urgent and now < until
+        }
         return self._providers.now(now, self._clock.now(), paced)
 
     def _reopens(self, now: float) -> float:
@@ -215,6 +238,9 @@ class Planner:
             waiting = self._aside.pop((each.name, urgent), [])
             if each.usable:
                 self.lanes.put_back(waiting)
+            elif (tokens := self._token_wait(each.name, now, urgent=urgent)) > LONGEST_ASIDE:
+                for work in waiting:
+                    turn.leave(work, tokens)
             elif each.allowance or self._providers.reopens(each.name, now) <= LONGEST_ASIDE:
                 self._aside[each.name, urgent] = waiting
             else:
@@ -268,6 +294,8 @@ class Planner:
             recipients = self._streams.ready(work.held.state, work.unreadable)[:room]
             if recipients and pin is not None and pin in self._providers and pin not in usable:
                 self._aside[pin, urgent].append(work)
+            elif recipients and (seconds := self._daily.held(work)):
+                turn.leave(work, seconds)
             elif recipients:
                 picks.append(_Pick(work, recipients, blocked(work.held.message.deliveries[recipients[0]])))
                 room -= len(recipients)
@@ -276,43 +304,95 @@ class Planner:
             else:
                 turn.released.append(work)
         if not picks and not turn.released and not turn.put_off:
-            waits = [self._token_waits.get(key, 0.0) - now for key, works in self._aside.items() if works]
+            waits = [self._token_wait(name, now, urgent=side) for (name, side), works in self._aside.items() if works]
             turn.pause = min([IDLE_SECONDS, *(max(0.001, wait) for wait in waits if wait > 0)])
         return picks
 
     def _wait_for_tokens(self, now: float, *, urgent: bool) -> float:
-        waits = [until - now for (_, side), until in self._token_waits.items() if side == urgent and until > now]
-        return min([IDLE_SECONDS, *(max(0.001, wait) for wait in waits)])
+        waits = [self._token_wait(each.name, now, urgent=urgent) for each in self._providers]
+        return min([IDLE_SECONDS, *(max(0.001, wait) for wait in waits if wait > 0)])
+
+    def _put_off_until_tomorrow(self, turn: Turn, *, urgent: bool) -> None:
+        """Make room where the day of every provider is used up: what expires meanwhile is to be found in the store."""
+        draw = self.lanes.urgent if urgent else self.lanes.other
+        while self._daily.no_provider_left and (work := draw()) is not None:
+            turn.leave(work, self._daily.held(work))
+
+    def _token_wait(self, provider: str, now: float, *, urgent: bool) -> float:
+        """Seconds until it is worth another look for tokens; 0 where it has some."""
+        return max(0.0, self._token_waits.get((provider, urgent), (0.0, ""))[0] - now)
 
     # --- content, tokens, suppression ---
 
     async def _with_tokens(self, picks: Sequence[_Pick], turn: Turn, *, urgent: bool) -> list[_Pick]:
-        granted: dict[str, int] = {}
-        for provider in dict.fromkeys(pick.provider for pick in picks):
-            wanted = sum(len(pick.recipients) for pick in picks if pick.provider == provider)
-            granted[provider] = await self._take(provider, wanted, turn, urgent=urgent)
-        going: list[_Pick] = []
-        back: list[Work] = []
-        for pick in picks:
-            pick.recipients = pick.recipients[: granted[pick.provider]]
-            granted[pick.provider] -= len(pick.recipients)
-            if pick.recipients:
-                going.append(pick)
-            else:
-                back.append(pick.work)
-        self.lanes.put_back(back)
-        if picks and not going:
-            turn.pause = self._wait_for_tokens(self._clock.monotonic(), urgent=urgent)
-        return going
+        """The picks, of each no more recipients than there are tokens for and than today's limits leave.
 
-    async def _take(self, provider: str, wanted: int, turn: Turn, *, urgent: bool) -> int:
+        Tokens come first: they are lost when they are not used, and what is counted today is not.
+        """
+        for provider in dict.fromkeys(pick.provider for pick in picks):
+            await self._take([pick for pick in picks if pick.provider == provider], turn, urgent=urgent)
+        within = [pick for pick in picks if pick.recipients]
+        self.lanes.put_back([pick.work for pick in picks if not pick.recipients])
+        if picks and not within:
+            turn.pause = self._wait_for_tokens(self._clock.monotonic(), urgent=urgent)
+        return await self._within_ramps(within, turn)
+
+    async def _take(self, picks: Sequence[_Pick], turn: Turn, *, urgent: bool) -> None:
+        """Tokens of the one provider of these."""
+        provider, wanted = picks[0].provider, sum(len(pick.recipients) for pick in picks)
+        _share(picks, await self._tokens(provider, wanted, turn, urgent=urgent))
+        key = self._daily.provider(provider)
+        if key is not None:
+            await self._count(key, picks, turn)
+            if seconds := self._daily.used_up(key):
+                until = self._clock.monotonic() + seconds
+                self._token_waits |= {(provider, side): (until, DAY_USED) for side in (True, False)}
+                turn.waiting = f"what may go through {provider} today is used up"
+
+    async def _tokens(self, provider: str, wanted: int, turn: Turn, *, urgent: bool) -> int:
         grant = await self._rate.take(provider, wanted, urgent=urgent)
         if grant.granted < wanted:
             wait = EXHAUSTED_SECONDS if grant.exhausted else max(0.001, grant.wait)
-            self._token_waits[provider, urgent] = self._clock.monotonic() + wait
+            why = DAY_USED if grant.exhausted else RATE_USED
+            self._token_waits[provider, urgent] = self._clock.monotonic() + wait, why
             if grant.exhausted:
                 turn.waiting = f"the 24 hours of the account at {provider} are used up"
         return grant.granted
+
+    async def _within_ramps(self, picks: Sequence[_Pick], turn: Turn) -> list[_Pick]:
+        """The picks, of each no more recipients than the ramp of its domain leaves."""
+        ramps: dict[str, list[_Pick]] = {}
+        for pick in picks:
+            key = self._daily.domain(pick.work)
+            if key is not None:
+                ramps.setdefault(key, []).append(pick)
+        for key, its in ramps.items():
+            exempt = [pick for pick in its if self._daily.never_held(pick.work)]
+            await self._count(key, exempt, turn, exempt=True)
+            await self._count(key, [pick for pick in its if pick not in exempt], turn)
+        turn.over_ramp += [pick.work for pick in picks if not pick.recipients]
+        return [pick for pick in picks if pick.recipients]
+
+    def _hold(self, turn: Turn) -> None:
+        """Put off what is over a ramp, unless others of this turn have given back what they did not use of it."""
+        back: list[Work] = []
+        for work in turn.over_ramp:
+            if seconds := self._daily.held(work):
+                turn.leave(work, seconds)
+            else:
+                back.append(work)
+        self.lanes.put_back(back)
+
+    async def _count(self, key: str, picks: Sequence[_Pick], turn: Turn, *, exempt: bool = False) -> None:
+        """Count the recipients of these in that limit of today; each keeps those that were granted."""
+        wanted = sum(len(pick.recipients) for pick in picks)
+        if not wanted:
+            return
+        granted, counted = await self._daily.take(key, wanted, exempt=exempt)
+        turn.taken[counted] += granted
+        _share(picks, granted)
+        for pick in picks:
+            turn.counted[pick.work] = (*turn.counted.get(pick.work, ()), counted)
 
     async def _with_mail(self, picks: Sequence[_Pick], turn: Turn) -> tuple[list[_Pick], list[tuple[Work, Step]]]:
         """The picks whose mail is at hand, and steps that fail those that can never be sent; the others are put off."""
@@ -422,7 +502,7 @@ class Planner:
 
     def _confirmed(self, work: Work, attempts: tuple[PlannedAttempt, ...], begun: float, turn: Turn) -> None:
         if attempts:
-            turn.waves.append(Wave(work, begun, attempts))
+            turn.waves.append(Wave(work, begun, attempts, turn.counted.get(work, ())))
         elif self._streams.ready(work.held.state):
             self.lanes.add([work])
         else:
@@ -461,6 +541,13 @@ class Planner:
                 turn.released.append(work)
         while len(self.ghosts) > _GHOSTS_AT_MOST:
             del self.ghosts[next(iter(self.ghosts))]
+
+
+def _share(picks: Sequence[_Pick], granted: int) -> None:
+    """Each keeps its recipients as long as there are any granted."""
+    for pick in picks:
+        pick.recipients = pick.recipients[:granted]
+        granted -= len(pick.recipients)
 
 
 def _stands(held: Held, attempts: Sequence[PlannedAttempt]) -> bool:

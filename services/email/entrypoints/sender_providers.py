@@ -43,14 +43,14 @@ class Providers:
         """Whether there is anything to choose."""
         return len(self._providers) > 1
 
-    def now(self, monotonic: float, at: datetime, paced: Collection[str]) -> list[Now]:
-        """What is known of each at this moment. `paced`: those without a token for now."""
+    def now(self, monotonic: float, at: datetime, paced: Mapping[str, str]) -> list[Now]:
+        """What is known of each at this moment. `paced`: those without a token now, and why."""
         return [
             Now(
                 name,
                 0 if name in self.switched_off else self.circuits[name].allowance(monotonic),
                 self.switched_off.get(name) or self._closed_to(name),
-                name in paced,
+                paced.get(name, ""),
                 provider.estimate_cost(TYPICAL_BYTES, at).money.amount if self.several else 0,
             )
             for name, provider in self._providers.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from services.email.domain.commands import PlannedAttempt
 from services.email.domain.content import MessageContent
@@ -138,12 +138,21 @@ class Work:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """In which limit of a day recipients were counted, and in which day."""
+
+    key: str
+    day: date
+
+
 @dataclass(slots=True, eq=False)
 class Wave:
     """Attempts that were licensed by one append.
 
     Attributes:
         begun: when that append was begun, on the monotonic clock.
+        counted: the limits of a day in which each of the attempts counts.
         failures: how often in a row its answers could not be written down.
         retry_at: not tried again before this, on the monotonic clock.
     """
@@ -151,6 +160,7 @@ class Wave:
     work: Work
     begun: float
     attempts: tuple[PlannedAttempt, ...]
+    counted: tuple[Counted, ...] = ()
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     recorded: set[str] = field(default_factory=set)
     first_answer_at: float | None = None

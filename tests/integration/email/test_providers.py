@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,9 @@ from deploy.local.simulator.faults import Fault
 from services.email.settings import EmailSettings
 from services.kit.kafka.topics_admin import apply
 from tests.integration.email.conftest import Running, plain_clients, process, until
+
+NEWS = "news@new.mailroom.example"
+"""Of a domain that is being warmed up, with three recipients a day."""
 
 KEY = "a webhook signing key for tests only, 0123456789"
 
@@ -27,6 +31,8 @@ async def both(settings: EmailSettings, aws: AwsEndpoints) -> AsyncIterator[Runn
         "mailgun_domain": "mailroom.example",
         "mailgun_url": aws.ses_endpoint_url,
         "mailgun_keys": (KEY,),
+        "sender_addresses": (NEWS,),
+        "ramps": {NEWS.partition("@")[2]: {"from": datetime.now(UTC).date().isoformat(), "daily": [3, 3]}},
     }
     fields = type(settings).model_fields
     given = settings.model_dump(by_alias=False) | more | {"database": f"{settings.database}_both"}
@@ -66,10 +72,14 @@ async def test_when_one_suspends_the_account_in_the_middle_all_mail_goes_on_thro
     for message_id in second:
         await mail.ends(message_id, "Sent")
     assert {tuple(await carriers(mail, each)) for each in second} == {("mailgun",)}
-    shown = await mail.http.get("/api/providers", headers={"Authorization": f"Bearer {mail.token()}"})
-    ses, mailgun = shown.json()["data"]["providers"]
-    assert ses["takesMail"].startswith("no: AccountSuspendedException")
-    assert (mailgun["provider"], mailgun["takesMail"]) == ("mailgun", "yes")
+
+    async def it_is_told() -> bool:
+        shown = await mail.http.get("/api/providers", headers={"Authorization": f"Bearer {mail.token()}"})
+        ses, mailgun = shown.json()["data"]["providers"]
+        assert (mailgun["provider"], mailgun["takesMail"]) == ("mailgun", "yes")
+        return bool(ses["takesMail"].startswith("no: AccountSuspendedException"))
+
+    await until(it_is_told)
     await mail.simulator.faults()
 
     async def it_is_used_again() -> bool:
@@ -129,3 +139,30 @@ async def test_orders_are_refused_with_what_to_do_and_heard_once_given(mail: Run
         await until(heard)
     finally:
         await mail.http.delete("/api/providers/pins/system", headers=headers)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_domain_that_is_warmed_up_sends_what_its_ramp_allows_and_operators_see_it(mail: Running) -> None:
+    sent = [await mail.send(f"g{n}@inbox.example", **{"from": NEWS}) for n in range(3)]
+    for message_id in sent:
+        await mail.ends(message_id, "Sent")
+    held = [await mail.send(f"h{n}@inbox.example", **{"from": NEWS}) for n in range(3)]
+    password = await mail.send("i@inbox.example", category="auth", lane="urgent", **{"from": NEWS})
+    other = await mail.send("j@inbox.example")
+    for message_id in (password, other):
+        await mail.ends(message_id, "Sent")
+
+    async def all_are_put_off() -> bool:
+        soon = mail.email.clock.now() + timedelta(seconds=30)
+        streams = (await mail.email.store.load_many(held)).values()
+        return all(each.leased_until is not None and each.leased_until > soon for each in streams)
+
+    await until(all_are_put_off)
+    assert [await mail.types(message_id) for message_id in held] == [["requested"]] * 3
+    shown = await mail.http.get("/api/providers", headers={"Authorization": f"Bearer {mail.token()}"})
+    assert shown.json()["data"]["warmingUp"] == [{"domain": "new.mailroom.example", "used": 4, "limit": 3}]
+
+    async def is_measured() -> bool:
+        return 'mailroom_warm_up_used{domain="new.mailroom.example"} 4.0' in (await mail.http.get("/metrics")).text
+
+    await until(is_measured)

@@ -20,8 +20,10 @@ from services.email.domain.content import MessageContent, SealedBody
 from services.email.domain.files import KnownFile, Usable, evolve
 from services.email.domain.message import Policy
 from services.email.domain.outcomes import Accepted, Cost, Rejected, Unknown
+from services.email.domain.warm_up import Ramp
 from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_content import ContentLoader, Unready
+from services.email.entrypoints.sender_daily import DailyLimits
 from services.email.entrypoints.sender_files import AttachedFiles
 from services.email.entrypoints.sender_work import Limits, Work
 from services.email.ports import (
@@ -43,6 +45,7 @@ from services.email.ports import (
 )
 from services.email.streams import Held, MessageStreams, Step
 from services.kit.clock import Clock, SystemClock, SystemIds
+from services.kit.daily import DailyCounts, MemoryDailyCounts
 from services.kit.errors import PermanentError, TransientError, Unavailable
 from services.kit.event_store.memory import MemoryEventStore
 from services.kit.event_store.port import Stream
@@ -358,6 +361,9 @@ class Post:
         """Further providers, after the primary."""
 
         self.rates = MemoryRateLimits(self.clock)
+        self.daily: DailyCounts = MemoryDailyCounts(self.clock)
+        self.ramps: dict[str, Ramp] = {}
+        self.daily_limits: dict[str, int] = {}
         self.metrics = Metrics()
         self.published: dict[str, Stream] = {}
         self.streams = MessageStreams(self.store, self.clock, self.ids, policy or Policy(), self._publish)
@@ -373,6 +379,13 @@ class Post:
             self.suppressions,
             [self.provider, *self.others],
             RateBudget(self.rates, self.clock),
+            DailyLimits(
+                self.daily,
+                self.clock,
+                ramps=self.ramps,
+                providers=self.daily_limits,
+                carriers=[each.name for each in (self.provider, *self.others)],
+            ),
             self.clock,
             self.ids,
             self.metrics,
