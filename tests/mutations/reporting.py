@@ -1,10 +1,11 @@
-"""What providers report: of invariant 2, reports that name an address alone."""
+"""What providers report: of invariant 2, reports that name an address alone; of 4 and 9, scans of links."""
 
 from __future__ import annotations
 
 from tests.mutations.mutation import Mutation
 
 _LATE = "tests/unit/email_service/test_late_reports.py::"
+_SCANS = "tests/unit/events_service/test_link_scans.py::"
 
 REPORTING: tuple[Mutation, ...] = (
     Mutation(
@@ -41,5 +42,24 @@ REPORTING: tuple[Mutation, ...] = (
             _LATE + "test_mail_before_the_window_and_after_the_bounce_is_not_meant",
             _LATE + "test_whatever_may_be_meant_is_looked_for",
         ),
+    ),
+    Mutation(
+        "4w",
+        "which clicks are a scan depends on the order in which they were read",
+        "services/events/projections/email_log.py",
+        "with_scans_marked(effective(events))",
+        "effective(with_scans_marked(list(events)))",
+        (
+            _SCANS + "test_a_click_is_a_scan_s_exactly_if_some_stretch_has_so_many_links",
+            _SCANS + "test_a_retracted_click_is_none",
+        ),
+    ),
+    Mutation(
+        "9x",
+        "a change of the fold takes what an earlier release made for its own",
+        "services/events/projections/projection.py",
+        "    earlier=(_EMAIL_LOG_V1,),\n",
+        "",
+        (_SCANS + "test_the_fold_before_knows_no_scans_and_is_carried_along",),
     ),
 )
