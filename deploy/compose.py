@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docker-compose.yml"
 
 EMAIL_PORT, EVENTS_PORT, FILES_PORT = 8101, 8102, 8109
-SIMULATOR_PORT, AWS_PORT, GATEWAY_PORT = 8103, 4566, 8100
+SIMULATOR_PORT, SMTP_PORT, AWS_PORT, GATEWAY_PORT = 8103, 8110, 4566, 8100
 SUBNET = "${MAILROOM_SUBNET:-10.231.8}"
 """The first three numbers of the network's addresses. The gateway has a fixed one: it is believed about who calls."""
 
@@ -154,29 +154,6 @@ TEMPLATES_VOLUME = {
     "bind": {"create_host_path": False},
 }
 
-WEBHOOKS = ("MAILROOM_SNS_TOPICS", "MAILROOM_SENDGRID_WEBHOOK_KEYS", "MAILROOM_MAILGUN_WEBHOOK_KEYS")
-"""Who may POST to the email service; unset, nobody."""
-
-PROVIDERS = (
-    "MAILROOM_PROVIDERS",
-    "MAILROOM_PROVIDER_CHOICE",
-    "SENDGRID_API_KEY",
-    "MAILROOM_SENDGRID_URL",
-    "MAILROOM_SENDGRID_MAX_SEND_RATE",
-    "MAILGUN_API_KEY",
-    "MAILGUN_DOMAIN",
-    "MAILROOM_MAILGUN_URL",
-    "MAILROOM_MAILGUN_MAX_SEND_RATE",
-    "MAILROOM_SMTP_HOST",
-    "MAILROOM_SMTP_PORT",
-    "MAILROOM_SMTP_TLS",
-    "MAILROOM_SMTP_USERNAME",
-    "MAILROOM_SMTP_PASSWORD",
-    "MAILROOM_SMTP_BOUNCE_DOMAIN",
-    "MAILROOM_SMTP_MAX_SEND_RATE",
-)
-"""Who carries mail; unset, SES alone."""
-
 
 def optional_environment(process: Process) -> dict[str, str]:
     """What .env may hold for a process beside what every stack has; an empty value counts as none."""
@@ -186,7 +163,7 @@ def optional_environment(process: Process) -> dict[str, str]:
         "MAILROOM_OLD_ENCRYPTION_KEYS": "${MAILROOM_OLD_ENCRYPTION_KEYS:-}",
         "MAILROOM_UNSUBSCRIBE_MAILTO": "${MAILROOM_UNSUBSCRIBE_MAILTO:-}",
         "MAILROOM_TEMPLATES_DIR": f"${{MAILROOM_TEMPLATES_DIR:+{TEMPLATES}}}",
-        **{name: f"${{{name}:-}}" for name in (*WEBHOOKS, *PROVIDERS)},
+        **{name: f"${{{name}:-}}" for name in (*processes.WEBHOOKS, *processes.PROVIDERS)},
     }
 
 
@@ -219,7 +196,8 @@ def _job(job: Job) -> dict[str, Any]:
 
 
 def _simulator() -> dict[str, Any]:
-    command = processes.simulator_command("0.0.0.0", SIMULATOR_PORT, ADDRESSES.aws_url, "/state")  # noqa: S104
+    at = ("0.0.0.0", SIMULATOR_PORT, SMTP_PORT)  # noqa: S104 - reached by the other containers alone
+    command = processes.simulator_command(*at, ADDRESSES.aws_url, "/state")
     return {
         **_image(),
         "command": ["python", *command],

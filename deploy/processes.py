@@ -94,10 +94,35 @@ PLATFORM_VARIABLES = frozenset(
         "MAILROOM_JWT_SECRET",
     }
 )
+PROVIDERS = (
+    "MAILROOM_PROVIDERS",
+    "MAILROOM_PROVIDER_CHOICE",
+    "SENDGRID_API_KEY",
+    "MAILROOM_SENDGRID_URL",
+    "MAILROOM_SENDGRID_MAX_SEND_RATE",
+    "MAILGUN_API_KEY",
+    "MAILGUN_DOMAIN",
+    "MAILROOM_MAILGUN_URL",
+    "MAILROOM_MAILGUN_MAX_SEND_RATE",
+    "MAILROOM_SMTP_HOST",
+    "MAILROOM_SMTP_PORT",
+    "MAILROOM_SMTP_TLS",
+    "MAILROOM_SMTP_USERNAME",
+    "MAILROOM_SMTP_PASSWORD",
+    "MAILROOM_SMTP_BOUNCE_DOMAIN",
+    "MAILROOM_SMTP_MAX_SEND_RATE",
+)
+"""Who carries mail; unset, SES alone."""
+
+WEBHOOKS = ("MAILROOM_SNS_TOPICS", "MAILROOM_SENDGRID_WEBHOOK_KEYS", "MAILROOM_MAILGUN_WEBHOOK_KEYS")
+"""Who may POST to the email service; unset, nobody."""
+
 EMAIL_VARIABLES = frozenset(
     {
         *AWS_VARIABLES,
         *PLATFORM_VARIABLES,
+        *PROVIDERS,
+        *WEBHOOKS,
         "AWS_ENDPOINT_URL_SESV2",
         "AWS_SES_FROM_EMAIL",
         "AWS_SES_REPLY_TO",
@@ -270,9 +295,9 @@ def emulator_environment(host: str, bind: str, port: int) -> dict[str, str]:
     }
 
 
-def simulator_command(host: str, port: int, sns_endpoint: str, state_dir: str) -> list[str]:
+def simulator_command(host: str, port: int, smtp_port: int, sns_endpoint: str, state_dir: str) -> list[str]:
     """Arguments of Python that start the simulator of the mail providers."""
-    command = ["-m", "deploy.local.simulator", "--host", host, "--port", str(port)]
+    command = ["-m", "deploy.local.simulator", "--host", host, "--port", str(port), "--smtp-port", str(smtp_port)]
     return [*command, "--sns-endpoint", sns_endpoint, "--region", REGION, "--state-dir", state_dir]
 
 

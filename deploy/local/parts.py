@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from deploy import processes
-from deploy.local import kafka, mongo, provision, resources
+from deploy.local import kafka, mongo, providers, provision, resources
 from deploy.local.provision import Progress
 from deploy.local.site import HOST, ROOT, Site, StackError
 from deploy.processes import AwsResources, Job, Process
@@ -125,8 +125,12 @@ def _simulator(site: Site, env: Mapping[str, str], progress: Progress) -> Launch
     folder = site.data_dir("simulator")
     folder.mkdir(parents=True, exist_ok=True)
     environment = processes.aws_environment(site.url("aws"), site.aws_access_key)
-    command = processes.simulator_command(HOST, site.ports["simulator"], site.url("aws"), str(folder))
-    return Launch([sys.executable, *command], plain_environment() | environment)
+    at = (HOST, site.ports["simulator"], site.ports["simulator-smtp"])
+    command = processes.simulator_command(*at, site.url("aws"), str(folder))
+    return Launch(
+        [sys.executable, *command, *providers.simulator_options(site)],
+        plain_environment() | environment | providers.simulator_environment(site),
+    )
 
 
 def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
@@ -231,7 +235,7 @@ PARTS: dict[str, Part] = {
         *(Part(job.name, needs=job.needs, run=_JOB_RUNS.get(job.name) or _command_job(job)) for job in processes.JOBS),
         Part(
             processes.SIMULATOR,
-            ports=(processes.SIMULATOR,),
+            ports=(processes.SIMULATOR, "simulator-smtp"),
             launch=_simulator,
             ready=lambda site: http_ok(site, processes.SIMULATOR, "/healthz"),
         ),

@@ -24,6 +24,7 @@ DEFAULT_PORTS = {
     "kafka_controller": 8107,
     "email-urgent": 8108,
     "files": 8109,
+    "simulator-smtp": 8110,
 }
 QUICK_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 """The quick compiler and the plain collector: starting takes 40 % less CPU, which two cores feel, and a stack on one
@@ -46,7 +47,8 @@ class Site:
     Two stacks with different `state_dir` and `ports` run side by side; `cache_dir` (downloads, wheels,
     jars) may be shared by all. `kafka_options` (of Java) and `mongo_cache_gb` bound the memory of the two large parts;
     `durable_aws` lets the emulator keep its queues and objects over a restart; `aws_access_key`, where it is twelve
-    digits, names an account of the emulator that is not the usual one.
+    digits, names an account of the emulator that is not the usual one; `every_provider` has the email service send
+    through all providers that it knows, SES first, and not through SES alone.
     """
 
     state_dir: Path
@@ -56,6 +58,7 @@ class Site:
     mongo_cache_gb: float = 1.0
     durable_aws: bool = True
     aws_access_key: str = "test"
+    every_provider: bool = True
 
     @property
     def run_dir(self) -> Path:
@@ -76,6 +79,10 @@ class Site:
     @property
     def secrets_file(self) -> Path:
         return self.state_dir / "secrets.json"
+
+    @property
+    def webhook_keys_file(self) -> Path:
+        return self.state_dir / "webhook-keys.json"
 
     @property
     def outputs_file(self) -> Path:
@@ -139,7 +146,7 @@ def site_from_environment(environ: Mapping[str, str]) -> Site:
 
 
 def throwaway_site(state_dir: Path, environ: Mapping[str, str]) -> Site:
-    """A site with little memory, for tests; downloads come from the shared cache.
+    """A site with little memory and SES alone, for tests; downloads come from the shared cache.
 
     Its ports are those that the folder remembers, or else free ones. MAILROOM_PORT_SHARE, `2/8` for instance, leaves
     it every eighth port only: processes with different shares that choose ports at the same moment never choose the
@@ -159,6 +166,7 @@ def throwaway_site(state_dir: Path, environ: Mapping[str, str]) -> Site:
         kafka_options=("-Xmx384m", *QUICK_JAVA),
         mongo_cache_gb=0.5,
         durable_aws=False,
+        every_provider=False,
     )
 
 
@@ -190,6 +198,14 @@ def remember_ports(site: Site) -> None:
     part = site.ports_file.with_suffix(f".{os.getpid()}")
     part.write_text("# Ports of this stack; the environment goes before them.\n" + "\n".join(lines) + "\n")
     part.replace(site.ports_file)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
 
 
 def _read_ports(path: Path) -> dict[str, str]:

@@ -13,7 +13,6 @@ folder, so that any later `Stack` of the same site finds them.
 """
 
 import json
-import os
 import re
 import secrets
 import shlex
@@ -23,13 +22,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from deploy.local import children
+from deploy.local import children, providers
 from deploy.local.children import Child
 from deploy.local.parts import NAME_WIDTH, PARTS, Part, plain_environment, read_outputs
-from deploy.local.site import HOST, ROOT, Site, StackError, port_setting, remember_ports
+from deploy.local.site import HOST, ROOT, Site, StackError, port_setting, remember_ports, write_private
 from deploy.processes import GATEWAY, PROCESSES, AwsResources, Secrets, service_environment
 
 PORT_SECONDS = 5.0
@@ -152,6 +150,8 @@ class Stack:
         except StackError:
             made = _NO_RESOURCES
         ours = service_environment(self.site.addresses(), made, self._secrets())
+        if self.site.every_provider:
+            ours |= providers.service_environment(self.site)
         return {**ours, **self.extra}
 
     def resources(self) -> AwsResources:
@@ -161,14 +161,14 @@ class Stack:
     def write_env_file(self) -> None:
         """Write `env` into the state folder, for `./mailroom` and a person's shell."""
         lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(self.env().items())]
-        _write_private(self.site.env_file, "\n".join(lines) + "\n")
+        write_private(self.site.env_file, "\n".join(lines) + "\n")
 
     def _secrets(self) -> Secrets:
         with self._secrets_lock:
             path = self.site.secrets_file
             if not path.exists():
                 made = Secrets(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
-                _write_private(path, json.dumps(asdict(made), indent=2))
+                write_private(path, json.dumps(asdict(made), indent=2))
             return Secrets(**json.loads(path.read_text()))
 
     def _start_after(self, needs: list[Future[None]], part: Part) -> None:
@@ -275,10 +275,3 @@ def needs_of(names: Iterable[str]) -> list[str]:
     for name in names:
         add(name)
     return ordered
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)

@@ -103,20 +103,30 @@ class Expected:
         kills: how often the email service was killed.
         may_be_unknown: attempts that may be without answer for another reason: a fault that swallowed it.
         parked: records that must be parked, as in `Evidence.parked`, in any order.
+        several: whether there are several providers: then each attempt says why it is that one's.
+        unreported: whether providers tell nothing of some mail: then what got no answer, and of which nothing was told,
+            may stay unknown.
     """
 
     requested: Mapping[str, frozenset[str]]
     kills: int = 0
     may_be_unknown: int = 0
     parked: Sequence[str] = ()
+    several: bool = False
+    unreported: bool = False
 
 
 @dataclass(slots=True)
 class Attempt:
-    """What the log's decisions say about one call."""
+    """What the log's decisions say about one call. `chosen`: whom its `considered` names as chosen; `hasty`: an earlier
+    call for the same recipient had no no yet.
+    """
 
     message_id: str
     recipient: str
+    provider: str = "ses"
+    chosen: list[str] = field(default_factory=list)
+    hasty: bool = False
     sent: set[str] = field(default_factory=set)
     refused: bool = False
     unknown: bool = False
@@ -138,6 +148,7 @@ class Decisions:
         self.requested: dict[str, list[str]] = {}
         self.tags: dict[str, Json] = {}
         self.attempts: dict[str, Attempt] = {}
+        self._tried: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
         self.failed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.facts: dict[str, set[str]] = defaultdict(set)
         seen: set[str] = set()
@@ -152,7 +163,7 @@ class Decisions:
             self.requested[message_id] = [*data["to"], *data.get("cc", ()), *data.get("bcc", ())]
             self.tags[message_id] = data.get("tags", {})
         elif kind == "email.sendAttempted":
-            self.attempts[data["attemptId"]] = Attempt(message_id, data["recipient"])
+            self._begin(message_id, data)
         elif kind == "email.failed":
             self.failed[message_id, data["recipient"]].add(data["reason"])
         elif attempt is not None and kind == "email.sent":
@@ -166,13 +177,19 @@ class Decisions:
         elif data.get("providerMessageId") is not None:
             self.facts[data["providerMessageId"]].add(kind)
 
+    def _begin(self, message_id: str, data: Json) -> None:
+        earlier = self._tried[message_id, data["recipient"]]
+        chosen = [each["provider"] for each in data.get("considered") or () if each["why"].startswith("chosen")]
+        asked = data["reason"] != "resend"  # that is what operators ask for: again, after silence
+        hasty = asked and any(each.accepted or not each.closed for each in earlier)
+        attempt = Attempt(message_id, data["recipient"], data["provider"], chosen, hasty)
+        self.attempts[data["attemptId"]] = attempt
+        earlier.append(attempt)
+
     def ends(self) -> dict[tuple[str, str], End]:
         """(message id, recipient) of every requested delivery → how it ended."""
-        tried: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
-        for attempt in self.attempts.values():
-            tried[attempt.message_id, attempt.recipient].append(attempt)
         return {
-            (message_id, recipient): self._end(tried[message_id, recipient], self.failed[message_id, recipient])
+            (message_id, recipient): self._end(self._tried[message_id, recipient], self.failed[message_id, recipient])
             for message_id, recipients in self.requested.items()
             for recipient in recipients
         }
@@ -207,7 +224,8 @@ def problems(evidence: Evidence, expected: Expected) -> list[str]:
         *_accepted_once(evidence),
         *_everything_ends(decisions, expected),
         *_unknowns(decisions, expected),
-        *_acceptances_are_known(evidence, decisions),
+        *_attempts_are_allowed(decisions, expected),
+        *_acceptances_are_known(evidence, decisions, expected),
         *_notifications_became_facts(evidence, decisions),
         *read_model_is_the_fold(EMAIL_LOG, evidence.log, evidence.documents, evidence.rows),
         *streams_are_published((*evidence.log, *evidence.recipients), evidence.streams),
@@ -250,8 +268,17 @@ def _unknowns(decisions: Decisions, expected: Expected) -> Iterable[str]:
         yield f"{found} attempts had no answer; after {expected.kills} kills at most {most} may"
 
 
-def _acceptances_are_known(evidence: Evidence, decisions: Decisions) -> Iterable[str]:
+def _attempts_are_allowed(decisions: Decisions, expected: Expected) -> Iterable[str]:
+    for attempt_id, attempt in decisions.attempts.items():
+        if attempt.hasty:
+            yield f"{attempt.message_id}: {attempt_id} began though an earlier attempt for it had no no"
+        if expected.several and attempt.chosen != [attempt.provider]:
+            yield f"{attempt.message_id}: nothing says why {attempt_id} went to {attempt.provider}"
+
+
+def _acceptances_are_known(evidence: Evidence, decisions: Decisions, expected: Expected) -> Iterable[str]:
     ends = decisions.ends()
+    told = {each["providerMessageId"] for each in evidence.notifications}
     accepted: set[str] = set()
     for entry in evidence.acceptances:
         accepted.add(entry["providerMessageId"])
@@ -260,8 +287,11 @@ def _acceptances_are_known(evidence: Evidence, decisions: Decisions) -> Iterable
         if attempt is None or [attempt.recipient] != entry["destination"] or attempt.message_id != message_id:
             yield f"{message_id}: accepted for an attempt that is not on the log ({attempt_id})"
             continue
+        if attempt.provider != entry.get("provider", "ses"):
+            yield f"{message_id}: {entry['provider']} accepted {attempt_id}, which is {attempt.provider}'s"
         end = ends.get((attempt.message_id, attempt.recipient), "queued")
         silent = attempt.recipient.partition("+")[0].partition("@")[0] in SILENT
+        silent = silent or (expected.unreported and entry["providerMessageId"] not in told)
         if end == "accepted":
             document = evidence.documents.get(attempt.message_id, {})
             status = next(

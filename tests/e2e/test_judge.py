@@ -10,7 +10,7 @@ import bson
 import pytest
 from bson.codec_options import CodecOptions
 
-from contracts.email.events import EmailDelivered
+from contracts.email.events import Considered, EmailDelivered
 from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
 from services.events.adapters.mongo_documents import to_document
 from services.events.ports import Write
@@ -151,6 +151,43 @@ def test_an_accepted_delivery_that_ends_as_rejected() -> None:
 
 def test_a_success_that_the_provider_knows_nothing_of() -> None:
     only(problems(replace(fair(), acceptances=[]), EXPECTED), "which nobody accepted")
+
+
+def test_an_acceptance_by_another_provider_than_the_attempt_s() -> None:
+    run = fair()
+    elsewhere = {**run.acceptances[0], "provider": "mailgun"}
+    only(problems(replace(run, acceptances=[elsewhere]), EXPECTED), "mailgun accepted a1, which is ses's")
+
+
+@pytest.mark.parametrize("first", [(), (make.unknown(),), (make.sent(),)])
+def test_another_attempt_without_a_no(first: tuple[Any, ...]) -> None:
+    run = evidence(make.requested(), make.attempted(), *first, make.attempted("a2"), make.sent("a2"), delivered("a2"))
+    run = replace(run, acceptances=run.acceptances[-1:], notifications=run.notifications[-1:])
+    found = problems(run, replace(EXPECTED, kills=1))
+    assert f"{MESSAGE}: a2 began though an earlier attempt for it had no no" in found
+
+
+def test_an_attempt_that_nothing_explains_where_there_are_several_providers() -> None:
+    several = replace(EXPECTED, several=True)
+    only(problems(fair(), several), "nothing says why a1 went to ses")
+    attempt = make.attempted()
+    for provider, said in (("ses", ""), ("mailgun", "nothing says why a1 went to ses")):
+        told = [Considered(provider=provider, why="chosen: the first in order")]
+        found = problems(
+            evidence(make.requested(), attempt.model_copy(update={"considered": told}), make.sent(), delivered()),
+            several,
+        )
+        assert [said in each for each in found] == [True] * bool(said), found
+
+
+def test_an_acceptance_of_which_nothing_was_told_may_stay_unknown_where_providers_are_silent() -> None:
+    run = evidence(make.requested(), make.attempted(), make.unknown())
+    run = replace(run, acceptances=[acceptance({"attemptId": "a1", "recipient": ANN})])
+    silent = replace(EXPECTED, kills=1, unreported=True)
+    assert problems(run, silent) == []
+    only(problems(run, replace(EXPECTED, kills=1)), "was accepted and ends unknown")
+    told = [{"eventType": "Unsubscribed", "providerMessageId": "ses-a1", "faults": []}]
+    only(problems(replace(run, notifications=told), silent), "was accepted and ends unknown")
 
 
 def test_a_notification_that_became_no_fact() -> None:

@@ -202,9 +202,9 @@ class Traffic:
         """Every message that may exist, but for unacknowledged HTTP calls."""
         return {*self.requested, *self.unsure}
 
-    def expected(self, *, kills: int = 0, may_be_unknown: int = 0, parked: Sequence[str] = ()) -> Expected:
-        """What the judge is to hold the system to."""
-        return Expected(self.requested, kills, may_be_unknown, parked)
+    def expected(self, **more: Any) -> Expected:
+        """What the judge is to hold the system to. `more`: fields of `Expected`."""
+        return Expected(self.requested, **more)
 
 
 def _opened(message_id: str, recipient: str, number: int, began: datetime) -> bytes:

@@ -1,4 +1,4 @@
-"""What providers report: of invariant 2, reports that name an address alone; of 4 and 9, scans of links."""
+"""What providers report: of invariant 4, reports that name an address alone and scans of links."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SCANS = "tests/unit/events_service/test_link_scans.py::"
 
 REPORTING: tuple[Mutation, ...] = (
     Mutation(
-        "2x",
+        "4s",
         "a bounce that names an address alone counts for one of several mails",
         "services/email/domain/late_reports.py",
         "    if len(found) > 1:\n",
@@ -21,7 +21,7 @@ REPORTING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
-        "2y",
+        "4t",
         "a bounce that names an address alone proves that an attempt without answer was accepted",
         "services/email/domain/late_reports.py",
         "    if not found[0].accepted:\n",
@@ -32,7 +32,7 @@ REPORTING: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
-        "2z",
+        "4u",
         "a bounce that waited in the parking lot is taken for that of a mail that went out later",
         "services/email/domain/late_reports.py",
         " and begun_at.replace(microsecond=0) <= at",

@@ -25,9 +25,11 @@ from rich.table import Table
 
 from deploy.local.demo.cases import COMPLAINT, DELIVERED, INVALID, INVALID_FIELDS, SENT, Case, Run
 from deploy.local.demo.doors import HttpDoor, KafkaDoor
+from deploy.local.demo.failover import Failover, why
 from deploy.local.demo.files import SCOPES as FILE_SCOPES
 from deploy.local.demo.files import FileCase, FilesDoor
 from deploy.local.demo.files import cases as file_cases
+from deploy.local.providers import EVERY
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.site import ROOT, StackError, site_from_environment
 from deploy.local.stack import OURS, Stack
@@ -46,7 +48,9 @@ class Demo:
         self.stack, self.console, self.seconds = stack, console, seconds
         self.run = uuid.uuid4().hex[:8]
         self.user = f"demo-{self.run}"
-        self.cases = Run(self.run, datetime.now(UTC)).cases()
+        self.maker = Run(self.run, datetime.now(UTC))
+        self.cases = self.maker.cases()
+        self.carried: list[Case] = []
         self.files = file_cases()
         self.differences: list[str] = []
         self.since = 0
@@ -68,6 +72,7 @@ class Demo:
                 await self._wait(http)
                 await self._accepted_once()
                 await self._funnel(http)
+                await self._failover(http, kafka)
                 door = FilesDoor(client, mint_token(secret, self.user, SCOPES))
                 await self._files(door)
                 await self._attached(http)
@@ -176,6 +181,38 @@ class Demo:
     def _recipients(self, *behaviours: str) -> int:
         return sum(address.partition("+")[0] in behaviours for case in self.cases for address in case.expected)
 
+    async def _failover(self, http: HttpDoor, kafka: KafkaDoor) -> None:
+        """SES suspends the account: mail goes on through others, and returns."""
+        configured = [each["provider"] for each in (await http.read("/api/providers"))["providers"]]
+        if tuple(configured) != EVERY:
+            self.console.print(f"\n  no provider fails: this stack was told to send through {', '.join(configured)}")
+            return
+        self._title("SES suspends the account: mail goes on through the next provider")
+        async with SimulatorClient(self.stack.site.url("simulator")) as simulator:
+            run = Failover(self.maker, http, kafka, simulator, self.seconds)
+            await run.play()
+            with self._bar("settled", len(run.cases)) as step:
+                await run.settle(step)
+            accepted = await run.accepted()
+        self.carried = run.cases
+        self.differences += run.problems(accepted)
+        table = Table("meanwhile", "door", "priority", "carried by", "attempts", "why", title="Who carried each mail")
+        for wave in run.failing:
+            for case in wave.cases:
+                took = ", ".join(accepted.get(case.message_id, ["nobody"]))
+                attempts = str(case.found.get("recipients", [{}])[0].get("attempts", 0))
+                right = took in wave.through
+                row = (wave.what, case.door, case.body["priority"], f"[{'green' if right else 'red'}]{took}[/]")
+                table.add_row(*row, attempts, why(case))
+            table.add_section()
+        self.console.print(table)
+        table = Table("after", *EVERY, title="SES takes mail again: it returns in steps")
+        for wave in run.returning:
+            took_by = wave.carriers(accepted)
+            table.add_row(f"{wave.at:.1f} s", *(str(took_by[name] or "") for name in EVERY))
+        self.console.print(table)
+        self.console.print(f"  the providers took {len(run.cases)} mails: each once, by whom the tables say")
+
     async def _files(self, door: FilesDoor) -> None:
         self._title(f"Uploading {len(self.files)} files straight to S3, as a browser does")
         with self._bar("uploaded", len(self.files)) as step:
@@ -234,7 +271,7 @@ class Demo:
         code, _ = await self._cli("rebuild", "start", "email_log", show=True)
         self._must(code == 0, f"`mailroom rebuild start email_log` ended with {code}, for the reason told above")
         after = await self._documents()
-        for case in self.cases:
+        for case in (*self.cases, *self.carried):
             name = case.message_id
             self._must(before[name] == after[name], f"{case.name}: the rebuild changed the document")
             self._must(after[name].get("status") == case.status, f"{case.name}: {case.status} no more")
@@ -243,7 +280,8 @@ class Demo:
         secret, url = self.stack.env()["MAILROOM_JWT_SECRET"], self.stack.site.url("gateway")
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
             http = HttpDoor(client, mint_token(secret, self.user, SCOPES))
-            return {case.message_id: await http.read(f"/api/email/{case.message_id}") for case in self.cases}
+            cases = (*self.cases, *self.carried)
+            return {case.message_id: await http.read(f"/api/email/{case.message_id}") for case in cases}
 
     # --- telling -------------------------------------------------------------------------------------------------
 
@@ -267,7 +305,8 @@ class Demo:
             for difference in self.differences:
                 self.console.print(f"  {difference}", style="red", highlight=False, soft_wrap=True)
             return 1
-        told = f"All {len(self.cases)} messages and {len(self.files)} files are what they must be."
+        carried = f", {len(self.carried)} more while SES failed and came back," if self.carried else ""
+        told = f"All {len(self.cases)} messages{carried} and {len(self.files)} files are what they must be."
         self.console.print(f"\n[green]{told}[/]")
         return 0
 

@@ -13,7 +13,7 @@ import uvloop
 
 from deploy.local.simulator.acceptances import Acceptances
 from deploy.local.simulator.account import Account
-from deploy.local.simulator.admin import AdminApi
+from deploy.local.simulator.admin import AdminApi, reports_of
 from deploy.local.simulator.emulator import Emulator
 from deploy.local.simulator.faults import Faults
 from deploy.local.simulator.http_api import HttpApi
@@ -28,6 +28,9 @@ from deploy.local.simulator.webhooks import Webhooks
 from deploy.local.simulator.wire import Request, Response, Server, json_response
 
 _DRAIN_SECONDS = 5.0
+
+WEBHOOK_KEYS = {"sendgrid": "SIMULATOR_SENDGRID_WEBHOOK_KEY", "mailgun": "SIMULATOR_MAILGUN_WEBHOOK_KEY"}
+"""Provider → the variable with the key that signs its reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Settings:
     keep_bytes: int
     seed: int
     smtp_port: int | None
+    webhooks: str | None
+    webhook_keys: dict[str, str]
 
 
 def read_arguments(arguments: list[str]) -> Settings:
@@ -65,6 +70,11 @@ def read_arguments(arguments: list[str]) -> Settings:
     parser.add_argument("--keep-mb", type=int, default=64, help="mail kept in memory for tests to read")
     parser.add_argument("--seed", type=int, default=1, help="of the faults' dice")
     parser.add_argument("--smtp-port", type=int, help="take mail by SMTP too; 0 picks a free port, which is printed")
+    parser.add_argument(
+        "--webhooks",
+        help="URL under which a provider's name is where it reports to, signed with the keys in "
+        f"{' and '.join(WEBHOOK_KEYS.values())}; without, `PUT /_sim/webhooks/…` says so",
+    )
     given = parser.parse_args(arguments)
     return Settings(
         host=given.host,
@@ -79,6 +89,8 @@ def read_arguments(arguments: list[str]) -> Settings:
         keep_bytes=given.keep_mb * 1024 * 1024,
         seed=given.seed,
         smtp_port=given.smtp_port,
+        webhooks=given.webhooks,
+        webhook_keys={name: os.environ[key] for name, key in WEBHOOK_KEYS.items() if os.environ.get(key)},
     )
 
 
@@ -113,6 +125,9 @@ async def run(settings: Settings) -> None:
     webhooks = Webhooks(rules, notifications)
     sendgrid = HttpApi(SendGrid(), rules, accepted, webhooks)
     mailgun = HttpApi(Mailgun(), rules, accepted, webhooks)
+    if settings.webhooks is not None:
+        for provider, key in settings.webhook_keys.items():
+            await webhooks.configure(*reports_of(provider, key), f"{settings.webhooks}/{provider}")
     smtp: SmtpServer | None = None
     if settings.smtp_port is not None:
         smtp = SmtpServer(
@@ -177,7 +192,7 @@ def main() -> int:
     settings = read_arguments(sys.argv[1:])
     try:
         uvloop.run(run(settings))
-    except (JournalInUse, OSError) as error:
+    except (JournalInUse, OSError, ValueError) as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 1
     return 0

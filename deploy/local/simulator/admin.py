@@ -100,6 +100,16 @@ _REPORTS: dict[str, tuple[str, Callable[[str], Reports]]] = {
     Mailgun.name: (Mailgun.operation, MailgunEvents),
 }
 
+
+def reports_of(provider: str, key: str) -> tuple[str, str, Reports]:
+    """The provider, by which faults name its sends, and its reports signed with this key.
+
+    Raises KeyError for a provider that has no webhooks, ValueError for what is no key of its.
+    """
+    operation, made = _REPORTS[provider]
+    return provider, operation, made(key)
+
+
 _Action = Callable[[Request, list[str]], Awaitable[Response]]
 
 
@@ -277,15 +287,13 @@ class AdminApi:
 
     async def _put_webhook(self, request: Request, rest: list[str]) -> Response:
         asked = WebhookRequest.model_validate_json(request.body)
-        found = _REPORTS.get(rest[0]) if len(rest) == 1 else None
-        if found is None:
+        if len(rest) != 1 or rest[0] not in _REPORTS:
             raise AdminError(404, f"name one of {', '.join(_REPORTS)}")
-        operation, reports = found
         try:
-            made = reports(asked.key)
+            reports = reports_of(rest[0], asked.key)
         except ValueError as error:
             raise AdminError(400, str(error)) from None
-        await self._webhooks.configure(rest[0], operation, made, asked.url)
+        await self._webhooks.configure(*reports, asked.url)
         return json_response({})
 
     async def _reset(self, _: Request, __: list[str]) -> Response:
