@@ -14,9 +14,10 @@ from contracts.invisible import shows_nothing
 
 Category = Literal["auth", "notification", "marketing", "system", "client-portal"]
 Priority = Literal["low", "normal", "high", "urgent"]
-Provider = Literal["ses", "sendgrid", "mailgun"]
 ProviderName = Annotated[str, Field(min_length=1, max_length=64)]
-"""In events a provider is any name, so that an older reader survives a new one."""
+"""In events a provider is any name, so that an older reader survives a new one. Today: `ses`, `sendgrid`, `mailgun` and
+`smtp`.
+"""
 
 MAX_RECIPIENTS = 50
 MAX_INLINE_ATTACHMENT_BYTES = 200_000

@@ -214,7 +214,6 @@ class Email:
         )
         recipient_outbox = Outbox(self.recipient_publisher, self.clock, Progress(self.clock))
         self.outbox = outbox
-        self.streams = self._message_streams(self.store)
         self.first["publisher"] = publisher_part(self.publisher)
         for name, box in (("outbox", outbox), ("recipients-outbox", recipient_outbox)):
             self.components[name] = LoopComponent(name, box.run, box.progress)
@@ -229,10 +228,13 @@ class Email:
         await self.used_tokens.prepare()
         key = self.settings.address_key
         self.keys = await recipient_keys(self.database, key.get_secret_value() if key else None, self.ring)
+        self.streams = self._message_streams(self.store)
         self.recipients = self._recipient_streams(self.recipient_store)
 
     def _message_streams(self, store: MongoEventStore) -> MessageStreams:
-        return MessageStreams(store, self.clock, self.ids, self.settings.policy, self.outbox.put, self.metrics)
+        return MessageStreams(
+            store, self.clock, self.ids, self.settings.policy, self.keys, self.outbox.put, self.metrics
+        )
 
     def _recipient_streams(self, store: MongoEventStore) -> RecipientStreams:
         return RecipientStreams(store, self.keys, self.clock, self.ids, self.recipient_outbox.put)

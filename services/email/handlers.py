@@ -18,6 +18,14 @@ from contracts.recipients.events import RecipientSuppressed, SuppressionReason
 from services.email.domain import recipient as recipients
 from services.email.domain.commands import SettleByOperator
 from services.email.domain.correlation import Correlation
+from services.email.domain.late_reports import (
+    MOST_STREAMS,
+    Candidate,
+    LateReport,
+    lookup_values,
+    the_one,
+    within_window,
+)
 from services.email.domain.message import (
     UNKNOWN_OUTCOME,
     Attempt,
@@ -342,6 +350,39 @@ class StreamLookup:
         if found is None:
             return Correlation(message_id)
         return Correlation(message_id, found.attempt_id, _recipient(held, found.attempt_id))
+
+    async def by_address(self, provider: str, report: LateReport) -> Correlation | str:
+        """The attempt that a report without any id is about; a sentence where that is not certain (yet). Raises
+        TransientError.
+        """
+        try:
+            key = self._streams.keys.key(report.address)
+        except ValueError:
+            return "it names nothing but an address that is none"
+        candidates: list[Candidate] = []
+        for value in lookup_values(provider, key, report.at):
+            streams = await self._streams.store.list_by_lookup(value, None, MOST_STREAMS)
+            if len(streams) == MOST_STREAMS:
+                return f"it names an address alone, to which at least {MOST_STREAMS} mails went in a week"
+            for stream in streams:
+                held = hold(stream)
+                if isinstance(held, PermanentError):
+                    return "it names an address alone, and the stream of a mail to it cannot be read by this build"
+                candidates += self._candidates(held, key, provider, report.at)
+        found = the_one(candidates)
+        if isinstance(found, str):
+            return found
+        return Correlation(found.message_id, found.attempt_id, found.recipient)
+
+    def _candidates(self, held: Held, key: str, provider: str, at: datetime) -> list[Candidate]:
+        deliveries = held.state.deliveries.values() if isinstance(held.state, Message) else ()
+        return [
+            Candidate(held.message_id, attempt.attempt_id, delivery.recipient, attempt.accepted)
+            for delivery in deliveries
+            if self._streams.keys.key(delivery.recipient) == key
+            for attempt in delivery.attempts
+            if attempt.provider == provider and not attempt.refused and within_window(provider, attempt.begun_at, at)
+        ]
 
     async def recipients(self, attempts: Collection[Correlation]) -> dict[Correlation, str]:
         """Whose attempts they are, in one read; those that no stream here tells of are left out. Raises

@@ -17,6 +17,7 @@ from services.email.domain.capabilities import Capabilities
 from services.email.domain.content import ContentKind, MessageContent, SealedBody
 from services.email.domain.correlation import Correlation
 from services.email.domain.files import KnownFile, Usable
+from services.email.domain.late_reports import LateReport
 from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, Rejected, Unknown
 from services.email.domain.webhooks import Forged, OneUse, Post, Subscription, Taken, Undecided
@@ -442,6 +443,13 @@ class NotificationFormat(Protocol):
     def provider_message_id(self, notification: Json) -> str | None:
         """The provider's id of the message, by which it is looked up otherwise; None where the provider may leave it
         out, so that nobody can tell whose it is.
+        """
+        ...
+
+    def late_report(self, notification: Json) -> LateReport | None:
+        """The address and the time of a report that may name nothing else; None where it is none of that kind.
+
+        Asked only where it names no message. Not None only from a provider in `late_reports.WINDOWS`.
         """
         ...
 

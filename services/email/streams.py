@@ -15,6 +15,7 @@ from contracts.envelope import Envelope
 from services.email.domain.commands import Command
 from services.email.domain.decisions import Drafts, decide, ready
 from services.email.domain.message import Message, Policy, State, due_at, find_attempt, fold, lookups
+from services.email.ports import RecipientKeys
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
 from services.kit.errors import MailroomError, PermanentError
@@ -87,10 +88,11 @@ class MessageStreams:
         clock: Clock,
         ids: Ids,
         policy: Policy,
+        keys: RecipientKeys,
         publish: Callable[[Iterable[Stream]], None],
         metrics: Metrics | None = None,
     ) -> None:
-        self.store, self.policy = store, policy
+        self.store, self.policy, self.keys = store, policy, keys
         self._clock, self._ids, self._publish, self._metrics = clock, ids, publish, metrics
 
     async def load_many(self, message_ids: Collection[str]) -> dict[str, Held | PermanentError]:
@@ -192,7 +194,7 @@ class MessageStreams:
             return StreamIndex()
         request = state.request
         due = due_at(state, self.policy)
-        return StreamIndex(due, request.priority, lookups(state), request.user_id)
+        return StreamIndex(due, request.priority, lookups(state, self.keys.key), request.user_id)
 
     def _count(self, drafts: Drafts, state: State) -> None:
         if self._metrics is None or not isinstance(state, Message):

@@ -46,6 +46,7 @@ SWITCHES = {
     "ReplicaBucketArn": f"arn:aws:s3:::{COPY}",
     "CloudFrontPublicKeyA": "-----BEGIN PUBLIC KEY-----",
     "FilesOrigins": ORIGIN,
+    "WebhookUrl": f"{ORIGIN}/api/webhooks/ses",
 }
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="the emulator runs functions with node")
 

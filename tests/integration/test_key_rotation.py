@@ -38,7 +38,7 @@ class Process(Post):
         ring = load(EmailSettings, GOOD | keys).key_ring()
         self.store = MongoEventStore(database["streams"], lease_margin=timedelta())  # type: ignore[assignment]
         self.contents = MongoContentStore(database, None, "", ring, self.clock)  # type: ignore[assignment]
-        self.streams = MessageStreams(self.store, self.clock, self.ids, Policy(), self._publish)
+        self.streams = MessageStreams(self.store, self.clock, self.ids, Policy(), self.keys, self._publish)
         self.lot = MongoParkingLot(database, ring)
         self._number, self._parked = number, 0
         self._senders = 100 * number  # each life of a process has an owner's name of its own

@@ -33,6 +33,7 @@ from services.email.domain.correlation import (
     from_envelope_id,
     from_return_address,
 )
+from services.email.domain.late_reports import LateReport
 from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.kit.errors import PermanentError
 from services.kit.notifications import parse_time
@@ -245,6 +246,11 @@ def without_message(notification: Json) -> str | None:
     return None
 
 
+def late_report(_notification: Json) -> LateReport | None:
+    """None: it names our ids, or is about no mail of ours."""
+    return None
+
+
 def inbound_mail(notification: Json) -> InboundMail | None:
     """None: it is about a mail of ours."""
     return None
@@ -414,5 +420,6 @@ class DsnNotifications:
     correlate = staticmethod(correlate)
     provider_message_id = staticmethod(provider_message_id)
     without_message = staticmethod(without_message)
+    late_report = staticmethod(late_report)
     inbound_mail = staticmethod(inbound_mail)
     translate = staticmethod(translate_dsn)

@@ -100,6 +100,8 @@ class Circuit:
                 self._silent += 1
                 if self._step == 1 or self._silent >= SILENCE_LIMIT:
                     self._open("silence", "noAnswer", 0.0, now)
+                else:
+                    self._trying = False  # none of the step may be answered any more: another mail decides
             case NotCalled():
                 self._trying = False
 

@@ -15,7 +15,7 @@ Pure: no clock, no ids, no I/O. Facts are not in a stream; the decider hears of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
@@ -33,6 +33,7 @@ from contracts.email.events import (
     EmailSent,
     FailureReason,
 )
+from services.email.domain.late_reports import WINDOWS, lookup_value
 
 
 class Recorded(Protocol):
@@ -339,18 +340,22 @@ UNKNOWN_OUTCOME = "outcome:unknown"
 """Under which messages with an unknown attempt are found."""
 
 
-def lookups(state: State) -> tuple[str, ...]:
-    """By what a message is looked up: its attempts' provider ids in their order, and whether an outcome is unknown."""
+def lookups(state: State, recipient_key: Callable[[str], str]) -> tuple[str, ...]:
+    """By what a message is looked up: whether an outcome is unknown, its attempts' provider ids in their order, and
+    their recipients where a provider may report by address alone.
+    """
     if isinstance(state, Absent):
         return ()
-    unknown = any(isinstance(delivery, OutcomeUnknown) for delivery in state.deliveries.values())
-    marker = (UNKNOWN_OUTCOME,) if unknown else ()
-    return marker + tuple(
-        lookup_key(attempt.provider, attempt.provider_message_id)
-        for delivery in state.deliveries.values()
-        for attempt in delivery.attempts
-        if attempt.provider_message_id is not None
-    )
+    found: dict[str, None] = {}
+    if any(isinstance(delivery, OutcomeUnknown) for delivery in state.deliveries.values()):
+        found[UNKNOWN_OUTCOME] = None
+    for delivery in state.deliveries.values():
+        for attempt in delivery.attempts:
+            if attempt.provider_message_id is not None:
+                found[lookup_key(attempt.provider, attempt.provider_message_id)] = None
+            if attempt.provider in WINDOWS and not attempt.refused:
+                found[lookup_value(attempt.provider, recipient_key(delivery.recipient), attempt.begun_at)] = None
+    return tuple(found)
 
 
 # --- one delivery ------------------------------------------------------------------------------------------------

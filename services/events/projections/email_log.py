@@ -13,9 +13,10 @@ from contracts.topics import EMAIL_EVENTS
 from contracts.views import WORST_FIRST, EmailLog, EmailStatus
 from services.events.projections.delivery import Delivery
 from services.events.projections.known import NO_OVERFLOW, Counted, Engagement, KnownEvent, Overflow, effective
+from services.events.projections.link_scans import with_scans_marked
 
 NAME: Final = "email_log"
-VERSION: Final = 1
+VERSION: Final = 2
 TOPIC: Final = EMAIL_EVENTS.name
 Document = EmailLog
 INDEXES: Final[tuple[tuple[tuple[str, int], ...], ...]] = (
@@ -58,7 +59,9 @@ def _counted(event: KnownEvent) -> Counted:
 
 
 ENGAGEMENT: Final = Engagement(frozenset({"email.opened", "email.clicked"}), _counted)
-"""Opens and clicks outside the document are counted for each recipient, people and machines apart."""
+"""Opens and clicks outside the document are counted for each recipient, people and machines apart. By what each says of
+itself: scans of links are told within the document.
+"""
 
 _PLAIN: Final = ("to", "cc", "bcc", "from", "replyTo", "subject", "content", "category")
 _LATER: Final = ("userId", "clientId", "templateId")
@@ -72,7 +75,7 @@ def fold(events: Iterable[KnownEvent], overflow: Overflow = NO_OVERFLOW) -> Body
         events: in any order; types that are not of mail are ignored.
         overflow: the engagement facts that lie outside the document.
     """
-    ordered = effective(events)
+    ordered = with_scans_marked(effective(events))
     request = next((event for event in ordered if event.type == "email.requested"), None)
     if request is None:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from contracts.base import Model
-from services.events.projections import email_log, file, statistics
+from services.events.projections import email_log, email_log_v1, file, statistics
 from services.events.projections.known import Engagement, KnownEvent, Overflow
 from services.kit.errors import PermanentError
 
@@ -74,6 +74,17 @@ class Projection:
         return f"{self.name} was built by version {version} of its fold, and this build has {mine}: use one that has it"
 
 
+_EMAIL_LOG_V1 = Projection(
+    name=email_log_v1.NAME,
+    version=email_log_v1.VERSION,
+    topic=email_log_v1.TOPIC,
+    indexes=email_log_v1.INDEXES,
+    engagement=email_log_v1.ENGAGEMENT,
+    document=email_log_v1.Document,
+    fold=email_log_v1.fold,
+    bucket_of=statistics.bucket_of,
+)
+
 EMAIL_LOG = Projection(
     name=email_log.NAME,
     version=email_log.VERSION,
@@ -83,6 +94,7 @@ EMAIL_LOG = Projection(
     document=email_log.Document,
     fold=email_log.fold,
     bucket_of=statistics.bucket_of,
+    earlier=(_EMAIL_LOG_V1,),
 )
 
 FILE = Projection(

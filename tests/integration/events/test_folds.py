@@ -67,7 +67,7 @@ async def test_a_release_with_a_new_fold_is_rolled_out_without_a_mixed_or_a_froz
             assert (verdict.differing, verdict.reshaped) == (0, 30)
 
             async def told() -> bool:
-                return "version 2 of its fold" in str(old.health().detail.get("state"))
+                return f"version {newer.projection.version} of its fold" in str(old.health().detail.get("state"))
 
             await until(told)
             assert not old.health().ready

@@ -44,6 +44,7 @@ from services.email.ports import (
     SuppressionQuery,
 )
 from services.email.streams import Held, MessageStreams, Step
+from services.kit.addresses import RecipientKeys
 from services.kit.clock import Clock, SystemClock, SystemIds
 from services.kit.daily import DailyCounts, MemoryDailyCounts
 from services.kit.errors import PermanentError, TransientError, Unavailable
@@ -366,7 +367,8 @@ class Post:
         self.daily_limits: dict[str, int] = {}
         self.metrics = Metrics()
         self.published: dict[str, Stream] = {}
-        self.streams = MessageStreams(self.store, self.clock, self.ids, policy or Policy(), self._publish)
+        self.keys = RecipientKeys(b"k" * 32)
+        self.streams = MessageStreams(self.store, self.clock, self.ids, policy or Policy(), self.keys, self._publish)
         self._senders = 0
 
     def sender(self, *, limits: Limits | None = None, checkpoints: Checkpoints | None = None, **more: Any) -> Sender:

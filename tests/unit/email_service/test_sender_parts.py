@@ -8,13 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.email.domain.circuit import FIRST_PAUSE, LONGEST_PAUSE, SILENCE_LIMIT, STEPS_END, Circuit
 from services.email.domain.commands import Expire
 from services.email.domain.content import SealedBody
 from services.email.domain.lanes import FLOOR_EVERY, Lanes
 from services.email.domain.message import Policy
-from services.email.domain.outcomes import Accepted, Rejected
+from services.email.domain.outcomes import Accepted, Outcome, Rejected
 from services.email.entrypoints import sweeper as sweeper_module
 from services.email.entrypoints.sender_work import Limits
 from services.email.entrypoints.sweeper import COMMANDS_KEPT, UNNAMED_FOR, Sweeper
@@ -79,6 +81,33 @@ def test_one_that_is_shared_tries_again_when_it_is_told_to() -> None:
     assert (circuit.allowance(1000), circuit.may_call(), circuit.reason) == (0, False, "noAnswer")
     circuit.resume()
     assert (circuit.allowance(1000), circuit.may_call()) == (1, True)
+
+
+@given(st.lists(st.sampled_from([YES, SUSPENDED, THROTTLED, REFUSED, SILENCE, UNCALLED]), max_size=20))
+def test_whatever_became_of_what_was_planned_more_is_allowed_in_the_end(outcomes: list[Outcome]) -> None:
+    circuit, now = Circuit(), 0.0
+    for outcome in outcomes:
+        now += max(LONGEST_PAUSE.values())
+        assert circuit.allowance(now) > 0
+        circuit.planned()
+        circuit.heard(outcome, now)
+
+
+def test_load_that_comes_back_is_not_held_up_by_silence() -> None:
+    circuit = Circuit()
+    circuit.heard(SUSPENDED, 0)
+    assert circuit.allowance(5) == 1
+    circuit.planned()
+    circuit.heard(YES, 5)
+    for _ in range(SILENCE_LIMIT - 1):
+        assert circuit.allowance(5) == 2
+        circuit.planned()
+        circuit.heard(SILENCE, 5)
+    assert circuit.allowance(5) == 2
+    circuit.planned()
+    circuit.heard(SILENCE, 5)
+    assert circuit.allowance(5) == 0
+    assert circuit.is_open
 
 
 def test_the_pause_doubles_while_nothing_gets_through_and_starts_over_after() -> None:

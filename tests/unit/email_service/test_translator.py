@@ -13,6 +13,7 @@ from services.email.adapters.mailgun_notifications import MailgunNotifications
 from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses_notifications import SesNotifications
 from services.email.domain.correlation import Correlation
+from services.email.domain.late_reports import LateReport
 from services.email.domain.notifications import InboundMail
 from services.email.entrypoints.translator import Translator
 from services.kit import metrics as m
@@ -38,6 +39,11 @@ class Lookup:
         ids = {"ses": PROVIDER_ID, "sendgrid": sendgrid.CALL_ID, "mailgun": mailgun.THEIR_ID}
         assert provider_message_id == ids[provider]
         return Correlation(MESSAGE_ID, ATTEMPT_ID, OURS) if self.known else None
+
+    async def by_address(self, provider: str, report: LateReport) -> Correlation | str:
+        self._ask()
+        assert (provider, report.address) == ("sendgrid", OURS.lower())
+        return Correlation(MESSAGE_ID, ATTEMPT_ID, OURS) if self.known else "two may be meant"
 
     async def recipients(self, attempts: Collection[Correlation]) -> dict[Correlation, str]:
         self._ask()
@@ -149,7 +155,7 @@ WITHOUT_OUR_IDS = {
     "mailgun": mailgun.event("delivered", user_variables="Could not load user-variables"),
 }
 NAMELESS = {
-    "sendgrid": sendgrid.delayed_bounce(""),
+    "sendgrid": {**sendgrid.delayed_bounce(""), "event": "spamreport"},
     "mailgun": mailgun.event("failed", user_variables=None, message={"headers": {}}, envelope={}),
 }
 
@@ -205,12 +211,23 @@ async def test_without_our_ids_the_provider_s_id_leads_to_the_message(source: st
 
 
 @pytest.mark.parametrize("source", EXAMPLES)
-async def test_a_delayed_bounce_that_names_no_message_is_kept_as_uncorrelated(source: str) -> None:
+async def test_what_names_no_message_is_kept_as_uncorrelated(source: str) -> None:
     world = World(known=True)
     (outcome,) = await world.hear(json.dumps(NAMELESS[source]).encode(), source=source)
     assert isinstance(outcome, Park)
     assert (outcome.reason, outcome.kind) == ("uncorrelated", "uncorrelated")
     assert "names no message" in outcome.detail
+
+
+async def test_a_bounce_that_names_an_address_alone_is_that_of_the_one_attempt_or_kept() -> None:
+    world = World()
+    value = json.dumps(sendgrid.delayed_bounce("")).encode()
+    (early,) = await world.hear(value, source="sendgrid")
+    assert isinstance(early, Park)
+    assert (early.reason, early.kind, early.detail) == ("uncorrelated", "uncorrelated", "two may be meant")
+    world.lookup.known = True
+    assert await world.hear(value, source="sendgrid") == [DONE]
+    assert (world.recipients, world.lookup.asked) == ([OURS], 2)
 
 
 @pytest.mark.parametrize("source", EXAMPLES)

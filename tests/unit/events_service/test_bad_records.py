@@ -259,7 +259,7 @@ async def test_a_bug_of_the_fold_hides_one_event_however_records_are_batched(bat
     assert sorted(event.offset for event in stored.known.values()) == [0, 1, 2, 3, 4]
     assert bench.parked() == {2: ("foldFailed", True)}
     (told,) = bench.lot.all()
-    assert told.detail == "KeyError in the fold, version 1"
+    assert told.detail == f"KeyError in the fold, version {EMAIL_LOG.version}"
     assert "a bug" in told.stack
 
 

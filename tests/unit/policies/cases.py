@@ -22,6 +22,7 @@ STRANGER: Final = "444455556666"
 EVERYTHING: Final = Rendered(
     ServiceRoleTrustedService="ecs-tasks.amazonaws.com",
     ServiceRoleTrustedArn=DEPLOYER,
+    WebhookUrl="https://mail.example.com/api/webhooks/ses",
     ScanMalware="true",
     ReplicaBucketArn="arn:aws:s3:::copy",
     CloudFrontPublicKeyA="-----BEGIN PUBLIC KEY-----",
@@ -79,6 +80,8 @@ def _places(rendered: Rendered) -> dict[str, tuple[str, str | None]]:
         "dead": (rendered.arn("FilesDeadLetterQueue"), "FilesDeadLetterQueuePolicy"),
         "mail queue": (rendered.arn("NotificationsQueue"), "NotificationsQueuePolicy"),
         "mail dead": (rendered.arn("DeadLetterQueue"), "DeadLetterQueuePolicy"),
+        "webhook dead": (rendered.arn("WebhookDeadLetterQueue"), "WebhookDeadLetterQueuePolicy"),
+        "another topic": (f"arn:aws:sns:{REGION}:{ACCOUNT}:other", None),
         "topic": (f"arn:aws:sns:{REGION}:{ACCOUNT}:mailroom-local-notifications", "NotificationsTopicPolicy"),
         "key": (KEY_ARN, None),
         "another key": (f"{KEY_ARN}0", None),
@@ -484,6 +487,29 @@ _SET: Final = f"arn:aws:ses:{REGION}:{ACCOUNT}:configuration-set"
 _RECEIPT: Final = f"arn:aws:ses:{REGION}:{ACCOUNT}:receipt-rule-set/inbound:receipt-rule"
 _PUBLISHES: Final[Context] = {"AWS:SourceAccount": ACCOUNT, "AWS:SourceArn": f"{_SET}/mailroom-local"}
 _FROM_US: Final[Context] = {"ses:FromAddress": "billing@mailroom.example"}
+WEBHOOK: Sequence[Row] = [
+    *_rows(
+        "topic",
+        "sns",
+        ("email", "ConfirmSubscription", {}, YES),
+        ("email", "Subscribe Unsubscribe Publish SetTopicAttributes", {}, NO),
+        ("files", "ConfirmSubscription", {}, NO),
+        ("anybody", "ConfirmSubscription", {}, NO),
+    ),
+    *_rows("another topic", "sns", ("email", "ConfirmSubscription", {}, NO)),
+    *_rows(
+        "webhook dead",
+        "sqs",
+        ("sns", "SendMessage", _TOPIC_SENDS, YES),
+        ("sns", "ReceiveMessage", _TOPIC_SENDS, NO),
+        ("sns", "SendMessage", {"aws:SourceArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:other"}, NO),
+        ("ses", "SendMessage", _TOPIC_SENDS, NO),
+        ("email", "SendMessage ReceiveMessage", {}, NO),
+        ("admin", "ReceiveMessage", {}, YES),
+        ("admin", "ReceiveMessage", PLAINTEXT, NEVER),
+    ),
+]
+NO_WEBHOOK: Sequence[Row] = _rows("topic", "sns", ("email", "ConfirmSubscription", {}, NO))
 MAIL: Sequence[Row] = [
     *_rows(
         "topic",
@@ -542,10 +568,10 @@ MAIL: Sequence[Row] = [
 ]
 
 _ALWAYS: Final = (*READING, *TAGGING, *WORKING, *QUEUES, *MAIL, *OUR_COPY)
-_SWITCHED_ON: Final = (*DISTRIBUTION, *UPLOADING, *SCANNING, *COPYING, *KEYS, *ROLES, *_scan_results(YES))
+_SWITCHED_ON: Final = (*DISTRIBUTION, *UPLOADING, *SCANNING, *COPYING, *KEYS, *ROLES, *WEBHOOK, *_scan_results(YES))
 CASES: Final = [
     *(Case(EVERYTHING, *row) for row in (*_ALWAYS, *_SWITCHED_ON)),
-    *(Case(PLAIN, *row) for row in (*_ALWAYS, *SWITCHED_OFF, *_scan_results(NO))),
+    *(Case(PLAIN, *row) for row in (*_ALWAYS, *SWITCHED_OFF, *NO_WEBHOOK, *_scan_results(NO))),
 ]
 
 

@@ -33,6 +33,15 @@ OPTIONAL = {
             "FilesDistribution",
         },
     ),
+    "WebhookUrl": (
+        "https://mail.example.com/api/webhooks/ses",
+        {
+            "WebhookDeadLetterQueue",
+            "WebhookDeadLetterQueuePolicy",
+            "WebhookSubscription",
+            "WebhookDeadLettersAlarm",
+        },
+    ),
     "ServiceRoleTrustedService": ("ecs-tasks.amazonaws.com", {"FilesRole", "ServiceRole"}),
 }
 
