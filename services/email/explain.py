@@ -11,7 +11,7 @@ from services.email.adapters.mailgun_notifications import MailgunNotifications
 from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses_notifications import SesNotifications
 from services.email.domain.correlation import Correlation
-from services.email.domain.late_reports import WINDOWS
+from services.email.domain.delayed_bounces import WINDOWS
 from services.email.domain.notifications import Json
 from services.email.ports import NotificationFormat
 from services.kit.errors import PermanentError
@@ -88,8 +88,8 @@ def _explain(
 
 def _whose(form: NotificationFormat, notification: Json, their_id: str, ours: str) -> str:
     provider_id = form.provider_message_id(notification)
-    late = form.late_report(notification) if provider_id is None else None
-    if late is not None:
+    bounce = form.delayed_bounce(notification) if provider_id is None else None
+    if bounce is not None:
         return (
             f"it carries {ours} and no {their_id}: the running service takes it for the one mail that {form.provider} "
             f"accepted for the address within {WINDOWS[form.provider].days} days before, or parks it as uncorrelated "

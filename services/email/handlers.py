@@ -18,10 +18,10 @@ from contracts.recipients.events import RecipientSuppressed, SuppressionReason
 from services.email.domain import recipient as recipients
 from services.email.domain.commands import SettleByOperator
 from services.email.domain.correlation import Correlation
-from services.email.domain.late_reports import (
+from services.email.domain.delayed_bounces import (
     MOST_STREAMS,
     Candidate,
-    LateReport,
+    DelayedBounce,
     lookup_values,
     the_one,
     within_window,
@@ -351,7 +351,7 @@ class StreamLookup:
             return Correlation(message_id)
         return Correlation(message_id, found.attempt_id, _recipient(held, found.attempt_id))
 
-    async def by_address(self, provider: str, report: LateReport) -> Correlation | str:
+    async def by_address(self, provider: str, report: DelayedBounce) -> Correlation | str:
         """The attempt that a report without any id is about; a sentence where that is not certain (yet). Raises
         TransientError.
         """

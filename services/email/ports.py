@@ -16,8 +16,8 @@ from contracts.recipients.events import SuppressionReason
 from services.email.domain.capabilities import Capabilities
 from services.email.domain.content import ContentKind, MessageContent, SealedBody
 from services.email.domain.correlation import Correlation
+from services.email.domain.delayed_bounces import DelayedBounce
 from services.email.domain.files import KnownFile, Usable
-from services.email.domain.late_reports import LateReport
 from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.email.domain.outcomes import Accepted, Cost, NotCalled, Outcome, Rejected, Unknown
 from services.email.domain.webhooks import Forged, OneUse, Post, Subscription, Taken, Undecided
@@ -446,10 +446,10 @@ class NotificationFormat(Protocol):
         """
         ...
 
-    def late_report(self, notification: Json) -> LateReport | None:
+    def delayed_bounce(self, notification: Json) -> DelayedBounce | None:
         """The address and the time of a report that may name nothing else; None where it is none of that kind.
 
-        Asked only where it names no message. Not None only from a provider in `late_reports.WINDOWS`.
+        Asked only where it names no message. Not None only from a provider in `delayed_bounces.WINDOWS`.
         """
         ...
 

@@ -33,7 +33,7 @@ from services.email.domain.correlation import (
     from_envelope_id,
     from_return_address,
 )
-from services.email.domain.late_reports import LateReport
+from services.email.domain.delayed_bounces import DelayedBounce
 from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.kit.errors import PermanentError
 from services.kit.notifications import parse_time
@@ -246,7 +246,7 @@ def without_message(notification: Json) -> str | None:
     return None
 
 
-def late_report(_notification: Json) -> LateReport | None:
+def delayed_bounce(_notification: Json) -> DelayedBounce | None:
     """None: it names our ids, or is about no mail of ours."""
     return None
 
@@ -420,6 +420,6 @@ class DsnNotifications:
     correlate = staticmethod(correlate)
     provider_message_id = staticmethod(provider_message_id)
     without_message = staticmethod(without_message)
-    late_report = staticmethod(late_report)
+    delayed_bounce = staticmethod(delayed_bounce)
     inbound_mail = staticmethod(inbound_mail)
     translate = staticmethod(translate_dsn)

@@ -16,8 +16,8 @@ from contracts.email import events as facts
 from services.email.adapters.reading import from_epoch, integer, text
 from services.email.adapters.reports import Report, by_what_it_says
 from services.email.domain.correlation import ATTEMPT_VARIABLE, MESSAGE_VARIABLE, Correlation
+from services.email.domain.delayed_bounces import DelayedBounce
 from services.email.domain.engagement import is_machine
-from services.email.domain.late_reports import LateReport
 from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.kit.errors import PermanentError
 from services.kit.notifications import read_object
@@ -66,7 +66,7 @@ def without_message(event: Json) -> str | None:
     return f"Mailgun event type {kind[:40]!r} is not known here: it is kept raw"
 
 
-def late_report(_event: Json) -> LateReport | None:
+def delayed_bounce(_event: Json) -> DelayedBounce | None:
     """None: no event is documented to come without Mailgun's id of the message, so none is looked for by address."""
     return None
 
@@ -125,7 +125,7 @@ class MailgunNotifications:
     correlate = staticmethod(correlate)
     provider_message_id = staticmethod(provider_message_id)
     without_message = staticmethod(without_message)
-    late_report = staticmethod(late_report)
+    delayed_bounce = staticmethod(delayed_bounce)
     inbound_mail = staticmethod(inbound_mail)
     translate = staticmethod(translate_mailgun)
 

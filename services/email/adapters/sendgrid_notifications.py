@@ -15,8 +15,8 @@ from contracts.email import events as facts
 from services.email.adapters.reading import from_epoch, text
 from services.email.adapters.reports import Report, by_what_it_says
 from services.email.domain.correlation import ATTEMPT_VARIABLE, MESSAGE_VARIABLE, Correlation
+from services.email.domain.delayed_bounces import DelayedBounce
 from services.email.domain.engagement import is_machine
-from services.email.domain.late_reports import LateReport
 from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.kit.errors import PermanentError
 from services.kit.notifications import read_object
@@ -59,14 +59,14 @@ def without_message(event: Json) -> str | None:
     return f"SendGrid event type {kind[:40]!r} is not known here: it is kept raw"
 
 
-def late_report(event: Json) -> LateReport | None:
+def delayed_bounce(event: Json) -> DelayedBounce | None:
     """A bounce that SendGrid hears of long after the delivery: of all that could tell whose it is, it has the address
     alone. Raises PermanentError `badTime`.
     """
     address = text(event.get("email"))
     if _kind(event) != "bounce" or address is None:
         return None
-    return LateReport(address, from_epoch(event.get("timestamp")))
+    return DelayedBounce(address, from_epoch(event.get("timestamp")))
 
 
 def inbound_mail(_event: Json) -> InboundMail | None:
@@ -121,7 +121,7 @@ class SendGridNotifications:
     correlate = staticmethod(correlate)
     provider_message_id = staticmethod(provider_message_id)
     without_message = staticmethod(without_message)
-    late_report = staticmethod(late_report)
+    delayed_bounce = staticmethod(delayed_bounce)
     inbound_mail = staticmethod(inbound_mail)
     translate = staticmethod(translate_sendgrid)
 

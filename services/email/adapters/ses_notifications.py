@@ -21,8 +21,8 @@ from contracts.registry import NAMES
 from services.email.adapters.reading import integer, normal_form, text
 from services.email.adapters.ses_transport import unwrap
 from services.email.domain.correlation import ATTEMPT_HEADER, ATTEMPT_TAG, MESSAGE_HEADER, MESSAGE_TAG, Correlation
+from services.email.domain.delayed_bounces import DelayedBounce
 from services.email.domain.engagement import is_machine
-from services.email.domain.late_reports import LateReport
 from services.email.domain.notifications import Delivered, InboundMail, Json, Translation
 from services.kit.errors import PermanentError
 from services.kit.notifications import parse_time
@@ -118,7 +118,7 @@ def without_message(notification: Json) -> str | None:
     return None
 
 
-def late_report(_notification: Json) -> LateReport | None:
+def delayed_bounce(_notification: Json) -> DelayedBounce | None:
     """None: SES names its message always."""
     return None
 
@@ -187,7 +187,7 @@ class SesNotifications:
     correlate = staticmethod(correlate)
     provider_message_id = staticmethod(provider_message_id)
     without_message = staticmethod(without_message)
-    late_report = staticmethod(late_report)
+    delayed_bounce = staticmethod(delayed_bounce)
     inbound_mail = staticmethod(inbound_mail)
     translate = staticmethod(translate_ses)
 

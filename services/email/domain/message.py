@@ -33,7 +33,7 @@ from contracts.email.events import (
     EmailSent,
     FailureReason,
 )
-from services.email.domain.late_reports import WINDOWS, lookup_value
+from services.email.domain.delayed_bounces import WINDOWS, lookup_value
 
 
 class Recorded(Protocol):

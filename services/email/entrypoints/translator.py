@@ -9,7 +9,7 @@ from uuid import UUID
 
 from contracts.envelope import Envelope
 from services.email.domain.correlation import Correlation
-from services.email.domain.late_reports import LateReport
+from services.email.domain.delayed_bounces import DelayedBounce
 from services.email.domain.notifications import Delivered, InboundMail, Json
 from services.email.ports import NotificationFormat
 from services.kit.errors import PermanentError, TransientError
@@ -28,7 +28,7 @@ class AttemptLookup(Protocol):
         """The message, attempt and recipient, or None where no stream knows the id (yet). Raises TransientError."""
         ...
 
-    async def by_address(self, provider: str, report: LateReport) -> Correlation | str:
+    async def by_address(self, provider: str, report: DelayedBounce) -> Correlation | str:
         """The attempt that a report without any id is about, with its recipient; a sentence where that is not certain
         (yet). Raises TransientError.
         """
@@ -184,10 +184,10 @@ class Translator:
             return Correlation(_uuid(own.message_id), own.attempt_id)
         provider_id = form.provider_message_id(notification)
         if provider_id is None:
-            late = form.late_report(notification)
-            if late is None:
+            bounce = form.delayed_bounce(notification)
+            if bounce is None:
                 return _uncorrelated("it names no message, neither by our ids nor by the provider's")
-            meant = await self._lookup.by_address(form.provider, late)
+            meant = await self._lookup.by_address(form.provider, bounce)
             return _uncorrelated(meant) if isinstance(meant, str) else meant
         found = await self._lookup.by_provider_message_id(form.provider, provider_id)
         return found or _uncorrelated("no stream knows this notification's message")

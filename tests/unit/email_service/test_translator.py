@@ -13,7 +13,7 @@ from services.email.adapters.mailgun_notifications import MailgunNotifications
 from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.adapters.ses_notifications import SesNotifications
 from services.email.domain.correlation import Correlation
-from services.email.domain.late_reports import LateReport
+from services.email.domain.delayed_bounces import DelayedBounce
 from services.email.domain.notifications import InboundMail
 from services.email.entrypoints.translator import Translator
 from services.kit import metrics as m
@@ -40,7 +40,7 @@ class Lookup:
         assert provider_message_id == ids[provider]
         return Correlation(MESSAGE_ID, ATTEMPT_ID, OURS) if self.known else None
 
-    async def by_address(self, provider: str, report: LateReport) -> Correlation | str:
+    async def by_address(self, provider: str, report: DelayedBounce) -> Correlation | str:
         self._ask()
         assert (provider, report.address) == ("sendgrid", OURS.lower())
         return Correlation(MESSAGE_ID, ATTEMPT_ID, OURS) if self.known else "two may be meant"

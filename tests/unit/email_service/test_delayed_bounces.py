@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.email.adapters.sendgrid_notifications import SendGridNotifications, late_report
+from services.email.adapters import sendgrid_notifications
+from services.email.adapters.sendgrid_notifications import SendGridNotifications
 from services.email.domain.commands import PlanAttempts, PlannedAttempt, RecordOutcome, SettleByOperator
-from services.email.domain.late_reports import (
+from services.email.domain.delayed_bounces import (
     MOST_STREAMS,
     WINDOWS,
     Candidate,
-    LateReport,
+    DelayedBounce,
     lookup_value,
     lookup_values,
     the_one,
@@ -295,14 +296,16 @@ def test_only_one_alone_and_accepted_is_meant(accepted: list[bool]) -> None:
 
 def test_the_report_is_the_address_and_the_time() -> None:
     bounce = delayed_bounce(None)
-    assert late_report(bounce) == LateReport(bounce["email"], datetime.fromtimestamp(bounce["timestamp"], UTC))
-    assert late_report(event("delivered")) is None
+    assert sendgrid_notifications.delayed_bounce(bounce) == DelayedBounce(
+        bounce["email"], datetime.fromtimestamp(bounce["timestamp"], UTC)
+    )
+    assert sendgrid_notifications.delayed_bounce(event("delivered")) is None
     with pytest.raises(PermanentError, match="malformed"):
-        late_report({"email": "a@example.com"})
+        sendgrid_notifications.delayed_bounce({"email": "a@example.com"})
 
 
 async def test_the_look_up_raises_what_the_translator_retries() -> None:
     world = World()
     world.post.store.away = True
     with pytest.raises(TransientError):
-        await StreamLookup(world.post.streams).by_address("sendgrid", LateReport(JANE, START))
+        await StreamLookup(world.post.streams).by_address("sendgrid", DelayedBounce(JANE, START))

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 WINDOWS: Final = {"sendgrid": timedelta(days=7)}
-"""Provider → how long before such a report its attempt may have begun.
+"""Provider → how long before such a bounce its attempt may have begun.
 
 Receiving servers give up after 4 to 5 days (RFC 5321 §4.5.4.1). A shorter window would not be safer: with the attempt
 that is meant outside it, a younger one would seem to be the only one.
@@ -29,8 +29,8 @@ and no value in it is another's id.
 
 
 @dataclass(frozen=True, slots=True)
-class LateReport:
-    """A report that names nothing but the recipient's address, as the provider spells it, and when it happened."""
+class DelayedBounce:
+    """A bounce that names nothing but the recipient's address, as the provider spells it, and when it happened."""
 
     address: str
     at: datetime
@@ -38,7 +38,7 @@ class LateReport:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An attempt that a late report may be about: one that the provider did not refuse.
+    """An attempt that a delayed bounce may be about: one that the provider did not refuse.
 
     Attributes:
         accepted: something proves that the provider took it; otherwise nobody knows.
