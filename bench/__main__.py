@@ -17,7 +17,7 @@ from bench.results import BenchFailed, Result, describe
 from deploy.local.site import StackError
 from services.kit.pipes import until_nobody_reads
 
-NAMES = ("sends", "freshness", "projection", "rebuilding", "priorities", "attachments", "overload")
+NAMES = ("sends", "freshness", "projection", "rebuilding", "priorities", "failover", "attachments", "overload")
 
 
 def main(arguments: list[str]) -> int:
