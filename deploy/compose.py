@@ -197,7 +197,7 @@ def _job(job: Job) -> dict[str, Any]:
 
 def _simulator() -> dict[str, Any]:
     at = ("0.0.0.0", SIMULATOR_PORT, SMTP_PORT)  # noqa: S104 - reached by the other containers alone
-    command = processes.simulator_command(*at, ADDRESSES.aws_url, "/state")
+    command = processes.simulator_command(*at, ADDRESSES, "/state")
     return {
         **_image(),
         "command": ["python", *command],

@@ -70,6 +70,7 @@ def service_environment(site: Site) -> dict[str, str]:
         "MAILROOM_SMTP_HOST": HOST,
         "MAILROOM_SMTP_PORT": str(site.ports["simulator-smtp"]),
         "MAILROOM_SMTP_TLS": "off",  # its certificate is one of its own making
+        "MAILROOM_SMTP_BOUNCE_DOMAIN": f"bounces.{_DOMAIN}",
         "MAILROOM_SMTP_MAX_SEND_RATE": str(PER_SECOND),
     }
 
