@@ -24,6 +24,9 @@ EVERY = ("ses", "sendgrid", "mailgun", "smtp")
 PER_SECOND = 500
 """Recipients a second that each of them takes: mail goes to another one because one fails, not because it is busy."""
 
+WEBHOOK_KEYS = {"sendgrid": "SIMULATOR_SENDGRID_WEBHOOK_KEY", "mailgun": "SIMULATOR_MAILGUN_WEBHOOK_KEY"}
+"""Provider → the simulator's variable with the key that signs its reports; command lines are everybody's to read."""
+
 _DOMAIN = FROM_ADDRESS.partition("@")[2]
 _making = threading.Lock()
 
@@ -82,6 +85,6 @@ def simulator_options(site: Site) -> list[str]:
 
 
 def simulator_environment(site: Site) -> dict[str, str]:
-    """The keys that it signs with; command lines are everybody's to read."""
-    keys = webhook_keys(site)
-    return {"SIMULATOR_SENDGRID_WEBHOOK_KEY": keys.sendgrid, "SIMULATOR_MAILGUN_WEBHOOK_KEY": keys.mailgun}
+    """The keys that it signs with."""
+    keys = asdict(webhook_keys(site))
+    return {name: keys[provider] for provider, name in WEBHOOK_KEYS.items()}

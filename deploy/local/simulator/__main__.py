@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvloop
 
+from deploy.local.providers import WEBHOOK_KEYS
 from deploy.local.simulator.acceptances import Acceptances
 from deploy.local.simulator.account import Account
 from deploy.local.simulator.admin import AdminApi, reports_of
@@ -29,9 +30,6 @@ from deploy.local.simulator.webhooks import Webhooks
 from deploy.local.simulator.wire import Request, Response, Server, json_response
 
 _DRAIN_SECONDS = 5.0
-
-WEBHOOK_KEYS = {"sendgrid": "SIMULATOR_SENDGRID_WEBHOOK_KEY", "mailgun": "SIMULATOR_MAILGUN_WEBHOOK_KEY"}
-"""Provider → the variable with the key that signs its reports."""
 
 
 @dataclass(frozen=True, slots=True)
