@@ -17,7 +17,18 @@ from bench.results import BenchFailed, Result, describe
 from deploy.local.site import StackError
 from services.kit.pipes import until_nobody_reads
 
-NAMES = ("sends", "freshness", "projection", "rebuilding", "priorities", "failover", "attachments", "overload")
+NAMES = (
+    "sends",
+    "freshness",
+    "projection",
+    "rebuilding",
+    "priorities",
+    "failover",
+    "attachments",
+    "overload",
+    "providers",
+    "webhooks",
+)
 
 
 def main(arguments: list[str]) -> int:

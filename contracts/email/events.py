@@ -12,9 +12,10 @@ from pydantic import Field
 from contracts.base import EventData, Money, UtcDateTime
 from contracts.email.values import AttachmentInfo, Category, ContentRef, Priority, ProviderName
 
-AttemptReason = Literal["cheapest", "pinned", "failover", "retry"]
+AttemptReason = Literal["cheapest", "pinned", "failover", "retry", "resend"]
 """Why a provider got an attempt. `pinned`: by what operators want, a pin or the order of providers; `cheapest`: by its
-price, or it is the only one; `failover`: another one definitely refused before; `retry`: it did so itself."""
+price, or it is the only one; `failover`: another one definitely refused before; `retry`: it did so itself; `resend`:
+another one's outcome stayed unknown, and mail of this category is then sent once more, so that two may arrive."""
 FailureReason = Literal[
     "suppressed",
     "rejected",
@@ -111,7 +112,9 @@ class EmailSendRejected(EventData):
 
 
 class EmailSendOutcomeUnknown(EventData):
-    """We called and got no answer: never sent again unless an operator settles it as not accepted."""
+    """We called and got no answer: not sent again unless an operator settles it as not accepted, or by one attempt with
+    the reason `resend`.
+    """
 
     attempt_id: str
     recipient: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import DirectoryPath, Field, ValidationInfo, field_validator
 
@@ -12,7 +12,7 @@ from contracts.email.values import Category
 from contracts.topics import LANES
 from services.email.domain.message import Policy
 from services.email.domain.request import SenderIdentity
-from services.email.provider_settings import ProviderSettings
+from services.email.provider_settings import KNOWN, ProviderSettings
 from services.email.webhook_settings import WebhookSettings
 from services.kit.aws import AwsAccount
 from services.kit.aws_settings import AwsSettings
@@ -98,6 +98,23 @@ class EmailSettings(AwsSettings, ProviderSettings, WebhookSettings):
     unknown_after_auth_minutes: float = Field(
         10, alias="MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES", gt=0, description="minutes likewise, for category auth"
     )
+    unknown_auth: Literal["hold", "resend"] = Field(
+        "hold",
+        alias="MAILROOM_UNKNOWN_AUTH",
+        description=(
+            "mail of category auth whose outcome stays unknown is held, or sent once more through another provider, so "
+            "that it may arrive twice"
+        ),
+    )
+    resend_after_urgent_seconds: float = Field(
+        45,
+        alias="MAILROOM_RESEND_AFTER_URGENT_SECONDS",
+        ge=30,
+        description="seconds for which urgent mail of an unknown outcome waits for a report, then it is sent once more",
+    )
+    resend_after_seconds: float = Field(
+        180, alias="MAILROOM_RESEND_AFTER_SECONDS", ge=30, description="seconds likewise, for all other priorities"
+    )
     attempts_limit: int = Field(
         12, alias="MAILROOM_ATTEMPTS_LIMIT", ge=1, description="throttled attempts until a delivery is given up"
     )
@@ -181,6 +198,21 @@ class EmailSettings(AwsSettings, ProviderSettings, WebhookSettings):
             )
         return value
 
+    @field_validator("unknown_auth")
+    @classmethod
+    def _has_another_provider(cls, value: str, info: ValidationInfo) -> str:
+        if value == "resend" and len(info.data.get("providers", KNOWN)) < 2:
+            raise ValueError("resend needs a second provider in MAILROOM_PROVIDERS, which gets the second attempt")
+        return value
+
+    @field_validator("resend_after_urgent_seconds", "resend_after_seconds")
+    @classmethod
+    def _ends_before_the_mail(cls, value: float, info: ValidationInfo) -> float:
+        minutes = info.data.get("unknown_after_auth_minutes")
+        if info.data.get("unknown_auth") == "resend" and minutes is not None and value >= 60 * minutes:
+            raise ValueError(f"less than the {minutes:g} minutes of MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES")
+        return value
+
     @field_validator("lanes")
     @classmethod
     def _are_lanes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -217,6 +249,9 @@ class EmailSettings(AwsSettings, ProviderSettings, WebhookSettings):
             unknown_after=timedelta(hours=self.unknown_after_hours),
             unknown_after_auth=timedelta(minutes=self.unknown_after_auth_minutes),
             attempts_limit=self.attempts_limit,
+            resend=frozenset({"auth"} if self.unknown_auth == "resend" else ()),
+            resend_after=timedelta(seconds=self.resend_after_seconds),
+            resend_after_urgent=timedelta(seconds=self.resend_after_urgent_seconds),
         )
 
     @property

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from contracts.base import EventData
-from contracts.email.events import EmailFailed, EmailSendOutcomeUnknown
+from contracts.email.events import EmailFailed, EmailSendAttempted, EmailSendOutcomeUnknown
 from contracts.envelope import Envelope
 from services.email.domain.commands import Command
-from services.email.domain.decisions import Drafts, decide
+from services.email.domain.decisions import Drafts, decide, ready
 from services.email.domain.message import Message, Policy, State, due_at, find_attempt, fold, lookups
 from services.kit import metrics as m
 from services.kit.clock import Clock, Ids
@@ -118,6 +118,10 @@ class MessageStreams:
             drafts += new
         return drafts
 
+    def ready(self, state: State, without: Collection[str] = ()) -> tuple[str, ...]:
+        """Who may be attempted at this moment, see `decisions.ready`."""
+        return ready(state, self._clock.now(), self.policy, without)
+
     def preview(self, held: Held, drafts: Drafts) -> State:
         """The state that these drafts would make of the message, appended now."""
         now = self._clock.now()
@@ -196,6 +200,8 @@ class MessageStreams:
         for draft in drafts:
             if isinstance(draft.data, EmailFailed):
                 self._metrics.inc(m.MESSAGES_FAILED, reason=draft.data.reason)
+            elif isinstance(draft.data, EmailSendAttempted) and draft.data.reason == "resend":
+                self._metrics.inc(m.RESENDS, provider=draft.data.provider)
             elif isinstance(draft.data, EmailSendOutcomeUnknown):
                 attempt = find_attempt(state.deliveries[draft.data.recipient], draft.data.attempt_id)
                 self._metrics.inc(m.OUTCOMES_UNKNOWN, provider=attempt.provider if attempt else "")

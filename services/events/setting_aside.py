@@ -33,6 +33,9 @@ Refused = tuple[LogRecord, Park]
 At = tuple[int, int]
 """A record's partition and offset."""
 
+LOOK_SECONDS: Final = 1.0
+"""How long it counts that nothing was set aside from some offsets on."""
+
 _FIRST_VERSION: Final = 1
 _OF_THE_FIRST_VERSION: Final = frozenset({"foldFailed", "unwritable"})
 """Reasons for which builds that kept no such event parked it, all of their folds being of version 1: these records are
@@ -77,6 +80,10 @@ class SettingAside:
         """`generation`: whose records these are, for people who look at several breakers of one consumer. `version`: of
         its fold.
         """
+        self._ahead = False
+        self._looked_from: dict[int, int] = {}
+        self._looked_until = float("-inf")
+        self._read: dict[int, int] = {}
         self._consumer = consumer
         self._topic = topic
         self._lot = lot
@@ -94,14 +101,39 @@ class SettingAside:
         Raises:
             Unavailable: the parking lot, or where orders are kept, cannot be reached.
         """
+        firsts: dict[int, int] = {}
+        for each in records:
+            if each.offset < firsts.setdefault(each.partition, each.offset):
+                firsts[each.partition] = each.offset
+        if not await self._any_ahead(firsts):
+            return ()
         offsets = _by_partition((each.partition, each.offset) for each in records)
-        spans = {partition: (min(each), max(each)) for partition, each in offsets.items()}
+        spans = {partition: (first, max(offsets[partition])) for partition, first in firsts.items()}
         parked, discarded = await gather(
             self._lot.left_out(self._consumer, self._topic, spans),
             self._releases.discarded(self._consumer, self._topic, offsets),
         )
         later = self._version > _FIRST_VERSION
         return discarded.union(at for at, reason in parked.items() if not (later and reason in _OF_THE_FIRST_VERSION))
+
+    async def _any_ahead(self, firsts: Mapping[int, int]) -> bool:
+        """Whether anything was set aside from these offsets on. Who reads the end of the log asks once a second, and
+        not with each of many small batches. What another process has set aside within that second lies there because
+        it is bad, and is found to be so here as well.
+        """
+        self._read |= firsts
+        looked = self._looked_from
+        if self._clock.monotonic() >= self._looked_until or any(
+            first < looked.get(partition, first + 1) for partition, first in firsts.items()
+        ):
+            parked, discarded = await gather(
+                self._lot.any_from(self._consumer, self._topic, self._read),
+                self._releases.any_from(self._consumer, self._topic, self._read),
+            )
+            self._ahead = parked or discarded
+            self._looked_from, self._read = self._read, {}
+            self._looked_until = self._clock.monotonic() + LOOK_SECONDS
+        return self._ahead
 
     async def park(self, refused: Sequence[Refused]) -> None:
         """Set these aside; durable when this returns. What was parked or discarded before is not counted again, so that

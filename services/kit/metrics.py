@@ -113,6 +113,11 @@ SEND_OUTCOMES = Counter(
 )
 SEND_SECONDS = Histogram("mailroom_send_seconds", "One call to a provider", ("provider",))
 OPEN_ATTEMPTS = Gauge("mailroom_open_attempts", "Attempts recorded here and not yet answered")
+RESENDS = Counter(
+    "mailroom_resends_total",
+    "Attempts made although the outcome of another one was unknown",
+    ("provider",),
+)
 OUTCOMES_UNKNOWN = Counter("mailroom_outcomes_unknown_total", "Attempts that ended without an answer", ("provider",))
 ATTEMPTS_SETTLED = Counter("mailroom_attempts_settled_total", "Unknown attempts settled", ("by", "outcome"))
 SUPPRESSED = Counter("mailroom_suppressed_total", "Deliveries not sent because the recipient is suppressed", ("scope",))

@@ -223,6 +223,12 @@ class ParkingLot(Protocol):
         """
         ...
 
+    async def any_from(self, consumer: str, topic: str, offsets: Mapping[int, int]) -> bool:
+        """Whether any record of `consumer` was ever parked that lies at one of these offsets, by partition, or behind
+        it.
+        """
+        ...
+
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:
         """A retry handled it. False when it was not open."""
         ...

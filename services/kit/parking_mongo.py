@@ -141,6 +141,14 @@ class MongoParkingLot:
             found = await self._collection.find(query, {"partition": 1, "offset": 1, "reason": 1}).to_list()
         return {(each["partition"], each["offset"]): each["reason"] for each in found}
 
+    async def any_from(self, consumer: str, topic: str, offsets: Mapping[int, int]) -> bool:
+        if not offsets:
+            return False
+        places = [{"partition": partition, "offset": {"$gte": first}} for partition, first in offsets.items()]
+        with foreign_errors():
+            found = await self._collection.find_one({"consumer": consumer, "topic": topic, "$or": places}, {"_id": 1})
+        return found is not None
+
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:
         change: Document = {
             "$set": {"status": "retried", "closedAt": at, "retriedAt": at, "closedBy": by, "closedReason": ""},

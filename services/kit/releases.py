@@ -189,6 +189,10 @@ class Releases(Protocol):
         """Those of the offsets, by partition, that were discarded before: (partition, offset)."""
         ...
 
+    async def any_from(self, consumer: str, topic: str, offsets: Mapping[int, int]) -> bool:
+        """Whether any record was discarded that lies at one of these offsets, by partition, or behind it."""
+        ...
+
     async def report(self, report: BreakerReport) -> None:
         """Keep what a breaker says, in place of what the same consumer and member said before."""
         ...
@@ -217,6 +221,10 @@ class NoReleases:
     ) -> set[tuple[int, int]]:
         """None."""
         return set()
+
+    async def any_from(self, consumer: str, topic: str, offsets: Mapping[int, int]) -> bool:
+        """None."""
+        return False
 
     async def report(self, report: BreakerReport) -> None:
         """Nothing."""

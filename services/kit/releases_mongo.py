@@ -95,6 +95,14 @@ class MongoReleases:
             (partition, offset) for partition, found in runs.items() for offset in offsets_in(found, offsets[partition])
         }
 
+    async def any_from(self, consumer: str, topic: str, offsets: Mapping[int, int]) -> bool:
+        if not offsets:
+            return False
+        places = [{"partition": partition, "last": {"$gte": first}} for partition, first in offsets.items()]
+        with foreign_errors():
+            found = await self._ranges.find_one({"consumer": consumer, "topic": topic, "$or": places}, {"_id": 1})
+        return found is not None
+
     async def report(self, report: BreakerReport) -> None:
         document = {
             "consumer": report.consumer,

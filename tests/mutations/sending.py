@@ -18,6 +18,8 @@ _SENDER = "tests/unit/email_service/test_sender.py::"
 _CRASHES = "tests/unit/email_service/test_sender_crashes.py::"
 _SENDING = "tests/unit/email_service/test_decide_sending.py::"
 _TWICE = "tests/unit/email_service/test_decide_never_twice.py::TestSending::runTest"
+_TWICE_MORE = "tests/unit/email_service/test_decide_never_twice.py::TestSendingOnceMore::runTest"
+_RESEND = "tests/unit/email_service/test_decide_resend.py::"
 _SETTLING = "tests/unit/email_service/test_decide_settling.py::"
 _RECIPIENT = "tests/unit/email_service/test_decide_recipient.py::"
 _ANSWERS = "tests/unit/email_service/test_ses_answers.py::"
@@ -140,8 +142,8 @@ SENDING: tuple[Mutation, ...] = (
         "2a",
         "an unknown attempt may be sent again",
         MESSAGE,
-        "        return OutcomeUnknown(who, attempts, spent, time)\n",
-        "        return Queued(who, time, attempts, spent)\n",
+        "    return OutcomeUnknown(who, attempts, spent, min(known), again)\n",
+        "    return Queued(who, time, attempts, spent)\n",
         (
             _SENDING + "test_silence_is_never_sent_again",
             _SENDER + "test_silence_is_recorded_and_never_repeated",
@@ -203,16 +205,16 @@ SENDING: tuple[Mutation, ...] = (
         "2h",
         "a late no brings back a delivery that had ended as unknown",
         MESSAGE,
-        "    if not isinstance(delivery, Open | OutcomeUnknown) or delivery",
-        "    if not isinstance(delivery, Open | OutcomeUnknown | Failed) or delivery",
+        "    if not isinstance(delivery, Open | OutcomeUnknown) or attempts == ",
+        "    if not isinstance(delivery, Open | OutcomeUnknown | Failed) or attempts == ",
         (_SENDING + "test_a_late_no_makes_an_unknown_delivery_queued_again_but_not_a_failed_one",),
     ),
     Mutation(
         "2i",
         "a late no undoes a proof of acceptance",
         MESSAGE,
-        "    if not isinstance(delivery, Open | OutcomeUnknown) or delivery",
-        "    if not isinstance(delivery, Open | OutcomeUnknown | Sent) or delivery",
+        "    if not isinstance(delivery, Open | OutcomeUnknown) or attempts == ",
+        "    if not isinstance(delivery, Open | OutcomeUnknown | Sent) or attempts == ",
         (_SETTLING + "test_the_caller_s_late_answer_never_undoes_a_proof",),
     ),
     Mutation(
@@ -339,11 +341,43 @@ SENDING: tuple[Mutation, ...] = (
         ("tests/unit/email_service/test_sendgrid_answers.py::test_any_other_4xx_that_is_not_from_sendgrid_is_unknown",),
     ),
     Mutation(
+        "2w",
+        "mail of an unknown outcome is sent once more though nobody asked for that",
+        MESSAGE,
+        "    if state.cancelled or request.category not in policy.resend or delivery.not_before is None:\n",
+        "    if state.cancelled or delivery.not_before is None:\n",
+        (_RESEND + "test_it_is_held_unless_its_category_was_named_and_it_is_in_time", _TWICE),
+    ),
+    Mutation(
+        "2x",
+        "mail of an unknown outcome is sent once more again and again",
+        MESSAGE,
+        "    if any(attempt.resend and not attempt.refused for attempt in delivery.attempts):\n",
+        "    if False:\n",
+        (_RESEND + "test_once_is_all", _TWICE_MORE),
+    ),
+    Mutation(
+        "2y",
+        "a provider that may have taken a mail gets it once more",
+        DECISIONS,
+        "        if planned.provider in blocked(delivery):\n",
+        "        if False:\n",
+        (_RESEND + "test_the_provider_that_may_have_it_gets_it_no_second_time",),
+    ),
+    Mutation(
+        "2z",
+        "mail is sent once more while the first call may be under way",
+        MESSAGE,
+        "    at = max(delivery.since + wait, delivery.not_before, over)\n",
+        "    at = max(delivery.since + wait, delivery.not_before)\n",
+        (_RESEND + "test_no_call_may_be_under_way",),
+    ),
+    Mutation(
         "7a",
         "suppressions are not looked at before an attempt is recorded",
         PLAN,
-        "            picks, blocked = await self._judged(picks)\n",
-        "            blocked: list[dict[str, SuppressionReason]] = [{} for _ in picks]\n",
+        "            picks, suppressed = await self._judged(picks, turn)\n",
+        "            suppressed: list[dict[str, SuppressionReason]] = [{} for _ in picks]\n",
         (
             _SENDER + "test_the_suppressed_fail_and_the_others_are_sent",
             _SENDER + "test_nothing_is_sent_while_suppressions_cannot_be_read",

@@ -128,6 +128,18 @@ async def test_what_is_to_be_left_out_is_told_by_place(lot: ParkingLot) -> None:
     assert (2, 4) in await lot.left_out("intake", topic, {2: (0, 99)})
 
 
+async def test_whether_anything_lies_behind_an_offset(lot: ParkingLot) -> None:
+    topic = "email.notifications"
+    await lot.park([parked(4)])
+    await lot.mark_retried(parked(4).id, at=NOW)
+    assert await lot.any_from("intake", topic, {1: 0, 2: 4})
+    assert not await lot.any_from("intake", topic, {1: 0, 2: 5})
+    assert not await lot.any_from("intake", topic, {3: 0})
+    assert not await lot.any_from("intake", "another", {2: 0})
+    assert not await lot.any_from("settler", topic, {2: 0})
+    assert not await lot.any_from("intake", topic, {})
+
+
 async def test_what_an_earlier_build_parked_is_read(mongo_url: str) -> None:
     """A document as it was written before there was `kept`."""
     client = connect(mongo_url)

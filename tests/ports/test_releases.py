@@ -81,6 +81,11 @@ async def test_what_is_discarded_again_in_other_portions_is_not_counted_again(re
     wanted = {0: [4, 5, 19, 30], 1: [5], 2: []}
     assert await releases.discarded("intake", "t", wanted) == {(0, 5), (0, 19)}
     assert await releases.discarded("intake", "other", wanted) == set()
+    assert await releases.any_from("intake", "t", {0: 29, 1: 0})
+    assert not await releases.any_from("intake", "t", {0: 30, 1: 0})
+    assert not await releases.any_from("intake", "t", {})
+    assert not await releases.any_from("intake", "other", {0: 0})
+    assert not await releases.any_from("other", "t", {0: 0})
 
 
 async def test_processes_that_discard_at_the_same_time_count_each_record_once(releases: Place) -> None:

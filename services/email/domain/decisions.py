@@ -2,7 +2,8 @@
 
 The one rule above all: `EmailSendAttempted` is drafted only for a delivery that is Queued, and nothing makes a delivery
 Queued again but an answer that says "not taken", the holder's own "not called", or an operator's word. So of all the
-processes that ever decide on a stream, one at a time holds a licence to call for a recipient.
+processes that ever decide on a stream, one at a time holds a licence to call for a recipient. The one exception is
+`resend_at`: mail of a category that the operators named is sent once more where an outcome stays unknown.
 
 An expected failure is an event; a broken rule (a plan for a delivery that is not ready) raises PermanentError.
 """
@@ -47,8 +48,10 @@ from services.email.domain.message import (
     Queued,
     Sent,
     State,
+    blocked,
     find_attempt,
     recipient_of,
+    resend_at,
     unknown_after,
 )
 from services.email.domain.outcomes import Accepted, NotCalled, Rejected, Unknown
@@ -80,7 +83,7 @@ def decide(state: State, command: Command, now: datetime, policy: Policy) -> Dra
         case Cancel():
             return _cancel(state, command)
         case PlanAttempts():
-            return _plan(state, command, now)
+            return _plan(state, command, now, policy)
         case RecordOutcome():
             return _record(state, command, now, policy)
         case TimeOut():
@@ -95,18 +98,33 @@ def decide(state: State, command: Command, now: datetime, policy: Policy) -> Dra
             return _fail_queued(state, command.reason, command.detail)
 
 
-def ready(state: State, now: datetime, without: Collection[str] = ()) -> tuple[str, ...]:
-    """Who may be attempted now: at most a wave of all but those in `without`, and nobody while a wave is open."""
-    return tuple(each for each in _waiting(state, now) if each not in without)[:WAVE]
+def ready(state: State, now: datetime, policy: Policy, without: Collection[str] = ()) -> tuple[str, ...]:
+    """Who may be attempted now: at most a wave of all but those in `without`, and nobody while a wave is open.
+
+    The same providers are `blocked` for all of them; those of an unknown outcome come last.
+    """
+    if isinstance(state, Absent):
+        return ()
+    waiting = [each for each in _waiting(state, now, policy) if each not in without]
+    barred = {each: blocked(state.deliveries[each]) for each in waiting}
+    first = min(waiting, key=lambda each: len(barred[each]), default=None)
+    return tuple(each for each in waiting if first is not None and barred[each] == barred[first])[:WAVE]
 
 
-def _waiting(state: State, now: datetime) -> tuple[str, ...]:
+def _waiting(state: Message, now: datetime, policy: Policy) -> tuple[str, ...]:
     """Everybody who waits for an attempt and may have it now."""
-    if isinstance(state, Absent) or state.cancelled or now >= state.request.expires_at:
+    if state.cancelled or now >= state.request.expires_at:
         return ()
     if any(isinstance(delivery, Open) for delivery in state.deliveries.values()):
         return ()
-    return tuple(d.recipient for d in state.deliveries.values() if isinstance(d, Queued) and d.not_before <= now)
+    return tuple(d.recipient for d in state.deliveries.values() if _may_be_attempted(state, d, now, policy))
+
+
+def _may_be_attempted(state: Message, delivery: Delivery, now: datetime, policy: Policy) -> bool:
+    if isinstance(delivery, OutcomeUnknown):
+        again = resend_at(state, delivery, policy)
+        return again is not None and again <= now < delivery.since + unknown_after(state, policy)
+    return isinstance(delivery, Queued) and delivery.not_before <= now
 
 
 def backoff(spent: int, salt: str, policy: Policy) -> timedelta:
@@ -167,13 +185,21 @@ def _failed(recipient: str, reason: FailureReason, detail: str | None = None) ->
 # --- attempts ----------------------------------------------------------------------------------------------------
 
 
-def _plan(state: Message, command: PlanAttempts, now: datetime) -> Drafts:
-    allowed = _waiting(state, now)
+def _plan(state: Message, command: PlanAttempts, now: datetime, policy: Policy) -> Drafts:
+    allowed = _waiting(state, now, policy)
     wanted = [planned.recipient for planned in command.attempts] + list(command.suppressed)
     if len(wanted) > WAVE:
         raise PermanentError("notReady", f"{len(wanted)} recipients are more than a wave")
     if len(set(wanted)) != len(wanted) or not set(wanted) <= set(allowed):
         raise PermanentError("notReady", "a recipient is planned twice, or may not be attempted now")
+    for planned in command.attempts:
+        delivery = state.deliveries[planned.recipient]
+        if planned.provider in blocked(delivery):
+            raise PermanentError("notReady", f"{planned.provider} may have taken an earlier attempt")
+        if (planned.reason == "resend") != isinstance(delivery, OutcomeUnknown):
+            raise PermanentError("notReady", "an attempt says resend and no outcome is unknown, or the reverse")
+    if any(isinstance(state.deliveries[each], OutcomeUnknown) for each in command.suppressed):
+        raise PermanentError("notReady", "a recipient whose outcome is unknown does not fail as suppressed")
     known = {attempt.attempt_id for delivery in state.deliveries.values() for attempt in delivery.attempts}
     if known & {planned.attempt_id for planned in command.attempts}:
         raise PermanentError("notReady", "an attempt id is used for a second time")
@@ -230,18 +256,17 @@ def _refused(
 ) -> Drafts:
     refusal = "notCalled" if isinstance(no, NotCalled) else no.kind
     code = NOT_CALLED if isinstance(no, NotCalled) else no.code
-    # Only the attempt that the delivery waits for may lead to another one; a proof of acceptance stands against any no.
-    waits = (
-        isinstance(delivery, Open | OutcomeUnknown)
-        and delivery.attempts[-1].attempt_id == attempt.attempt_id
-        and attempt.settled is None
-    )
+    # Only an attempt that the delivery waits for may lead to another one; a proof of acceptance stands against any no.
+    waits = isinstance(delivery, Open | OutcomeUnknown) and attempt.settled is None
+    unknown = any(each.unanswered for each in delivery.attempts if each.attempt_id != attempt.attempt_id)
     end: FailureReason | None = None
     retry_at: datetime | None = None
     elsewhere = elsewhere and isinstance(no, Rejected)
-    if waits:
+    if waits and (attempt.resend or not unknown):
         end = _end_after(state, delivery, refusal, now, policy)
         retry_at = None if end else now + (timedelta() if elsewhere else _pause(delivery, attempt, no, policy))
+    if unknown:
+        end = None  # another attempt may have been taken: what this one says does not end it
     rejected = EmailSendRejected(
         attempt_id=attempt.attempt_id,
         recipient=delivery.recipient,
@@ -353,6 +378,8 @@ def _settle_by_operator(state: Message, command: SettleByOperator, now: datetime
     )
     if command.outcome == "accepted" or isinstance(delivery, Sent):
         return (settled,)
+    if any(each.unanswered for each in delivery.attempts if each.attempt_id != attempt.attempt_id):
+        return (settled,)  # another attempt may have been taken
     if isinstance(delivery, Failed):
         # It had ended, and its content may be gone: what was not taken is not sent after all.
         return (settled, _failed(delivery.recipient, "expired"))

@@ -7,6 +7,9 @@
     Sent ◀─────────────────────────────────────────────────┴───┘   Sent is reached from every phase, Failed too, and is
     Failed ◀── failed {…}                                          never left: what proves an acceptance stays proven.
 
+Where the operators let mail of its category be sent once more, an unknown delivery becomes Open again by sendAttempted
+{resend}, through another provider; should that one say no, it is as unknown as before.
+
 Pure: no clock, no ids, no I/O. Facts are not in a stream; the decider hears of them as commands.
 """
 
@@ -62,6 +65,8 @@ class Policy:
         attempts_limit: how many throttled attempts one delivery may have; refusals of the account do not count.
         first_backoff, longest_backoff: the pause after the first throttled attempt, doubled up to the longest.
         files_within: how long a mail waits for files that it attaches by `fileId`.
+        resend: categories whose mail is sent once more, through another provider, where an outcome stays unknown.
+        resend_after, resend_after_urgent: how long it waits for a report before that, by priority.
     """
 
     call_window: timedelta = timedelta(seconds=30)
@@ -71,6 +76,9 @@ class Policy:
     first_backoff: timedelta = timedelta(seconds=1)
     longest_backoff: timedelta = timedelta(minutes=10)
     files_within: timedelta = timedelta(minutes=2)
+    resend: frozenset[str] = frozenset()
+    resend_after: timedelta = timedelta(minutes=3)
+    resend_after_urgent: timedelta = timedelta(seconds=45)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,7 @@ class Attempt:
         answer: what its caller heard.
         unknown_since: when it was written down that no answer came.
         settled: what a notification or an operator said of it.
+        resend: it was made although another attempt's outcome was unknown.
     """
 
     attempt_id: str
@@ -90,6 +99,7 @@ class Attempt:
     unknown_since: datetime | None = None
     settled: Literal["accepted", "notAccepted"] | None = None
     provider_message_id: str | None = None
+    resend: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -105,6 +115,11 @@ class Attempt:
     def open(self) -> bool:
         """Its call may be under way."""
         return self.unanswered and self.unknown_since is None
+
+    @property
+    def refused(self) -> bool:
+        """It was certainly not taken."""
+        return not self.accepted and (self.answer == "rejected" or self.settled == "notAccepted")
 
 
 Attempts = tuple[Attempt, ...]
@@ -131,12 +146,19 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeUnknown:
-    """The newest attempt got no answer: never sent again unless somebody says that it was not taken."""
+    """An attempt got no answer, and the others were refused or got none either: not sent again unless somebody says
+    that it was not taken, or by `resend_at`.
+
+    Attributes:
+        since: when the first of those without answer was written down.
+        not_before: from when on it may be sent once more, as far as the answers so far say; None: never.
+    """
 
     recipient: str
     attempts: Attempts
     spent: int
     since: datetime
+    not_before: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +284,37 @@ def due_at(state: State, policy: Policy) -> datetime | None:
             times.append(min(delivery.not_before, state.request.expires_at))
         elif isinstance(delivery, OutcomeUnknown):
             times.append(delivery.since + unknown_after(state, policy))
+            again = resend_at(state, delivery, policy)
+            if again is not None and not wave_is_open:
+                times.append(again)
     return min(times, default=None)
 
 
 def unknown_after(state: Message, policy: Policy) -> timedelta:
     """How long this message's attempts may stay unknown."""
     return policy.unknown_after_auth if state.request.category == "auth" else policy.unknown_after
+
+
+def resend_at(state: Message, delivery: OutcomeUnknown, policy: Policy) -> datetime | None:
+    """When an unknown delivery may be sent once more, through a provider that `blocked` does not name; None: never.
+
+    At most one attempt of that kind may ever have been taken: once one has no answer or a yes there is no other.
+    """
+    request = state.request
+    if state.cancelled or request.category not in policy.resend or delivery.not_before is None:
+        return None
+    if any(attempt.resend and not attempt.refused for attempt in delivery.attempts):
+        return None
+    wait = policy.resend_after_urgent if request.priority == "urgent" else policy.resend_after
+    over = max(attempt.begun_at for attempt in delivery.attempts) + policy.call_window
+    at = max(delivery.since + wait, delivery.not_before, over)
+    ends = min(request.expires_at, delivery.since + unknown_after(state, policy))
+    return at if at < ends else None
+
+
+def blocked(delivery: Delivery) -> frozenset[str]:
+    """Providers that may have taken it: none of them gets another attempt of it."""
+    return frozenset(attempt.provider for attempt in delivery.attempts if not attempt.refused)
 
 
 def files_until(state: Message, policy: Policy) -> datetime:
@@ -318,8 +365,9 @@ def _next_phase(delivery: Delivery, data: _AboutDelivery, time: datetime) -> Del
     if isinstance(data, EmailFailed):
         return delivery if isinstance(delivery, Sent) else Failed(who, delivery.attempts, data.reason, spent)
     if isinstance(data, EmailSendAttempted):
-        begun = Attempt(data.attempt_id, data.provider, time)
-        return Open(who, (*delivery.attempts, begun), spent) if isinstance(delivery, Queued) else delivery
+        begun = Attempt(data.attempt_id, data.provider, time, resend=data.reason == "resend")
+        licensed = isinstance(delivery, OutcomeUnknown) if begun.resend else isinstance(delivery, Queued)
+        return Open(who, (*delivery.attempts, begun), spent) if licensed else delivery
     attempts = tuple(
         _marked(attempt, data, time) if attempt.attempt_id == data.attempt_id else attempt
         for attempt in delivery.attempts
@@ -328,13 +376,20 @@ def _next_phase(delivery: Delivery, data: _AboutDelivery, time: datetime) -> Del
         return Sent(who, attempts, spent)
     if isinstance(data, EmailSendRejected) and data.refusal == "throttle":
         spent += 1
-    # Only the newest attempt moves a delivery that waits for it; older ones, and the settled phases, just remember.
-    if not isinstance(delivery, Open | OutcomeUnknown) or delivery.attempts[-1].attempt_id != data.attempt_id:
+    # What is settled, and what waits for no attempt, just remembers.
+    if not isinstance(delivery, Open | OutcomeUnknown) or attempts == delivery.attempts:
         return replace(delivery, attempts=attempts, spent=spent)
-    if isinstance(data, EmailSendOutcomeUnknown):
-        return OutcomeUnknown(who, attempts, spent, time)
-    not_before = data.retry_at if isinstance(data, EmailSendRejected) and data.retry_at is not None else time
-    return Queued(who, not_before, attempts, spent)
+    since = [attempt.unknown_since for attempt in attempts if attempt.unanswered]
+    if not since:
+        not_before = data.retry_at if isinstance(data, EmailSendRejected) and data.retry_at is not None else time
+        return Queued(who, not_before, attempts, spent)
+    known = [each for each in since if each is not None]
+    if len(known) < len(since):
+        return Open(who, attempts, spent)
+    again = time if isinstance(delivery, Open) else delivery.not_before
+    if isinstance(data, EmailSendRejected) and data.attempt_id == attempts[-1].attempt_id:
+        again = data.retry_at
+    return OutcomeUnknown(who, attempts, spent, min(known), again)
 
 
 def _marked(

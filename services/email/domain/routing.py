@@ -4,7 +4,7 @@ now, and what the operators want.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -72,6 +72,7 @@ def route(
     unfit: Mapping[str, str],
     pin: str | None,
     wishes: Wishes,
+    blocked: Collection[str] = (),
 ) -> Route:
     """Choose. The same arguments give the same route.
 
@@ -80,6 +81,7 @@ def route(
         unfit: provider → why it never takes this mail.
         pin: the mail's, see `Wishes.pinned`.
         wishes: the operators'.
+        blocked: providers that may have taken an earlier attempt.
     """
     ordered = sorted(providers, key=lambda each: each.amount) if wishes.by == "price" else providers
     found: list[Considered] = []
@@ -90,6 +92,8 @@ def route(
             why = f"such mail is pinned to {pin}"
         elif each.name in unfit:
             why = unfit[each.name]
+        elif each.name in blocked:
+            why = "the outcome of an attempt with it is unknown"
         elif each.allowance <= 0:
             waits_for.append(each.name)
             why = each.why_not
@@ -105,14 +109,17 @@ def route(
     return Route(chosen, () if chosen else tuple(waits_for), tuple(found))
 
 
-def reason_of(chosen: str, tried: Sequence[str], *, by_wish: bool) -> AttemptReason:
+def reason_of(chosen: str, tried: Sequence[str], *, by_wish: bool, unknown: bool = False) -> AttemptReason:
     """Why `chosen` gets this attempt, in a word.
 
     Args:
         chosen: the provider.
         tried: providers of the delivery's attempts so far, oldest first.
         by_wish: whether a pin or the configured order decided, and not the price.
+        unknown: whether the outcome of one of them is unknown.
     """
+    if unknown:
+        return "resend"
     if tried:
         return "retry" if tried[-1] == chosen else "failover"
     return "pinned" if by_wish else "cheapest"

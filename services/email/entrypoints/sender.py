@@ -19,7 +19,7 @@ from datetime import timedelta
 from contracts.topics import LANES
 from services.email.domain.commands import Expire, RecordOutcome, TimeOut
 from services.email.domain.content import MessageContent
-from services.email.domain.decisions import Drafts, ready
+from services.email.domain.decisions import Drafts
 from services.email.domain.message import Message, Open, is_live
 from services.email.domain.outcomes import NotCalled
 from services.email.entrypoints.sender_calls import Caller
@@ -276,10 +276,9 @@ class Sender:
         works: list[Work] = []
         done: list[str] = []
         nothing: list[str] = []
-        now = self._clock.now()
         for step, result in zip(steps, await self._streams.append(steps), strict=True):
             held = result if isinstance(result, Held) else step.held
-            if isinstance(result, Held) and ready(held.state, now):
+            if isinstance(result, Held) and self._streams.ready(held.state):
                 content = self._fresh.pop(held.message_id, None)
                 works.append(Work(held, held.message.request.priority, content))
             elif step.drafts:
@@ -337,7 +336,7 @@ class Sender:
     def _over(self, wave: Wave) -> None:
         """Every answer of a wave stands: its message goes on, or is left alone."""
         work = wave.work
-        if ready(work.held.state, self._clock.now()) and not self._stopping.is_set():
+        if self._streams.ready(work.held.state) and not self._stopping.is_set():
             self._planner.lanes.put_back([work])
             self._wake()
             return

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from contracts.recipients.events import SuppressionReason
 from services.email.domain.commands import Fail, PlanAttempts, PlannedAttempt
-from services.email.domain.decisions import ready
 from services.email.domain.lanes import Lanes
-from services.email.domain.message import Message, Open
+from services.email.domain.message import Message, Open, blocked
 from services.email.domain.outcomes import NotCalled
 from services.email.domain.routing import Now, Route
 from services.email.entrypoints.sender_content import ContentLoader
@@ -51,6 +50,9 @@ EXHAUSTED_SECONDS = 30.0
 RECIPIENT_SECONDS = 60.0
 """Until another look, by whichever process, at a recipient whose stream could not be read: it costs a token."""
 
+RESEND_SECONDS = 10.0
+"""Likewise, at mail of an unknown outcome that no other provider may have, or that cannot be sent any more."""
+
 _BACKOFF = Backoff(first=0.2, most=5.0)
 _GHOSTS_AT_MOST = 10_000
 
@@ -83,10 +85,13 @@ class Turn:
 
 @dataclass(slots=True)
 class _Pick:
-    """Recipients of one message who may be attempted now, and where."""
+    """Recipients of one message who may be attempted now, and where. `blocked`: providers that may have taken an
+    earlier attempt for them; there are none but where it is sent once more.
+    """
 
     work: Work
     recipients: tuple[str, ...]
+    blocked: frozenset[str] = frozenset()
     provider: str = ""
     route: Route | None = None
 
@@ -178,7 +183,7 @@ class Planner:
             picks, failing = await self._with_mail(picks, turn)
             picks = self._routed(picks, failing, turn, urgent=urgent)
             picks = await self._with_tokens(picks, turn, urgent=urgent)
-            picks, blocked = await self._judged(picks)
+            picks, suppressed = await self._judged(picks, turn)
         except MailroomError as error:
             self.lanes.put_back([*(pick.work for pick in picks), *(work for work, _ in failing)])
             self._failures += 1
@@ -186,7 +191,7 @@ class Planner:
             return
         self._failures = 0
         if picks or failing:
-            await self._license(picks, blocked, failing, turn)
+            await self._license(picks, suppressed, failing, turn)
 
     def refused_for(self) -> float:
         """Seconds until any provider takes anything; 0 where one does."""
@@ -226,12 +231,10 @@ class Planner:
         for pick in picks:
             mail = pick.work.mail
             assert mail is not None  # noqa: S101 - those without are not among them
-            found = self._providers.route(pick.work, mail, tuple(standing.values()))
+            found = self._providers.route(pick.work, mail, tuple(standing.values()), pick.blocked)
             if found.chosen is None and not found.waits_for:
                 why = "; ".join(f"{each.provider}: {each.why}" for each in found.considered)
-                failing.append(
-                    (pick.work, Step(pick.work.held, self._streams.decide(pick.work.held, Fail("invalid", why))))
-                )
+                self._fail(pick, why, failing, turn)
                 continue
             if found.chosen is None:
                 if self._providers.several:
@@ -262,13 +265,13 @@ class Planner:
         draw = self.lanes.urgent if urgent else self.lanes.other
         while room > 0 and (work := draw()) is not None:
             pin = self._providers.pin(work)
-            recipients = ready(work.held.state, self._clock.now(), work.unreadable)[:room]
+            recipients = self._streams.ready(work.held.state, work.unreadable)[:room]
             if recipients and pin is not None and pin in self._providers and pin not in usable:
                 self._aside[pin, urgent].append(work)
             elif recipients:
-                picks.append(_Pick(work, recipients))
+                picks.append(_Pick(work, recipients, blocked(work.held.message.deliveries[recipients[0]])))
                 room -= len(recipients)
-            elif ready(work.held.state, self._clock.now()):
+            elif self._streams.ready(work.held.state):
                 turn.leave(work, RECIPIENT_SECONDS)
             else:
                 turn.released.append(work)
@@ -315,15 +318,28 @@ class Planner:
         """The picks whose mail is at hand, and steps that fail those that can never be sent; the others are put off."""
         unready = await self._loader.load([pick.work for pick in picks])
         failing: list[tuple[Work, Step]] = []
-        for work, why in unready.never.items():
-            failing.append((work, Step(work.held, self._streams.decide(work.held, Fail("invalid", why)))))
+        for pick in picks:
+            if (why := unready.never.get(pick.work)) is not None:
+                self._fail(pick, why, failing, turn)
         for seconds, works in unready.later.items():
             for work in works:
                 turn.leave(work, seconds)
         return [pick for pick in picks if pick.work.mail is not None], failing
 
-    async def _judged(self, picks: Sequence[_Pick]) -> tuple[list[_Pick], list[dict[str, SuppressionReason]]]:
-        """The picks that go on, without those of whom nobody can tell, and who of each is suppressed."""
+    def _fail(self, pick: _Pick, why: str, failing: list[tuple[Work, Step]], turn: Turn) -> None:
+        """End who waits; of whom an outcome is unknown, that is for its report or its time to say."""
+        drafts = self._streams.decide(pick.work.held, Fail("invalid", why))
+        if drafts:
+            failing.append((pick.work, Step(pick.work.held, drafts)))
+        else:
+            turn.leave(pick.work, RESEND_SECONDS)
+
+    async def _judged(
+        self, picks: Sequence[_Pick], turn: Turn
+    ) -> tuple[list[_Pick], list[dict[str, SuppressionReason]]]:
+        """The picks that go on, without those of whom nobody can tell, and who of each is suppressed: they fail, but
+        for those whose outcome is unknown, who are left alone.
+        """
         if not picks:
             return [], []
         queries = [
@@ -333,12 +349,18 @@ class Planner:
         ]
         going: list[_Pick] = []
         suppressed: list[dict[str, SuppressionReason]] = []
-        for pick, blocked in zip(picks, await self._suppressions.blocked(queries, self._clock.now()), strict=True):
-            pick.work.unreadable |= blocked.unreadable
-            pick.recipients = tuple(each for each in pick.recipients if each not in blocked.unreadable)
+        for pick, found in zip(picks, await self._suppressions.blocked(queries, self._clock.now()), strict=True):
+            pick.work.unreadable |= found.unreadable
+            pick.recipients = tuple(each for each in pick.recipients if each not in found.unreadable)
+            stopped = found.suppressed
+            if pick.blocked and stopped:
+                pick.recipients, stopped = tuple(each for each in pick.recipients if each not in stopped), {}
+                if not pick.recipients:
+                    turn.leave(pick.work, RESEND_SECONDS)
+                    continue
             if pick.recipients:
                 going.append(pick)
-                suppressed.append(blocked.suppressed)
+                suppressed.append(stopped)
             else:
                 self.lanes.put_back([pick.work])  # its next pick has others, or it is put off
         return going, suppressed
@@ -348,14 +370,14 @@ class Planner:
     async def _license(
         self,
         picks: Sequence[_Pick],
-        blocked: Sequence[dict[str, SuppressionReason]],
+        suppressed: Sequence[dict[str, SuppressionReason]],
         failing: Sequence[tuple[Work, Step]],
         turn: Turn,
     ) -> None:
         works: list[Work] = []
         planned: list[tuple[PlannedAttempt, ...]] = []
         steps: list[Step] = []
-        for pick, stopped in zip(picks, blocked, strict=True):
+        for pick, stopped in zip(picks, suppressed, strict=True):
             attempts = self._attempts(pick, stopped)
             try:
                 drafts = self._streams.decide(pick.work.held, PlanAttempts(attempts, dict(stopped)))
@@ -394,14 +416,14 @@ class Planner:
             if recipient in stopped:
                 continue
             tried = [attempt.provider for attempt in deliveries[recipient].attempts]
-            why = self._providers.reason(pick.work, pick.provider, tried)
+            why = self._providers.reason(pick.work, pick.provider, tried, unknown=bool(pick.blocked))
             planned.append(PlannedAttempt(recipient, self._ids.new(), pick.provider, why, considered))
         return tuple(planned)
 
     def _confirmed(self, work: Work, attempts: tuple[PlannedAttempt, ...], begun: float, turn: Turn) -> None:
         if attempts:
             turn.waves.append(Wave(work, begun, attempts))
-        elif ready(work.held.state, self._clock.now()):
+        elif self._streams.ready(work.held.state):
             self.lanes.add([work])
         else:
             turn.released.append(work)
@@ -433,7 +455,7 @@ class Planner:
                 self.ghosts |= dict.fromkeys(attempt.attempt_id for attempt in attempts)
             if isinstance(result, PermanentError):
                 log.error("an attempt cannot be recorded", aggregate_id=work.held.message_id, error=str(result))
-            if isinstance(held, Held) and is_race(result) and ready(held.state, self._clock.now()):
+            if isinstance(held, Held) and is_race(result) and self._streams.ready(held.state):
                 self.lanes.put_back([work])
             else:
                 turn.released.append(work)

@@ -56,26 +56,26 @@ class Providers:
             for name, provider in self._providers.items()
         ]
 
-    def route(self, work: Work, mail: OutgoingMail, standing: Sequence[Now]) -> Route:
-        """Where this mail's next attempts go."""
+    def route(self, work: Work, mail: OutgoingMail, standing: Sequence[Now], blocked: Collection[str] = ()) -> Route:
+        """Where this mail's next attempts go. `blocked`: providers that may have taken an earlier one."""
         unfit = {name: why for name, each in self._providers.items() if (why := each.cannot_carry(mail)) is not None}
-        return route(standing, unfit, self.pin(work), self.wishes)
+        return route(standing, unfit, self.pin(work), self.wishes, blocked)
 
-    def reason(self, work: Work, chosen: str, tried: Sequence[str]) -> AttemptReason:
+    def reason(self, work: Work, chosen: str, tried: Sequence[str], *, unknown: bool = False) -> AttemptReason:
         """See `reason_of`."""
         by_order = self.several and self.wishes.by == "order"
-        return reason_of(chosen, tried, by_wish=by_order or self.pin(work) is not None)
+        return reason_of(chosen, tried, by_wish=by_order or self.pin(work) is not None, unknown=unknown)
 
     def pin(self, work: Work) -> str | None:
         """The one provider of this mail; None where all may have it."""
         request = work.held.message.request
         return self.wishes.pinned(request.category, request.template_id)
 
-    def elsewhere(self, work: Work, refused: str, monotonic: float) -> bool:
-        """Whether another provider than the one that refused takes this mail now."""
+    def elsewhere(self, work: Work, without: Collection[str], monotonic: float) -> bool:
+        """Whether another provider than those `without` takes this mail now."""
         mail, pin = work.mail, self.pin(work)
         return mail is not None and any(
-            name != refused
+            name not in without
             and pin in (None, name)
             and name not in self.switched_off
             and self.circuits[name].allowance(monotonic) > 0

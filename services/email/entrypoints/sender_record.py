@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from services.email.domain.commands import RecordOutcome
-from services.email.domain.decisions import Drafts, ready
+from services.email.domain.decisions import Drafts
+from services.email.domain.message import blocked
 from services.email.domain.outcomes import Outcome, Rejected
 from services.email.entrypoints.sender_work import Limits, Places, Wave, Work
 from services.email.ports import Checkpoints
@@ -35,7 +36,7 @@ class Recorder:
         clock: Clock,
         checkpoints: Checkpoints,
         over: Callable[[Wave], None],
-        elsewhere: Callable[[Work, str, float], bool],
+        elsewhere: Callable[[Work, Collection[str], float], bool],
     ) -> None:
         self._elsewhere = elsewhere
         self._streams, self._places, self._limits = streams, places, limits
@@ -190,8 +191,9 @@ class Recorder:
     def _goes_on(self, wave: Wave, attempt_id: str, outcome: Outcome) -> bool:
         if not isinstance(outcome, Rejected):
             return False
-        refused = next(each.provider for each in wave.attempts if each.attempt_id == attempt_id)
-        return self._elsewhere(wave.work, refused, self._clock.monotonic())
+        refused = next(each for each in wave.attempts if each.attempt_id == attempt_id)
+        without = blocked(wave.work.held.message.deliveries[refused.recipient]) | {refused.provider}
+        return self._elsewhere(wave.work, without, self._clock.monotonic())
 
     def _more_to_do(self, held: Held, drafts: Drafts) -> bool:
-        return bool(ready(self._streams.preview(held, drafts), self._clock.now()))
+        return bool(self._streams.ready(self._streams.preview(held, drafts)))

@@ -31,7 +31,7 @@ BEHIND: Final = 5_000
 GATHER_SECONDS: Final = 5.0
 """How long one partition is gathered at most."""
 STEP: Final = 100
-"""Records that are gathered before their bytes are counted."""
+"""Records that are taken before their bytes are counted, see `_more`."""
 PARTITIONS_SECONDS: Final = 60.0
 """How long a topic is taken to have the partitions that it had."""
 _NO_TOPIC: Final = 3
@@ -176,29 +176,30 @@ class KafkaLog:
     ) -> dict[TopicPartition, list[Any]]:
         """What has been fetched of these partitions, up to `BEHIND` records."""
         taken: dict[TopicPartition, list[Any]] = {}
-        left, size, timeout_ms = BEHIND, 0, int(wait * 1000)
-        while left and size < most_bytes:
-            found = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=min(STEP, left))
-            if not found:
-                break
+        left, size, step, timeout_ms = BEHIND, 0, STEP, int(wait * 1000)
+        while left > 0 and size < most_bytes:
+            found = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=min(step, left))
             for partition, records in found.items():
                 taken.setdefault(partition, []).extend(records)
                 left -= len(records)
                 size += bytes_of(records)
-            timeout_ms = 0
+            if sum(map(len, found.values())) < step:
+                break  # that was all
+            step, timeout_ms = _more(step, BEHIND - left, size, most_bytes), 0
         return taken
 
     async def _gather(
         self, consumer: AIOKafkaConsumer, partition: TopicPartition, most: int, most_bytes: int
     ) -> dict[TopicPartition, list[Any]]:
         gathered: list[Any] = []
-        size, until = 0, time.monotonic() + GATHER_SECONDS
+        size, step, until = 0, STEP, time.monotonic() + GATHER_SECONDS
         while len(gathered) < most and size < most_bytes and time.monotonic() < until:
-            found = await consumer.getmany(partition, timeout_ms=300, max_records=min(STEP, most - len(gathered)))
+            found = await consumer.getmany(partition, timeout_ms=300, max_records=min(step, most - len(gathered)))
             if not found:
                 break
             gathered += found[partition]
             size += bytes_of(found[partition])
+            step = _more(step, len(gathered), size, most_bytes)
             if gathered[-1].offset + 1 >= (consumer.highwater(partition) or 0):
                 break  # waiting for more would only be waiting
         return {partition: gathered} if gathered else {}
@@ -283,3 +284,9 @@ class KafkaLog:
         if self._consumer is None:
             raise Unavailable("Kafka", "not connected")
         return self._consumer
+
+
+def _more(step: int, count: int, size: int, most_bytes: int) -> int:
+    """How many records to take next: twice as many as before, or as fit if they are like those so far."""
+    fit = (most_bytes - size) * count // size if size else BEHIND
+    return max(STEP, min(2 * step, fit, BEHIND))

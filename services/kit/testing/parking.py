@@ -79,6 +79,15 @@ class MemoryParkingLot:
             and not each.kept
         }
 
+    async def any_from(self, consumer: str, topic: str, offsets: Mapping[int, int]) -> bool:
+        self._reach()
+        return any(
+            (each.consumer, each.topic) == (consumer, topic)
+            and each.partition in offsets
+            and each.offset >= offsets[each.partition]
+            for each in self._records.values()
+        )
+
     async def mark_retried(self, parked_id: str, *, at: datetime, by: str = "") -> bool:
         return self._change(
             parked_id,

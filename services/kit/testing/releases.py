@@ -61,6 +61,15 @@ class MemoryReleases:
             for offset in self._recorded(consumer, topic, partition, wanted)
         }
 
+    async def any_from(self, consumer: str, topic: str, offsets: Mapping[int, int]) -> bool:
+        self._reach()
+        return any(
+            (each.consumer, each.topic) == (consumer, topic)
+            and each.partition in offsets
+            and each.runs[-1][1] >= offsets[each.partition]
+            for each in self._ranges
+        )
+
     async def report(self, report: BreakerReport) -> None:
         self._reach()
         self._breakers[report.consumer, report.member] = report

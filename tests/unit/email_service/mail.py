@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contracts.base import EventData, Money
-from contracts.email.events import EmailRequested
+from contracts.email.events import AttemptReason, EmailRequested
 from contracts.email.values import ContentRef
 from services.email.domain.commands import Command, PlanAttempts, PlannedAttempt, RecordOutcome, Request
 from services.email.domain.decisions import decide, ready
@@ -92,7 +92,7 @@ class MailSpec:
 
     def plan(self, *attempt_ids: str, provider: str = "ses") -> list[EventData]:
         """Attempt as many of those that are ready as ids are given."""
-        waiting = ready(self.state, self.now)
+        waiting = ready(self.state, self.now, self.policy)
         assert len(waiting) >= len(attempt_ids), f"ready: {waiting}"
         return self.do(plan_for(zip(waiting, attempt_ids, strict=False), provider))
 
@@ -100,13 +100,13 @@ class MailSpec:
         return type(self.message.deliveries[address]).__name__
 
 
-def plan_for(pairs: Any, provider: str = "ses") -> PlanAttempts:
-    return PlanAttempts([PlannedAttempt(address, attempt_id, provider, "cheapest") for address, attempt_id in pairs])
+def plan_for(pairs: Any, provider: str = "ses", reason: AttemptReason = "cheapest") -> PlanAttempts:
+    return PlanAttempts([PlannedAttempt(address, attempt_id, provider, reason) for address, attempt_id in pairs])
 
 
-def given(request: EmailRequested | None = None, **fields: Any) -> MailSpec:
+def given(request: EmailRequested | None = None, *, policy: Policy = POLICY, **fields: Any) -> MailSpec:
     """A requested message."""
-    spec = MailSpec()
+    spec = MailSpec(policy=policy)
     spec.do(Request(request or requested(**fields)))
     return spec
 

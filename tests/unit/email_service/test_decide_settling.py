@@ -58,7 +58,7 @@ def test_a_request_that_cannot_be_rendered_fails_for_everybody_at_once() -> None
     mail = MailSpec()
     mail.do(Request(requested(to=[A, "b@example.com"], content=None), ("renderingFailed", "no such template")))
     assert mail.types == ["email.requested", "email.failed", "email.failed"]
-    assert ready(mail.state, mail.now) == ()
+    assert ready(mail.state, mail.now, mail.policy) == ()
 
 
 @pytest.mark.parametrize("actor", ["user:u1", "admin:boss", "service:crm", None])
@@ -122,7 +122,7 @@ def test_nothing_happens_to_what_was_never_requested(command: Command) -> None:
 
 def test_a_fact_settles_an_open_and_an_unknown_attempt_as_accepted_once() -> None:
     for mail in (given(), unknown()):
-        if not ready(mail.state, mail.now):
+        if not ready(mail.state, mail.now, mail.policy):
             assert mail.phase() == "OutcomeUnknown"
         else:
             mail.plan("t1")
@@ -152,7 +152,7 @@ def test_the_caller_s_late_answer_never_undoes_a_proof(outcome: object) -> None:
     assert [type(data).__name__ for data in late] == ([] if outcome is SILENCE else ["EmailSendRejected"])
     assert mail.phase() == "Sent"
     mail.wait(hours=1)
-    assert ready(mail.state, mail.now) == ()
+    assert ready(mail.state, mail.now, mail.policy) == ()
 
 
 def test_the_caller_s_late_yes_is_written_down_beside_the_proof() -> None:
@@ -209,7 +209,7 @@ def test_a_late_no_of_an_older_attempt_does_not_end_the_open_one() -> None:
     mail.do(heard("t1", THROTTLED))
     assert mail.phase() == "Open"
     mail.wait(minutes=20)
-    assert ready(mail.state, mail.now) == ()
+    assert ready(mail.state, mail.now, mail.policy) == ()
 
 
 def test_an_operator_settles_only_after_the_call_must_be_over_and_only_the_unknown() -> None:
