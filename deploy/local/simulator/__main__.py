@@ -11,9 +11,11 @@ from pathlib import Path
 
 import uvloop
 
+from deploy.local.providers import WEBHOOK_KEYS
 from deploy.local.simulator.acceptances import Acceptances
 from deploy.local.simulator.account import Account
 from deploy.local.simulator.admin import AdminApi, reports_of
+from deploy.local.simulator.dsn import Bounces
 from deploy.local.simulator.emulator import Emulator
 from deploy.local.simulator.faults import Faults
 from deploy.local.simulator.http_api import HttpApi
@@ -28,9 +30,6 @@ from deploy.local.simulator.webhooks import Webhooks
 from deploy.local.simulator.wire import Request, Response, Server, json_response
 
 _DRAIN_SECONDS = 5.0
-
-WEBHOOK_KEYS = {"sendgrid": "SIMULATOR_SENDGRID_WEBHOOK_KEY", "mailgun": "SIMULATOR_MAILGUN_WEBHOOK_KEY"}
-"""Provider → the variable with the key that signs its reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,7 @@ class Settings:
     keep_bytes: int
     seed: int
     smtp_port: int | None
+    bounces_to: str | None
     webhooks: str | None
     webhook_keys: dict[str, str]
 
@@ -71,6 +71,10 @@ def read_arguments(arguments: list[str]) -> Settings:
     parser.add_argument("--seed", type=int, default=1, help="of the faults' dice")
     parser.add_argument("--smtp-port", type=int, help="take mail by SMTP too; 0 picks a free port, which is printed")
     parser.add_argument(
+        "--bounces-to",
+        help="Kafka, as host:port: reports of bounces by SMTP are published to email.notifications there",
+    )
+    parser.add_argument(
         "--webhooks",
         help="URL under which a provider's name is where it reports to, signed with the keys in "
         f"{' and '.join(WEBHOOK_KEYS.values())}; without, `PUT /_sim/webhooks/…` says so",
@@ -89,6 +93,7 @@ def read_arguments(arguments: list[str]) -> Settings:
         keep_bytes=given.keep_mb * 1024 * 1024,
         seed=given.seed,
         smtp_port=given.smtp_port,
+        bounces_to=given.bounces_to,
         webhooks=given.webhooks,
         webhook_keys={name: os.environ[key] for name, key in WEBHOOK_KEYS.items() if os.environ.get(key)},
     )
@@ -125,9 +130,9 @@ async def run(settings: Settings) -> None:
     webhooks = Webhooks(rules, notifications)
     sendgrid = HttpApi(SendGrid(), rules, accepted, webhooks)
     mailgun = HttpApi(Mailgun(), rules, accepted, webhooks)
-    if settings.webhooks is not None:
-        for provider, key in settings.webhook_keys.items():
-            await webhooks.configure(*reports_of(provider, key), f"{settings.webhooks}/{provider}")
+    for provider, key in settings.webhook_keys.items() if settings.webhooks else ():
+        await webhooks.configure(*reports_of(provider, key), f"{settings.webhooks}/{provider}")
+    bounces = None if settings.bounces_to is None else Bounces(settings.bounces_to, rules, notifications)
     smtp: SmtpServer | None = None
     if settings.smtp_port is not None:
         smtp = SmtpServer(
@@ -137,6 +142,7 @@ async def run(settings: Settings) -> None:
             rules=rules,
             acceptances=acceptances,
             mailbox=mailbox,
+            bounces=bounces,
         )
 
     async def answer(request: Request) -> Response | None:
@@ -159,6 +165,7 @@ async def run(settings: Settings) -> None:
         mailbox=mailbox,
         notifier=notifier,
         webhooks=webhooks,
+        bounces=bounces,
         emulator=emulator,
         refuse=server.refuse,
         accepted=lambda: accepted.count + (smtp.accepted if smtp else 0),
@@ -183,6 +190,8 @@ async def run(settings: Settings) -> None:
     await notifier.drain(_DRAIN_SECONDS)
     await notifier.stop()
     await webhooks.stop()
+    if bounces is not None:
+        await bounces.stop()
     await emulator.close()
     acceptances.close()
     notifications.close()
