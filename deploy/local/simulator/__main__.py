@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from deploy.local.simulator.http_api import HttpApi
 from deploy.local.simulator.journal import Journal, JournalInUse
 from deploy.local.simulator.mailbox import Mailbox
 from deploy.local.simulator.mailgun import Mailgun
+from deploy.local.simulator.mailgun_log import MailgunSide
 from deploy.local.simulator.notifier import Notifier
 from deploy.local.simulator.sendgrid import SendGrid
 from deploy.local.simulator.ses import SesApi
@@ -30,6 +32,8 @@ from deploy.local.simulator.webhooks import Webhooks
 from deploy.local.simulator.wire import Request, Response, Server, json_response
 
 _DRAIN_SECONDS = 5.0
+
+Answering = Callable[[Request], Awaitable[Response | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +150,15 @@ async def run(settings: Settings) -> None:
         )
 
     async def answer(request: Request) -> Response | None:
-        if request.path.startswith("/_sim/"):
-            return await admin.handle(request)
         if request.path == "/healthz":
             return json_response({"status": "ok"})
-        if request.path.startswith("/v3/mail/"):
-            return await sendgrid.handle(request)
-        if request.path.startswith("/v3/"):
-            return await mailgun.handle(request)
-        return await ses.handle(request)
+        apis: dict[str, Answering] = {
+            "/_sim/": admin.handle,
+            "/v3/mail/": sendgrid.handle,
+            "/v3/": MailgunSide(mailgun, webhooks).handle,
+        }
+        handle = next((each for path, each in apis.items() if request.path.startswith(path)), ses.handle)
+        return await handle(request)
 
     server = Server(answer, settings.host, settings.port)
     admin = AdminApi(
