@@ -23,6 +23,7 @@ NAMES = (
     "projection",
     "rebuilding",
     "priorities",
+    "failover",
     "attachments",
     "overload",
     "providers",

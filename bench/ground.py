@@ -29,15 +29,21 @@ def ground(
     java: Sequence[str] = (),
     extra: Mapping[str, str] | None = None,
     mongo_cache_gb: float = 1.0,
+    every_provider: bool = False,
 ) -> Iterator[Stack]:
     """A stack on free ports with `parts` (and what they need) started; stopped and thrown away at the end.
 
     `java`: further options of Kafka's. `extra`: further variables of our own processes. `mongo_cache_gb`: GiB of memory
-    that MongoDB keeps documents and indexes in.
+    that MongoDB keeps documents and indexes in. `every_provider`: SES is not the only one.
     """
     _stop_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    site = replace(throwaway_site(folder, os.environ), kafka_options=("-Xmx512m", *java), mongo_cache_gb=mongo_cache_gb)
+    site = replace(
+        throwaway_site(folder, os.environ),
+        kafka_options=("-Xmx512m", *java),
+        mongo_cache_gb=mongo_cache_gb,
+        every_provider=every_provider,
+    )
     stack = Stack(site, progress=lambda line: print(f"  {line}", flush=True), extra=extra)
     try:
         stack.start(parts)

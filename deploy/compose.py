@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from deploy import processes
+from deploy.local.providers import WEBHOOK_KEYS
 from deploy.processes import Addresses, AwsResources, Job, Process, Secrets
 from services.kit.pipes import until_nobody_reads
 
@@ -197,11 +198,15 @@ def _job(job: Job) -> dict[str, Any]:
 
 def _simulator() -> dict[str, Any]:
     at = ("0.0.0.0", SIMULATOR_PORT, SMTP_PORT)  # noqa: S104 - reached by the other containers alone
-    command = processes.simulator_command(*at, ADDRESSES.aws_url, "/state")
+    command = processes.simulator_command(*at, ADDRESSES, "/state")
+    reports_to = f"http://{processes.GATEWAY}:{GATEWAY_PORT}/api/webhooks"
     return {
         **_image(),
-        "command": ["python", *command],
-        "environment": processes.aws_environment(ADDRESSES.aws_url),
+        "command": ["python", *command, "--webhooks", reports_to],
+        "environment": {
+            **processes.aws_environment(ADDRESSES.aws_url),
+            **{name: f"${{{name}:-}}" for name in WEBHOOK_KEYS.values()},
+        },
         "depends_on": _after(("aws",)),
         "healthcheck": _our_health(SIMULATOR_PORT, "/healthz"),
         "tmpfs": ["/tmp", "/state:uid=10001,gid=10001"],  # noqa: S108 - in its own container

@@ -299,10 +299,11 @@ def emulator_environment(host: str, bind: str, port: int) -> dict[str, str]:
     }
 
 
-def simulator_command(host: str, port: int, smtp_port: int, sns_endpoint: str, state_dir: str) -> list[str]:
+def simulator_command(host: str, port: int, smtp_port: int, at: Addresses, state_dir: str) -> list[str]:
     """Arguments of Python that start the simulator of the mail providers."""
     command = ["-m", "deploy.local.simulator", "--host", host, "--port", str(port), "--smtp-port", str(smtp_port)]
-    return [*command, "--sns-endpoint", sns_endpoint, "--region", REGION, "--state-dir", state_dir]
+    command += ["--sns-endpoint", at.aws_url, "--region", REGION, "--state-dir", state_dir]
+    return [*command, "--bounces-to", at.kafka_bootstrap]
 
 
 def aws_environment(aws_url: str, access_key: str = "test") -> dict[str, str]:

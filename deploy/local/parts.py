@@ -126,7 +126,7 @@ def _simulator(site: Site, env: Mapping[str, str], progress: Progress) -> Launch
     folder.mkdir(parents=True, exist_ok=True)
     environment = processes.aws_environment(site.url("aws"), site.aws_access_key)
     at = (HOST, site.ports["simulator"], site.ports["simulator-smtp"])
-    command = processes.simulator_command(*at, site.url("aws"), str(folder))
+    command = processes.simulator_command(*at, site.addresses(), str(folder))
     return Launch(
         [sys.executable, *command, *providers.simulator_options(site)],
         plain_environment() | environment | providers.simulator_environment(site),

@@ -24,6 +24,9 @@ EVERY = ("ses", "sendgrid", "mailgun", "smtp")
 PER_SECOND = 500
 """Recipients a second that each of them takes: mail goes to another one because one fails, not because it is busy."""
 
+WEBHOOK_KEYS = {"sendgrid": "SIMULATOR_SENDGRID_WEBHOOK_KEY", "mailgun": "SIMULATOR_MAILGUN_WEBHOOK_KEY"}
+"""Provider → the simulator's variable with the key that signs its reports; command lines are everybody's to read."""
+
 _DOMAIN = FROM_ADDRESS.partition("@")[2]
 _making = threading.Lock()
 
@@ -70,6 +73,7 @@ def service_environment(site: Site) -> dict[str, str]:
         "MAILROOM_SMTP_HOST": HOST,
         "MAILROOM_SMTP_PORT": str(site.ports["simulator-smtp"]),
         "MAILROOM_SMTP_TLS": "off",  # its certificate is one of its own making
+        "MAILROOM_SMTP_BOUNCE_DOMAIN": f"bounces.{_DOMAIN}",
         "MAILROOM_SMTP_MAX_SEND_RATE": str(PER_SECOND),
     }
 
@@ -81,6 +85,6 @@ def simulator_options(site: Site) -> list[str]:
 
 
 def simulator_environment(site: Site) -> dict[str, str]:
-    """The keys that it signs with; command lines are everybody's to read."""
-    keys = webhook_keys(site)
-    return {"SIMULATOR_SENDGRID_WEBHOOK_KEY": keys.sendgrid, "SIMULATOR_MAILGUN_WEBHOOK_KEY": keys.mailgun}
+    """The keys that it signs with."""
+    keys = asdict(webhook_keys(site))
+    return {name: keys[provider] for provider, name in WEBHOOK_KEYS.items()}

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,7 @@ from services.email.entrypoints.http_suppressions import suppressions_router
 from services.email.entrypoints.http_webhooks import webhooks_router
 from services.email.entrypoints.ingest import split
 from services.email.entrypoints.intake import Intake
+from services.email.entrypoints.mailgun_poller import MailgunPoller
 from services.email.entrypoints.provider_watch import ProviderWatch
 from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_daily import DailyLimits, daily_use
@@ -59,7 +61,7 @@ from services.email.handlers import MailedUnsubscribes, RecipientStreams, Stream
 from services.email.kafka_access import FILES, INTAKE, ROLES, SETTLER, TRANSLATOR, Role, access_of, roles_in
 from services.email.ports import MailProvider, NoCheckpoints, Webhook
 from services.email.provider_orders import ProviderOrders
-from services.email.providers import MAKING, Parts
+from services.email.providers import MAKING, Parts, mailgun_events
 from services.email.right_of_way import RightOfWay
 from services.email.settings import EmailSettings
 from services.email.streams import MessageStreams
@@ -395,6 +397,21 @@ class Email:
             before_receiving=self.right_of_way.step_aside,
         )
         self.components["ingest"] = ingest_part(ingest)
+        if "mailgun" not in self.settings.providers:
+            return
+        events = await stack.enter_async_context(mailgun_events(self.settings))
+        progress = Progress(self.clock, stuck_after=600)
+        poller = MailgunPoller(
+            self.streams,
+            MailgunNotifications(),
+            events.about,
+            self.publisher,
+            self.clock,
+            progress,
+            self.metrics,
+            after=timedelta(seconds=self.settings.mailgun_ask_after),
+        )
+        self.components["mailgun"] = LoopComponent("mailgun", poller.run, progress)
 
     def _build_background(self) -> None:
         if not self.has("relay"):

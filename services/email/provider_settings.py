@@ -84,6 +84,13 @@ class ProviderSettings(BaseSettings):
         description="recipients a UTC day that go through Mailgun; unset, no limit",
     )
 
+    mailgun_ask_after: float = Field(
+        60,
+        alias="MAILROOM_MAILGUN_ASK_AFTER_SECONDS",
+        ge=1,
+        description="seconds until Mailgun's log of events is asked about an attempt whose outcome is still unknown",
+    )
+
     smtp_host: str | None = Field(None, alias="MAILROOM_SMTP_HOST", min_length=1, description="the SMTP server's name")
     smtp_port: int = Field(587, alias="MAILROOM_SMTP_PORT", ge=1, le=65535, description="its port")
     smtp_tls: Literal["starttls", "implicit", "off"] = Field(

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from services.email.adapters.http_outcomes import http_client
 from services.email.adapters.mailgun import MailgunProvider
+from services.email.adapters.mailgun_events import MailgunEventLog
 from services.email.adapters.sendgrid import SendGridProvider
 from services.email.adapters.ses import SesProvider
 from services.email.adapters.smtp import SmtpProvider
@@ -71,6 +72,18 @@ async def _mailgun(settings: EmailSettings, parts: Parts) -> AsyncIterator[MailP
             prices=parts.prices,
             writer=parts.writer,
             now=parts.now,
+            url=settings.mailgun_url,
+        )
+
+
+@asynccontextmanager
+async def mailgun_events(settings: EmailSettings) -> AsyncIterator[MailgunEventLog]:
+    """The log of Mailgun's events, for settings that name Mailgun."""
+    async with http_client() as client:
+        yield MailgunEventLog(
+            client,
+            api_key=_secret(settings.mailgun_key),
+            domain=settings.mailgun_domain or "",
             url=settings.mailgun_url,
         )
 

@@ -140,6 +140,8 @@ NOTIFICATION_AGE_SECONDS = Histogram(
 )
 # taken, duplicate, forged, reused (a token with another body), undecided, unpublished
 WEBHOOKS = Counter("mailroom_webhooks_total", "POSTs of providers, by what became of them", ("provider", "outcome"))
+# found, nothing, failed
+MAILGUN_QUESTIONS = Counter("mailroom_mailgun_questions_total", "Questions about unknown attempts", ("outcome",))
 FACTS_TRANSLATED = Counter("mailroom_facts_translated_total", "Facts made of notifications", ("provider", "type"))
 NOTIFICATIONS_IGNORED = Counter("mailroom_notifications_ignored_total", "Notifications that say nothing", ("reason",))
 

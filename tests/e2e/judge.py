@@ -174,8 +174,10 @@ class Decisions:
             attempt.unknown = True
         elif attempt is not None and kind == "email.attemptSettled":
             attempt.settled.add(data["outcome"])
-        elif data.get("providerMessageId") is not None:
-            self.facts[data["providerMessageId"]].add(kind)
+        else:
+            for name in ("providerMessageId", "attemptId"):
+                if data.get(name) is not None:
+                    self.facts[data[name]].add(kind)
 
     def _begin(self, message_id: str, data: Json) -> None:
         earlier = self._tried[message_id, data["recipient"]]
@@ -311,9 +313,13 @@ def _status(document: Json, recipient: str) -> str | None:
 
 
 def _notifications_became_facts(evidence: Evidence, decisions: Decisions) -> Iterable[str]:
+    attempts = {each["providerMessageId"]: each["tags"].get(ATTEMPT_TAG, "") for each in evidence.acceptances}
     for entry in evidence.notifications:
         wanted = FACTS_OF.get(entry["eventType"], ())
-        known = decisions.facts[entry["providerMessageId"]]
+        # Reports by SMTP name the attempt alone.
+        known = (
+            decisions.facts[entry["providerMessageId"]] | decisions.facts[attempts.get(entry["providerMessageId"], "")]
+        )
         if wanted and "malformed" not in entry["faults"] and not known.intersection(wanted):
             yield f"{entry['providerMessageId']}: its {entry['eventType']} became no fact"
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local import providers
+from deploy.local.parts import PARTS
 from deploy.local.site import (
     DEFAULT_PORTS,
     ROOT,
@@ -13,6 +15,14 @@ from deploy.local.site import (
     site_from_environment,
     throwaway_site,
 )
+from deploy.local.stack import Stack
+from deploy.processes import PROCESSES
+from services.email.provider_settings import KNOWN
+from services.email.settings import EmailSettings
+from services.kit.settings import load
+
+OF_AWS = ("SES_CONFIGURATION_SET", "MAILROOM_CONTENT_BUCKET", "MAILROOM_NOTIFICATIONS_QUEUE_URL")
+"""What only a stack that has been started knows."""
 
 
 def test_without_settings_everything_is_in_the_checkout_on_the_usual_ports(tmp_path: Path) -> None:
@@ -66,6 +76,40 @@ def test_two_shares_of_the_ports_have_none_in_common(tmp_path: Path) -> None:
     for share in (1, 6):
         site = throwaway_site(tmp_path / str(share), {"MAILROOM_PORT_SHARE": f"{share}/8"})
         assert {port % 8 for port in site.ports.values()} == {share}
+
+
+def test_a_stack_sends_through_every_provider_and_hears_their_reports(tmp_path: Path) -> None:
+    site = site_from_environment({"MAILROOM_STATE_DIR": str(tmp_path)})
+    env = Stack(site).env()
+    settings = load(EmailSettings, env | dict.fromkeys(OF_AWS, "needed-0123"))
+    assert settings.providers == providers.EVERY == KNOWN
+    keys = providers.webhook_keys(site)
+    assert settings.sendgrid_keys == (keys.sendgrid_public,)
+    assert [each.get_secret_value() for each in settings.mailgun_keys] == [keys.mailgun]
+    assert site.webhook_keys_file.stat().st_mode & 0o077 == 0
+    assert providers.webhook_keys(site) == keys, "a stack that starts again would not believe what is reported to it"
+    launch = PARTS["simulator"].launch
+    assert launch is not None
+    told = launch(site, env, print)
+    assert not any(key in argument for argument in told.command for key in (keys.sendgrid, keys.mailgun))
+    assert {keys.sendgrid, keys.mailgun} <= set(told.env.values())
+
+
+def test_a_stack_that_was_told_so_or_is_for_tests_has_ses_alone(tmp_path: Path) -> None:
+    alone = Stack(site_from_environment({"MAILROOM_STATE_DIR": str(tmp_path)}), extra={"MAILROOM_PROVIDERS": "ses"})
+    assert alone.env()["MAILROOM_PROVIDERS"] == "ses"
+    assert "MAILROOM_PROVIDERS" not in Stack(throwaway_site(tmp_path / "tests", {})).env()
+
+
+def test_what_providers_are_reached_with_is_given_to_the_email_service_alone(tmp_path: Path) -> None:
+    site = site_from_environment({"MAILROOM_STATE_DIR": str(tmp_path)})
+    env = Stack(site).env()
+    given = providers.service_environment(site)
+    for process in PROCESSES:
+        launch = PARTS[process.name].launch
+        assert launch is not None
+        got = given.keys() & launch(site, env, print).env.keys()
+        assert got == (given.keys() if process.module[0] == "services.email" else set()), process.name
 
 
 def test_a_throwaway_stack_finds_its_ports_again(tmp_path: Path) -> None:

@@ -6,20 +6,24 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
+from deploy.local.providers import WEBHOOK_KEYS
 from deploy.local.simulator.acceptances import Acceptances
 from deploy.local.simulator.account import Account
 from deploy.local.simulator.admin import AdminApi, reports_of
+from deploy.local.simulator.dsn import Bounces
 from deploy.local.simulator.emulator import Emulator
 from deploy.local.simulator.faults import Faults
 from deploy.local.simulator.http_api import HttpApi
 from deploy.local.simulator.journal import Journal, JournalInUse
 from deploy.local.simulator.mailbox import Mailbox
 from deploy.local.simulator.mailgun import Mailgun
+from deploy.local.simulator.mailgun_log import MailgunSide
 from deploy.local.simulator.notifier import Notifier
 from deploy.local.simulator.sendgrid import SendGrid
 from deploy.local.simulator.ses import SesApi
@@ -29,8 +33,7 @@ from deploy.local.simulator.wire import Request, Response, Server, json_response
 
 _DRAIN_SECONDS = 5.0
 
-WEBHOOK_KEYS = {"sendgrid": "SIMULATOR_SENDGRID_WEBHOOK_KEY", "mailgun": "SIMULATOR_MAILGUN_WEBHOOK_KEY"}
-"""Provider → the variable with the key that signs its reports."""
+Answering = Callable[[Request], Awaitable[Response | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Settings:
     keep_bytes: int
     seed: int
     smtp_port: int | None
+    bounces_to: str | None
     webhooks: str | None
     webhook_keys: dict[str, str]
 
@@ -71,6 +75,10 @@ def read_arguments(arguments: list[str]) -> Settings:
     parser.add_argument("--seed", type=int, default=1, help="of the faults' dice")
     parser.add_argument("--smtp-port", type=int, help="take mail by SMTP too; 0 picks a free port, which is printed")
     parser.add_argument(
+        "--bounces-to",
+        help="Kafka, as host:port: reports of bounces by SMTP are published to email.notifications there",
+    )
+    parser.add_argument(
         "--webhooks",
         help="URL under which a provider's name is where it reports to, signed with the keys in "
         f"{' and '.join(WEBHOOK_KEYS.values())}; without, `PUT /_sim/webhooks/…` says so",
@@ -89,6 +97,7 @@ def read_arguments(arguments: list[str]) -> Settings:
         keep_bytes=given.keep_mb * 1024 * 1024,
         seed=given.seed,
         smtp_port=given.smtp_port,
+        bounces_to=given.bounces_to,
         webhooks=given.webhooks,
         webhook_keys={name: os.environ[key] for name, key in WEBHOOK_KEYS.items() if os.environ.get(key)},
     )
@@ -125,9 +134,9 @@ async def run(settings: Settings) -> None:
     webhooks = Webhooks(rules, notifications)
     sendgrid = HttpApi(SendGrid(), rules, accepted, webhooks)
     mailgun = HttpApi(Mailgun(), rules, accepted, webhooks)
-    if settings.webhooks is not None:
-        for provider, key in settings.webhook_keys.items():
-            await webhooks.configure(*reports_of(provider, key), f"{settings.webhooks}/{provider}")
+    for provider, key in settings.webhook_keys.items() if settings.webhooks else ():
+        await webhooks.configure(*reports_of(provider, key), f"{settings.webhooks}/{provider}")
+    bounces = None if settings.bounces_to is None else Bounces(settings.bounces_to, rules, notifications)
     smtp: SmtpServer | None = None
     if settings.smtp_port is not None:
         smtp = SmtpServer(
@@ -137,18 +146,19 @@ async def run(settings: Settings) -> None:
             rules=rules,
             acceptances=acceptances,
             mailbox=mailbox,
+            bounces=bounces,
         )
 
     async def answer(request: Request) -> Response | None:
-        if request.path.startswith("/_sim/"):
-            return await admin.handle(request)
         if request.path == "/healthz":
             return json_response({"status": "ok"})
-        if request.path.startswith("/v3/mail/"):
-            return await sendgrid.handle(request)
-        if request.path.startswith("/v3/"):
-            return await mailgun.handle(request)
-        return await ses.handle(request)
+        apis: dict[str, Answering] = {
+            "/_sim/": admin.handle,
+            "/v3/mail/": sendgrid.handle,
+            "/v3/": MailgunSide(mailgun, webhooks).handle,
+        }
+        handle = next((each for path, each in apis.items() if request.path.startswith(path)), ses.handle)
+        return await handle(request)
 
     server = Server(answer, settings.host, settings.port)
     admin = AdminApi(
@@ -159,6 +169,7 @@ async def run(settings: Settings) -> None:
         mailbox=mailbox,
         notifier=notifier,
         webhooks=webhooks,
+        bounces=bounces,
         emulator=emulator,
         refuse=server.refuse,
         accepted=lambda: accepted.count + (smtp.accepted if smtp else 0),
@@ -183,6 +194,8 @@ async def run(settings: Settings) -> None:
     await notifier.drain(_DRAIN_SECONDS)
     await notifier.stop()
     await webhooks.stop()
+    if bounces is not None:
+        await bounces.stop()
     await emulator.close()
     acceptances.close()
     notifications.close()

@@ -10,6 +10,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from deploy.local.simulator.account import Account
 from deploy.local.simulator.behaviours import EVENT_TYPES
+from deploy.local.simulator.dsn import Bounces
 from deploy.local.simulator.emulator import Emulator, EmulatorUnavailable
 from deploy.local.simulator.errors import SesError
 from deploy.local.simulator.events import received
@@ -126,6 +127,7 @@ class AdminApi:
         mailbox: Mailbox,
         notifier: Notifier,
         webhooks: Webhooks,
+        bounces: Bounces | None,
         emulator: Emulator,
         refuse: Callable[[float], Awaitable[None]],
         accepted: Callable[[], int],
@@ -137,6 +139,7 @@ class AdminApi:
         self._mailbox = mailbox
         self._notifier = notifier
         self._webhooks = webhooks
+        self._bounces = bounces
         self._emulator = emulator
         self._refuse = refuse
         self._accepted = accepted
@@ -173,12 +176,13 @@ class AdminApi:
             return json_response({"error": str(error)}, 400)
 
     async def _health(self, _: Request, __: list[str]) -> Response:
+        pending, published = (self._bounces.pending, self._bounces.published) if self._bounces else (0, 0)
         return json_response(
             {
                 "status": "ok",
                 "accepted": self._accepted(),
-                "pendingNotifications": self._notifier.pending + self._webhooks.pending,
-                "publishedNotifications": self._notifier.published + self._webhooks.posted,
+                "pendingNotifications": self._notifier.pending + self._webhooks.pending + pending,
+                "publishedNotifications": self._notifier.published + self._webhooks.posted + published,
                 "messagesKept": len(self._mailbox),
                 "faults": len(self._faults.describe()),
                 "fsyncs": {

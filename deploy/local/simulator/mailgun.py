@@ -39,7 +39,7 @@ class Mailgun:
         if len(segments) != 3 or segments[2] != "messages.mime" or request.method != "POST":
             raise Answered(Response(200, b"Mailgun Magnificent API", b"text/plain; charset=utf-8"))
         domain = segments[1]
-        if not _is_authorized(request.headers.get("authorization", "")):
+        if not is_authorized(request.headers.get("authorization", "")):
             raise Answered(Response(401, b"Forbidden", b"text/plain; charset=utf-8"))
         if domain.endswith(".invalid"):
             raise Answered(self.failed(404, f"Domain not found: {domain}"))
@@ -89,7 +89,8 @@ class Mailgun:
         return json_response({"message": message}, status)
 
 
-def _is_authorized(header: str) -> bool:
+def is_authorized(header: str) -> bool:
+    """Whether an Authorization header names the user `api` and any key."""
     try:
         user, _, key = b64decode(header.removeprefix("Basic "), validate=True).partition(b":")
     except ValueError:

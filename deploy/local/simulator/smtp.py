@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from deploy.local.simulator import faults, mime
+from deploy.local.simulator.dsn import Bounces
 from deploy.local.simulator.errors import SesError
 from deploy.local.simulator.events import timestamp
 from deploy.local.simulator.faults import Fault, Faults
@@ -61,8 +62,8 @@ class _Session:
 
 
 class SmtpServer:
-    """Takes mail by SMTP into the same journal and mailbox as the other APIs. It reports nothing afterwards.
-    `connections` and `accepted` count those so far.
+    """Takes mail by SMTP into the same journal and mailbox as the other APIs. What bounces is reported where there are
+    `bounces`. `connections` and `accepted` count those so far.
 
     It offers STARTTLS with a certificate made at its start (`certificate`, a PEM file that clients may trust), AUTH
     with any password after it, SIZE and DSN. Entries of the journal have `provider` `smtp` and
@@ -78,6 +79,7 @@ class SmtpServer:
         rules: Faults,
         acceptances: Journal,
         mailbox: Mailbox,
+        bounces: Bounces | None = None,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.host, self.port, self._most_bytes = host, port, most_bytes
@@ -85,6 +87,7 @@ class SmtpServer:
         self.certificate = folder / "smtp.pem"
         self._context = _self_signed(self.certificate)
         self._faults, self._acceptances, self._mailbox = rules, acceptances, mailbox
+        self._bounces = bounces
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -255,6 +258,8 @@ class SmtpServer:
         await self._acceptances.append(orjson.dumps(entry))
         self.accepted += 1
         self._mailbox.keep(Kept(queue_id, now, submission))
+        if self._bounces is not None:
+            self._bounces.accepted(queue_id, session.sender or "", session.recipients, session.parameters, raw)
         return queue_id
 
     async def _goes_on(self, session: _Session, operation: str, *addresses: str) -> bool:

@@ -19,6 +19,9 @@ from deploy.local.simulator.faults import Faults, malform
 from deploy.local.simulator.journal import Journal
 from deploy.local.simulator.submission import Submission
 
+MADE_KEPT = 20_000
+"""Events that a provider's log has."""
+
 _GATHER_SECONDS = 0.02
 """Waited before a call, so that events share it where they may. SendGrid waits up to 30 s."""
 
@@ -89,6 +92,8 @@ class Webhook:
         self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
         self._queue: deque[_Event] = deque()
+        self.made: deque[tuple[float, str, bytes]] = deque(maxlen=MADE_KEPT)
+        """Time, recipient and event of what was made, whether or not it was posted: a provider's log."""
         self._wake = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._generation = 0
@@ -105,6 +110,7 @@ class Webhook:
         """Drop what is pending."""
         self._generation += 1
         self._queue.clear()
+        self.made.clear()
         self.pending = 0
 
     async def stop(self) -> None:
@@ -127,7 +133,10 @@ class Webhook:
         self._loop.call_later(self.step_seconds, self._advance, mail, recipient, steps, number + 1, generation)
 
     def _make(self, mail: Reported, recipient: str, step: Step, *, late: bool) -> None:
-        data = self._reports.event(step, mail, recipient, time.time(), late=late)
+        now = time.time()
+        data = self._reports.event(step, mail, recipient, now, late=late)
+        if data is not None:
+            self.made.append((now, recipient, data))
         addresses = (recipient,)
         if data is None or self._faults.draw(faults.SILENT, self._operation, addresses):
             self.pending -= 1
@@ -245,6 +254,11 @@ class Webhooks:
         """A mail was accepted."""
         if (webhook := self._set.get(provider)) is not None:
             webhook.accepted(mail)
+
+    def made(self, provider: str) -> list[tuple[float, str, bytes]]:
+        """Time, recipient and event of what a provider had to report, the oldest first."""
+        webhook = self._set.get(provider)
+        return [] if webhook is None else list(webhook.made)
 
     def forget(self) -> None:
         """Drop what is pending."""

@@ -31,6 +31,7 @@ async def both(settings: EmailSettings, aws: AwsEndpoints) -> AsyncIterator[Runn
         "mailgun_domain": "mailroom.example",
         "mailgun_url": aws.ses_endpoint_url,
         "mailgun_keys": (KEY,),
+        "mailgun_ask_after": 1,
         "sender_addresses": (NEWS,),
         "ramps": {NEWS.partition("@")[2]: {"from": datetime.now(UTC).date().isoformat(), "daily": [3, 3]}},
     }
@@ -113,6 +114,33 @@ async def test_without_an_answer_nobody_else_is_asked_and_the_providers_report_s
     (attempted,) = [each for each in said if isinstance(each, EmailSendAttempted)]
     assert attempted.provider == "mailgun"
     (settled,) = [each for each in said if isinstance(each, EmailAttemptSettled)]
+    assert (settled.outcome, settled.by) == ("accepted", "notification")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_report_that_never_came_is_asked_for(mail: Running) -> None:
+    headers = {"Authorization": f"Bearer {mail.token()}"}
+    pin = {"provider": "mailgun", "why": "a test"}
+    answer = await mail.http.put("/api/providers/pins/system", headers=headers, json=pin)
+    assert answer.status_code == 200, answer.text
+    try:
+
+        async def heard() -> bool:
+            message_id = await mail.send("g@inbox.example", category="system")
+            await mail.ends(message_id, "Sent")
+            return await carriers(mail, message_id) == ["mailgun"]
+
+        await until(heard)
+        await mail.simulator.faults(
+            Fault(kind="acceptThenDrop", operation="MailgunSend", count=1),
+            Fault(kind="silent", operation="MailgunSend"),
+        )
+        message_id = await mail.send("h@inbox.example", category="system")
+        await mail.ends(message_id, "Sent")
+    finally:
+        await mail.http.delete("/api/providers/pins/system", headers=headers)
+    assert await carriers(mail, message_id) == ["mailgun"]
+    (settled,) = [each for each in await events(mail, message_id) if isinstance(each, EmailAttemptSettled)]
     assert (settled.outcome, settled.by) == ("accepted", "notification")
 
 

@@ -51,8 +51,8 @@ def silent_first(policy: Policy = RESENDING, *, taken: bool = False) -> Post:
     return post
 
 
-async def send(post: Post, count: int, phase: str, wishes: Wishes | None = None, **fields: object) -> list[str]:
-    message_ids = await post.queue(count, **({"category": "auth"} | fields))
+async def send(post: Post, count: int, phase: str, wishes: Wishes | None = None, category: str = "auth") -> list[str]:
+    message_ids = await post.queue(count, category=category)
     sender = post.sender(limits=LIMITS)
     sender.providers.wishes = wishes or sender.providers.wishes
     await sender.start()
@@ -122,7 +122,7 @@ async def test_where_no_other_provider_may_have_it_it_ends_as_unknown() -> None:
 
         async def says_nothing(attempt: OutgoingAttempt, post: Post = post, case: str = case) -> Answer:
             if case == "suppressed":
-                post.suppressions.reasons[attempt.recipient] = "bounce"
+                post.suppressions.reasons[attempt.recipient] = "hardBounce"
             elif case == "no content":
                 await post.contents.delete_messages([attempt.mail.message_id])
             return Unknown("no answer")
