@@ -164,7 +164,7 @@ def optional_environment(process: Process) -> dict[str, str]:
         "MAILROOM_OLD_ENCRYPTION_KEYS": "${MAILROOM_OLD_ENCRYPTION_KEYS:-}",
         "MAILROOM_UNSUBSCRIBE_MAILTO": "${MAILROOM_UNSUBSCRIBE_MAILTO:-}",
         "MAILROOM_TEMPLATES_DIR": f"${{MAILROOM_TEMPLATES_DIR:+{TEMPLATES}}}",
-        **{name: f"${{{name}:-}}" for name in (*processes.WEBHOOKS, *processes.PROVIDERS)},
+        **{name: f"${{{name}:-}}" for name in sorted(process.optional)},
     }
 
 

@@ -114,7 +114,11 @@ PROVIDERS = (
     "MAILROOM_SMTP_BOUNCE_DOMAIN",
     "MAILROOM_SMTP_MAX_SEND_RATE",
     "MAILROOM_SMTP_DAILY_LIMIT",
+    "MAILROOM_MAILGUN_ASK_AFTER_SECONDS",
     "MAILROOM_WARM_UP",
+    "MAILROOM_UNKNOWN_AUTH",
+    "MAILROOM_RESEND_AFTER_URGENT_SECONDS",
+    "MAILROOM_RESEND_AFTER_SECONDS",
 )
 """Who carries mail; unset, SES alone."""
 
@@ -125,8 +129,6 @@ EMAIL_VARIABLES = frozenset(
     {
         *AWS_VARIABLES,
         *PLATFORM_VARIABLES,
-        *PROVIDERS,
-        *WEBHOOKS,
         "AWS_ENDPOINT_URL_SESV2",
         "AWS_SES_FROM_EMAIL",
         "AWS_SES_REPLY_TO",
@@ -174,7 +176,8 @@ busy; urgent mail has as many as it likes.
 class Process:
     """One long-running process of ours.
 
-    `module` is run as `python -m …`; `variables` is all of `service_environment` that it gets; `needs` names what
+    `module` is run as `python -m …`; `variables` is all of `service_environment` that it gets, and `optional` what it
+    gets beside that where it is set; `needs` names what
     must be ready before it starts; `port_setting` is the port it listens on; `ready_path` answers 200 once it can do
     its work, `live_path` as long as it should not be restarted. `stop_seconds` is how long it may take to drain after
     SIGTERM. `own` are values of variables that differ from process to process. `cpu_shares` is its weight when more
@@ -193,6 +196,7 @@ class Process:
     cpus: str = "1.0"
     own: tuple[tuple[str, str], ...] = ()
     cpu_shares: int = IN_THE_BACKGROUND
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +220,7 @@ PROCESSES = (
         name="email",
         module=("services.email", "all"),
         variables=EMAIL_VARIABLES,
+        optional=frozenset((*PROVIDERS, *WEBHOOKS)),
         port_setting="MAILROOM_EMAIL_PORT",
         needs=("mongo", "topics", "resources", SIMULATOR),
         own=(("MAILROOM_EMAIL_LANES", "high,normal,low"), FEW_CONNECTIONS),
@@ -224,6 +229,7 @@ PROCESSES = (
         name=EMAIL_URGENT,
         module=("services.email", "lanes"),
         variables=EMAIL_VARIABLES,
+        optional=frozenset((*PROVIDERS, *WEBHOOKS)),
         port_setting="MAILROOM_EMAIL_PORT",
         needs=("mongo", "topics", "resources", SIMULATOR),
         own=(("MAILROOM_EMAIL_LANES", "urgent"),),

@@ -157,14 +157,17 @@ def _gateway(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
 
 def _only(env: Mapping[str, str], variables: frozenset[str]) -> dict[str, str]:
     """What one process gets of `env`: what the list gives to another is left out."""
-    others = frozenset().union(*(each.variables for each in processes.PROCESSES)) - variables
+    others = frozenset().union(*(each.variables | each.optional for each in processes.PROCESSES)) - variables
     return {name: value for name, value in env.items() if name not in others}
 
 
 def _service(process: Process) -> Part:
     def launch(site: Site, env: Mapping[str, str], progress: Progress) -> Launch:
         own = {**dict(process.own), process.port_setting: str(site.ports[process.name]), "PYTHONUNBUFFERED": "1"}
-        return Launch([sys.executable, "-m", *process.module], {**_only(env, process.variables), **own})
+        return Launch(
+            [sys.executable, "-m", *process.module],
+            {**_only(env, process.variables | process.optional), **own},
+        )
 
     return Part(
         name=process.name,

@@ -92,11 +92,13 @@ def test_every_variable_has_a_reader_and_no_other_process_gets_it(tmp_path: Path
     whole = stack.env()
     read = frozenset().union(*(process.variables for process in processes.PROCESSES))
     assert read == set(whole) - {"MAILROOM_LOG_LEVEL"}
+    whole |= dict.fromkeys(processes.PROVIDERS, "x")
     for process in processes.PROCESSES:
         launch = PARTS[process.name].launch
         assert launch is not None
         given = launch(stack.site, whole, print).env
-        assert set(given) & set(whole) == process.variables | {"MAILROOM_LOG_LEVEL"}
+        assert set(given) & set(whole) == process.variables | {"MAILROOM_LOG_LEVEL"} | (process.optional & set(whole))
+        assert bool(process.optional & set(given)) == process.name.startswith("email")
         assert given.items() >= dict(process.own).items()
         assert given[process.port_setting] == str(stack.site.ports[process.name])
 

@@ -206,7 +206,7 @@ async def test_what_no_provider_takes_by_its_size_fails_before_any_attempt() -> 
     await sender.stop(3.0)
     event = (await post.store.load(message_id)).events[-1]
     assert await post.types(message_id) == ["requested", "failed"]
-    assert (event.data.reason, event.data.detail) == ("invalid", "4 bytes are too many")  # type: ignore[attr-defined]
+    assert (event.data.reason, event.data.detail) == ("invalid", "5 bytes, of 3, are too many")  # type: ignore[attr-defined]
 
 
 async def test_what_was_sent_is_in_nobody_s_hands_any_more() -> None:
