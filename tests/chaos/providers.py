@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,16 @@ class Weather:
         found = [each for each in troubles if each.of(self.provider)]
         self._random.shuffle(found)
         return found
+
+    async def clear(self, seconds: float) -> None:
+        """Wait until it carries mail again: one that was silent is left alone for up to a minute. AssertionError after
+        `seconds`.
+        """
+        since = await self._simulator.position()
+        deadline = asyncio.get_running_loop().time() + seconds
+        while all(each.get("provider", "ses") != self.provider for each in await self._simulator.acceptances(since)):
+            assert asyncio.get_running_loop().time() < deadline, f"{self.provider} gets no mail any more"
+            await asyncio.sleep(0.5)
 
     async def begin(self, trouble: Trouble) -> None:
         """From now on it fails so, and in no other way."""

@@ -71,6 +71,7 @@ async def mail_survives(
 
     async def bad_weather() -> None:
         for trouble in weather.order(troubles):
+            await weather.clear(SETTLING)
             await weather.begin(trouble)
             for _ in range(LOOKS):
                 await asyncio.sleep(between)
