@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.local.providers import webhook_keys
 from deploy.local.simulator.client import SimulatorClient
 from deploy.local.simulator.faults import Fault
+from deploy.local.stack import Stack
 
 SENDS = {"ses": "SendEmail", "sendgrid": "SendGridSend", "mailgun": "MailgunSend", "smtp": "SmtpDot"}
 """Provider → by which faults name a send of it."""
@@ -21,6 +23,13 @@ unknown where nothing was taken, since nobody sends it again.
 
 HANGS_MS = 17_000
 """Longer than a call may take."""
+
+
+async def report_to(stack: Stack, simulator: SimulatorClient) -> None:
+    """Have the simulator report through this stack's gateway, as it does by itself where there is every provider."""
+    keys = webhook_keys(stack.site)
+    for provider, key in (("sendgrid", keys.sendgrid), ("mailgun", keys.mailgun)):
+        await simulator.webhook(provider, f"{stack.site.url('gateway')}/api/webhooks/{provider}", key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import pytest
 from deploy.local import providers
 from deploy.local.stack import Stack
 from tests.chaos.killing import Killer
-from tests.chaos.providers import TROUBLES, Trouble, Weather
+from tests.chaos.providers import TROUBLES, Trouble, Weather, report_to
 from tests.e2e.evidence import Observer
 from tests.e2e.judge import Decisions, Evidence, assert_fair, unknowns
 from tests.e2e.live import live
@@ -84,6 +84,7 @@ async def mail_survives(
         for _ in range(kills):
             await chance.choice(killers).kill(1)
 
+    await report_to(stack, observer.simulator)
     async with traffic(stack, seed, behaviours=BEHAVIOURS) as load:
         async with asyncio.TaskGroup() as group:
             group.create_task(load.flow(per_second, enough, backlog=BACKLOG))

@@ -98,7 +98,11 @@ def test_a_stack_sends_through_every_provider_and_hears_their_reports(tmp_path: 
 def test_a_stack_that_was_told_so_or_is_for_tests_has_ses_alone(tmp_path: Path) -> None:
     alone = Stack(site_from_environment({"MAILROOM_STATE_DIR": str(tmp_path)}), extra={"MAILROOM_PROVIDERS": "ses"})
     assert alone.env()["MAILROOM_PROVIDERS"] == "ses"
-    assert "MAILROOM_PROVIDERS" not in Stack(throwaway_site(tmp_path / "tests", {})).env()
+    site = throwaway_site(tmp_path / "tests", {})
+    assert "MAILROOM_PROVIDERS" not in Stack(site).env()
+    launch = PARTS["simulator"].launch
+    assert launch is not None
+    assert "--webhooks" not in launch(site, Stack(site).env(), print).command, "nobody may be there to take reports"
 
 
 def test_what_providers_are_reached_with_is_given_to_the_email_service_alone(tmp_path: Path) -> None:
