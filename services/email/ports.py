@@ -188,6 +188,10 @@ class ProviderBoard(Protocol):
         """Whether `owner` is the one that tries it now: its pause is over, and nobody else does within `seconds`."""
         ...
 
+    async def leave_probe(self, provider: str, owner: str) -> None:
+        """`owner` had nothing to try it with: another one may now. Does nothing where the probe is another one's."""
+        ...
+
     async def reopen(self, provider: str) -> None:
         """It works. One that was not shut is fine."""
         ...

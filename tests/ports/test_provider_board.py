@@ -76,6 +76,18 @@ async def test_a_probe_of_which_nothing_is_heard_is_taken_by_another(place: Plac
     assert await place.board.take_probe("ses", "b", 600)
 
 
+async def test_who_has_nothing_to_try_it_with_leaves_the_probe_to_others(place: Place) -> None:
+    await place.board.shut("ses", 0, "away")
+    await place.wait(0.01)
+    assert await place.board.take_probe("ses", "$a", 600)
+    await place.board.leave_probe("ses", "b")
+    assert not await place.board.take_probe("ses", "b", 600), "it is another one's"
+    await place.board.leave_probe("ses", "$a")
+    await place.wait(0.01)
+    assert await place.board.take_probe("ses", "b", 600)
+    await place.board.leave_probe("mailgun", "$a")
+
+
 async def test_a_probe_that_failed_leaves_the_next_pause_to_all(place: Place) -> None:
     await place.board.shut("ses", 0, "away")
     await place.wait(0.01)

@@ -51,6 +51,12 @@ class MongoProviderBoard:
             done = await self._board.update_one({"_id": _CIRCUIT + provider, "$expr": over}, [{"$set": taken}])
         return done.modified_count == 1
 
+    async def leave_probe(self, provider: str, owner: str) -> None:
+        with foreign_errors():
+            await self._board.update_one(
+                {"_id": _CIRCUIT + provider, "prober": owner}, [{"$set": {"probeUntil": "$$NOW", "prober": None}}]
+            )
+
     async def reopen(self, provider: str) -> None:
         with foreign_errors():
             await self._board.delete_one({"_id": _CIRCUIT + provider})

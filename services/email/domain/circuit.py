@@ -115,6 +115,11 @@ class Circuit:
         """Whether one attempt is let through, and nothing has come of it yet."""
         return self.open_until is None and self._step == 1
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether an attempt that decides is under way."""
+        return self._trying
+
     def shut(self, seconds: float, reason: str, now: float) -> None:
         """Others found it so: leave the provider alone for that long."""
         self.open_until, self.reason = now + seconds, reason

@@ -26,7 +26,10 @@ log = get_logger(__name__)
 
 EVERY_SECONDS = 0.5
 PROBE_SECONDS = 15.0
-"""For so long nobody else tries: a call and its answer take less. A process without mail for it lets it go then."""
+"""For so long nobody else tries: a call and its answer take less."""
+
+MAIL_SECONDS = 3.0
+"""For so long a process that may try waits for a mail to try it with; then it leaves that to others for as long."""
 
 _Mode = Literal["closed", "shut", "probing"]
 
@@ -41,6 +44,7 @@ class ProviderWatch:
         self._metrics, self._progress = metrics, progress
         self._modes: dict[str, _Mode] = dict.fromkeys(providers.circuits, "closed")
         self._probing_until: dict[str, float] = {}
+        self._resting_until: dict[str, float] = {}
         for circuit in providers.circuits.values():
             circuit.shared = True
 
@@ -70,10 +74,13 @@ class ProviderWatch:
     async def _follow(self, name: str, circuit: Circuit, shut: Shut | None) -> None:
         now, mode = self._clock.monotonic(), self._modes[name]
         if mode == "probing" and circuit.trying_one:
-            if now < self._probing_until[name]:
+            waited = now - (self._probing_until[name] - PROBE_SECONDS)
+            if waited < (PROBE_SECONDS if circuit.is_tried else MAIL_SECONDS):
                 return  # its answer is waited for, or a mail to try it with
             circuit.shut(0.0, circuit.reason, now)
             mode = self._modes[name] = "shut"
+            self._resting_until[name] = now + MAIL_SECONDS
+            await self._board.leave_probe(name, self._owner)
         if circuit.open_until is not None and mode != "shut":
             await self._board.shut(name, max(0.0, circuit.open_until - now), circuit.reason)
             self._modes[name] = "shut"
@@ -86,7 +93,9 @@ class ProviderWatch:
         elif shut.seconds > 0:
             circuit.shut(shut.seconds, shut.reason, now)
             self._modes[name] = "shut"
-        elif await self._board.take_probe(name, self._owner, PROBE_SECONDS):
+        elif now >= self._resting_until.get(name, now) and await self._board.take_probe(
+            name, self._owner, PROBE_SECONDS
+        ):
             circuit.probe()
             self._modes[name], self._probing_until[name] = "probing", now + PROBE_SECONDS
             log.info("a provider is tried again", provider=name, reason=shut.reason)

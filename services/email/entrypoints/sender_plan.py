@@ -165,7 +165,11 @@ class Planner:
         now = self._clock.monotonic()
         standing = self._standing(now, urgent=urgent)
         if not any(each.allowance for each in standing):
-            return Turn(pause=max(0.01, self._reopens(now)), waiting="the provider refuses everything now")
+            # Where its time is over it may well take mail: whoever has some finds out.
+            refuses = any(self._providers.reopens(each.name, now) > 0 for each in self._providers)
+            return Turn(
+                pause=max(0.01, self._reopens(now)), waiting="the provider refuses everything now" if refuses else ""
+            )
         turn = Turn()
         self._take_up(standing, turn, now, urgent=urgent)
         open_to = sum(each.allowance for each in standing if each.usable)

@@ -288,6 +288,7 @@ class MemoryProviderBoard:
         self._clock = clock
         self._shut: dict[str, tuple[float, str]] = {}
         self._probes: dict[str, float] = {}
+        self._probers: dict[str, str] = {}
         self._off: dict[str, Order] = {}
         self._pins: dict[str, Order] = {}
 
@@ -306,7 +307,12 @@ class MemoryProviderBoard:
         if provider not in self._shut or self._shut[provider][0] > now or self._probes.get(provider, now) > now:
             return False
         self._probes[provider] = now + seconds
+        self._probers[provider] = owner
         return True
+
+    async def leave_probe(self, provider: str, owner: str) -> None:
+        if self._probers.get(provider) == owner:
+            self._probes.pop(provider, None)
 
     async def reopen(self, provider: str) -> None:
         self._shut.pop(provider, None)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from services.email.domain.circuit import FIRST_PAUSE, Circuit
-from services.email.entrypoints.provider_watch import PROBE_SECONDS, ProviderWatch
+from services.email.entrypoints.provider_watch import MAIL_SECONDS, PROBE_SECONDS, ProviderWatch
 from services.email.entrypoints.sender_providers import Providers
 from services.kit.health import Progress
 from services.kit.metrics import Metrics
@@ -99,8 +99,26 @@ async def test_who_has_no_mail_to_try_it_with_lets_another_one_try(world: World,
     world.clock.move(PAUSE + 1)
     await world.look(0, 1)
     assert world.allowances() == [1, 0]
-    world.clock.move(PROBE_SECONDS + 1)
+    world.clock.move(MAIL_SECONDS)
+    await world.look(0, 1)
+    assert world.allowances() == [0, 1], "it does not take it again at once"
+    world.clock.move(MAIL_SECONDS)
     await world.look(1, 0)
+    assert world.allowances() == [1, 0]
+
+
+async def test_who_waits_for_an_answer_keeps_the_probe(world: World, refused: Callable[[], None]) -> None:
+    refused()
+    await world.look()
+    world.clock.move(PAUSE + 1)
+    await world.look(0, 1)
+    world.circuit(0).planned()
+    world.clock.move(PROBE_SECONDS - 1)
+    await world.look(0, 1)
+    assert world.circuit(0).is_tried
+    assert world.allowances() == [0, 0]
+    world.clock.move(2)
+    await world.look(0, 1)
     assert world.allowances() == [0, 1]
 
 

@@ -165,6 +165,26 @@ async def test_one_that_is_switched_off_gets_nothing_and_gets_mail_again_when_it
         assert len(post.provider.calls) > before
 
 
+async def test_who_has_no_mail_is_ready_once_the_pause_is_over() -> None:
+    """While it lasts, nothing goes through. Then it may, and whoever has a mail finds out."""
+    post = Post()
+    async with running(post) as sender:
+        circuit = sender.providers.circuits["ses"]
+        circuit.shared = True
+        circuit.shut(3600.0, "AccountSuspendedException", post.clock.monotonic())
+
+        async def is_not_ready() -> bool:
+            return not sender.health().ready
+
+        async def is_ready() -> bool:
+            return sender.health().ready
+
+        await until(is_not_ready)
+        circuit.shut(0.0, "AccountSuspendedException", post.clock.monotonic())
+        await until(is_ready)
+        assert circuit.is_open
+
+
 async def test_one_provider_alone_keeps_no_record_of_choices() -> None:
     post = Post()
     (message_id,) = await post.queue(1)
