@@ -52,6 +52,7 @@ async def test_ses_refusing_connections(stack: Stack) -> None:
         assert any(b'"connectionFailed"' in (entry.value or b"") for entry in evidence.log), "nobody noticed"
 
 
+@pytest.mark.long
 async def test_draining_under_load_leaves_nothing_unknown(stack: Stack) -> None:
     async with live(stack) as observer:
         await observer.simulator.faults(Fault(kind="slowAnswer", ms=800, probability=0.5), seed=16)
