@@ -168,6 +168,8 @@ def _table(steps: list[TimelineStep]) -> Table:
             rows.add_row(Text(day, style="dim"))
         recipient = event.data.get("recipient", "")
         words = [change.removeprefix(f"{recipient}: ") for change in step.changes]
+        if event.data.get("reason") == "resend":
+            words.append("resend: the outcome of an earlier attempt is unknown")
         words += [f"{each['provider']}: {each['why']}" for each in event.data.get("considered") or ()]
         changed = "retracted: counts no more" if step.retracted else "\n".join(words) or "nothing"
         name = event.type.removeprefix("email.").removeprefix("file.")

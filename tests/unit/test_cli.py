@@ -15,14 +15,17 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from services.cli import skip
+from services.cli import skip, why
 from services.cli.app import app
+from services.events.projections.known import Known, add
+from services.events.reader import read_event
 from services.kit.kafka.records import Partition
 from tests.unit.email_service import dsn_examples
 from tests.unit.email_service import mailgun_examples as mailgun
 from tests.unit.email_service import sendgrid_examples as sendgrid
 from tests.unit.email_service.own_templates import write_own
 from tests.unit.email_service.ses_examples import ATTEMPT_ID, MESSAGE_ID, example
+from tests.unit.events_service import events as make
 from tests.unit.files_service import s3_examples
 
 SECRET = "s" * 40
@@ -319,3 +322,22 @@ async def test_skip_parks_where_the_reader_looks(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("services.kit.parking_mongo.MongoParkingLot.__init__", lambda *_: None)
     assert await skip._step_over(reader, Partition("t", 0), 3, skip._InTheWay("a lost head", 4, None)) == (None, True)
     assert asked == [service]
+
+
+def test_why_says_that_an_attempt_was_made_after_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = make.Log()
+    again = make.attempted("a2", provider="mailgun", reason="resend")
+    history = [make.requested(category="auth"), make.attempted(), make.unknown(), again]
+    known: Known = {}
+    for offset, each in enumerate(history):
+        add(known, read_event(log.raw(each), 0, offset))
+
+    async def read(message_id: str) -> tuple[None, list[Any]]:
+        return None, list(known.values())
+
+    monkeypatch.setattr(why, "_read_email", read)
+    monkeypatch.setenv("COLUMNS", "160")
+    told = mailroom("why", "email_log", make.MESSAGE)
+    assert told.exit_code == 0
+    words = " ".join(told.stdout.split())
+    assert words.count("resend: the outcome of an earlier attempt is unknown") == 1, told.stdout

@@ -78,8 +78,10 @@ def requested(*recipients: str, **more: Any) -> mail.EmailRequested:
     )
 
 
-def attempted(attempt: str = "a1", recipient: str = ANN, provider: str = "ses") -> mail.EmailSendAttempted:
-    return mail.EmailSendAttempted(attempt_id=attempt, recipient=recipient, provider=provider, reason="cheapest")
+def attempted(
+    attempt: str = "a1", recipient: str = ANN, provider: str = "ses", reason: mail.AttemptReason = "cheapest"
+) -> mail.EmailSendAttempted:
+    return mail.EmailSendAttempted(attempt_id=attempt, recipient=recipient, provider=provider, reason=reason)
 
 
 def sent(attempt: str = "a1", recipient: str = ANN, **more: Any) -> mail.EmailSent:
