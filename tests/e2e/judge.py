@@ -106,6 +106,7 @@ class Expected:
         several: whether there are several providers: then each attempt says why it is that one's.
         unreported: whether providers tell nothing of some mail: then what got no answer, and of which nothing was told,
             may stay unknown.
+        resends: whether the operators let mail of category `auth` be sent once more after silence.
     """
 
     requested: Mapping[str, frozenset[str]]
@@ -114,18 +115,21 @@ class Expected:
     parked: Sequence[str] = ()
     several: bool = False
     unreported: bool = False
+    resends: bool = False
 
 
 @dataclass(slots=True)
 class Attempt:
-    """What the log's decisions say about one call. `chosen`: whom its `considered` names as chosen; `hasty`: an earlier
-    call for the same recipient had no no yet.
+    """What the log's decisions say about one call. `chosen`: whom its `considered` names as chosen; `resend`: it says
+    that it is made although another's outcome is unknown; `hasty`: an earlier call for the same recipient did not allow
+    it yet.
     """
 
     message_id: str
     recipient: str
     provider: str = "ses"
     chosen: list[str] = field(default_factory=list)
+    resend: bool = False
     hasty: bool = False
     sent: set[str] = field(default_factory=set)
     refused: bool = False
@@ -147,6 +151,7 @@ class Decisions:
     def __init__(self, log: Iterable[Entry]) -> None:
         self.requested: dict[str, list[str]] = {}
         self.tags: dict[str, Json] = {}
+        self.categories: dict[str, str] = {}
         self.attempts: dict[str, Attempt] = {}
         self._tried: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
         self.failed: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -162,6 +167,7 @@ class Decisions:
         if kind == "email.requested":
             self.requested[message_id] = [*data["to"], *data.get("cc", ()), *data.get("bcc", ())]
             self.tags[message_id] = data.get("tags", {})
+            self.categories[message_id] = data["category"]
         elif kind == "email.sendAttempted":
             self._begin(message_id, data)
         elif kind == "email.failed":
@@ -182,9 +188,15 @@ class Decisions:
     def _begin(self, message_id: str, data: Json) -> None:
         earlier = self._tried[message_id, data["recipient"]]
         chosen = [each["provider"] for each in data.get("considered") or () if each["why"].startswith("chosen")]
-        asked = data["reason"] != "resend"  # that is what operators ask for: again, after silence
-        hasty = asked and any(each.accepted or not each.closed for each in earlier)
-        attempt = Attempt(message_id, data["recipient"], data["provider"], chosen, hasty)
+        resend = data["reason"] == "resend"
+        silent = [each for each in earlier if not each.closed]
+        hasty = bool(silent)
+        if resend:  # after silence alone, once, and through a provider that cannot have it
+            hasty = not silent or any(
+                not each.unknown or each.resend or each.provider == data["provider"] for each in silent
+            )
+        hasty = hasty or any(each.accepted for each in earlier)
+        attempt = Attempt(message_id, data["recipient"], data["provider"], chosen, resend, hasty)
         self.attempts[data["attemptId"]] = attempt
         earlier.append(attempt)
 
@@ -223,7 +235,7 @@ def problems(evidence: Evidence, expected: Expected) -> list[str]:
     """Every contradiction, [] if there is none. Messages of nobody's asking on the log are judged as the others."""
     decisions = Decisions(evidence.log)
     return [
-        *_accepted_once(evidence),
+        *_accepted_once(evidence, decisions),
         *_everything_ends(decisions, expected),
         *_unknowns(decisions, expected),
         *_attempts_are_allowed(decisions, expected),
@@ -235,13 +247,15 @@ def problems(evidence: Evidence, expected: Expected) -> list[str]:
     ]
 
 
-def _accepted_once(evidence: Evidence) -> Iterable[str]:
+def _accepted_once(evidence: Evidence, decisions: Decisions) -> Iterable[str]:
+    """And once more where an attempt on the log says `resend`; whether it might is `_attempts_are_allowed`'s."""
+    resends = {attempt_id for attempt_id, attempt in decisions.attempts.items() if attempt.resend}
     counted = Counter(
-        (entry["tags"].get(MESSAGE_TAG), recipient)
+        (entry["tags"].get(MESSAGE_TAG), recipient, entry["tags"].get(ATTEMPT_TAG) in resends)
         for entry in evidence.acceptances
         for recipient in entry["destination"]
     )
-    for (message_id, recipient), times in counted.items():
+    for (message_id, recipient, _), times in counted.items():
         if times > 1:
             yield f"{message_id}: {recipient} was accepted {times} times"
 
@@ -272,8 +286,12 @@ def _unknowns(decisions: Decisions, expected: Expected) -> Iterable[str]:
 
 def _attempts_are_allowed(decisions: Decisions, expected: Expected) -> Iterable[str]:
     for attempt_id, attempt in decisions.attempts.items():
-        if attempt.hasty:
+        if attempt.hasty and attempt.resend:
+            yield f"{attempt.message_id}: {attempt_id} is a resend that earlier attempts did not allow"
+        elif attempt.hasty:
             yield f"{attempt.message_id}: {attempt_id} began though an earlier attempt for it had no no"
+        if attempt.resend and not (expected.resends and decisions.categories.get(attempt.message_id) == "auth"):
+            yield f"{attempt.message_id}: {attempt_id} is a resend that nobody asked for"
         if expected.several and attempt.chosen != [attempt.provider]:
             yield f"{attempt.message_id}: nothing says why {attempt_id} went to {attempt.provider}"
 

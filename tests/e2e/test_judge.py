@@ -10,7 +10,7 @@ import bson
 import pytest
 from bson.codec_options import CodecOptions
 
-from contracts.email.events import Considered, EmailDelivered
+from contracts.email.events import Considered, EmailDelivered, EmailSendAttempted
 from services.email.domain.correlation import ATTEMPT_TAG, MESSAGE_TAG
 from services.events.adapters.mongo_documents import to_document
 from services.events.ports import Write
@@ -165,6 +165,71 @@ def test_another_attempt_without_a_no(first: tuple[Any, ...]) -> None:
     run = replace(run, acceptances=run.acceptances[-1:], notifications=run.notifications[-1:])
     found = problems(run, replace(EXPECTED, kills=1))
     assert f"{MESSAGE}: a2 began though an earlier attempt for it had no no" in found
+
+
+def once_more(*before: Any, category: str = "auth", provider: str = "mailgun") -> tuple[list[str], list[str]]:
+    """What is wrong with a run whose a2 is a resend after these, where operators asked for that, and where not."""
+    again = make.attempted("a2", provider=provider, reason="resend")
+    after = (again, make.sent("a2", provider=provider), delivered("a2"))
+    run = evidence(make.requested(category=category), *before, *after)
+    carried_by = {each.attempt_id: each.provider for each in (*before, again) if isinstance(each, EmailSendAttempted)}
+    run = replace(
+        run,
+        acceptances=[{**each, "provider": carried_by[each["tags"][ATTEMPT_TAG]]} for each in run.acceptances],
+    )
+    expected = replace(EXPECTED, kills=1)
+    return problems(run, replace(expected, resends=True)), problems(run, expected)
+
+
+def test_a_resend_is_fair_where_operators_asked_for_it_and_nowhere_else() -> None:
+    asked, unasked = once_more(make.attempted(), make.unknown())
+    assert asked == []
+    only(unasked, "a2 is a resend that nobody asked for")
+    other_category, _ = once_more(make.attempted(), make.unknown(), category="notification")
+    only(other_category, "a2 is a resend that nobody asked for")
+
+
+def test_both_attempts_may_be_taken_where_the_second_is_a_resend_and_neither_twice() -> None:
+    silence = (make.requested(category="auth"), make.attempted(), make.unknown())
+    again = make.attempted("a2", provider="mailgun", reason="resend")
+    run = evidence(*silence, again, make.sent("a2", provider="mailgun"), make.settled("accepted"), delivered("a2"))
+    first = acceptance({"attemptId": "a1", "recipient": ANN})
+    second = acceptance({"attemptId": "a2", "recipient": ANN}) | {"provider": "mailgun"}
+    expected = replace(EXPECTED, kills=1, resends=True)
+    assert problems(replace(run, acceptances=[first, second]), expected) == []
+    for twice in ([first, second, second], [first, first, second]):
+        only(problems(replace(run, acceptances=twice), expected), "accepted 2 times")
+
+
+@pytest.mark.parametrize(
+    ("before", "provider"),
+    [
+        ((), "mailgun"),
+        ((make.attempted(),), "mailgun"),
+        ((make.attempted(), make.refused()), "mailgun"),
+        ((make.attempted(), make.unknown(), make.settled("accepted")), "mailgun"),
+        ((make.attempted(), make.unknown()), "ses"),
+        (
+            (
+                make.attempted(),
+                make.unknown(),
+                make.attempted("a3", provider="sendgrid", reason="resend"),
+                make.unknown("a3"),
+            ),
+            "mailgun",
+        ),
+    ],
+    ids=["first", "open", "refused", "accepted", "same provider", "resent before"],
+)
+def test_a_resend_that_earlier_attempts_do_not_allow(before: tuple[Any, ...], provider: str) -> None:
+    asked, _ = once_more(*before, provider=provider)
+    assert f"{MESSAGE}: a2 is a resend that earlier attempts did not allow" in asked
+
+
+def test_a_resend_after_one_that_was_refused_is_fair() -> None:
+    refused = (make.attempted("a3", provider="sendgrid", reason="resend"), make.refused("a3"))
+    asked, _ = once_more(make.attempted(), make.unknown(), *refused)
+    assert asked == []
 
 
 def test_an_attempt_that_nothing_explains_where_there_are_several_providers() -> None:
