@@ -181,6 +181,35 @@ def test_ses_alone_carries_mail_unless_others_are_named_and_each_needs_what_it_n
     assert load(EmailSettings, GOOD | all_of_them).providers == ("mailgun", "ses", "sendgrid", "smtp")
 
 
+TWO = {"MAILROOM_PROVIDERS": "ses,sendgrid", "SENDGRID_API_KEY": "SG.x"}
+RESEND = {"MAILROOM_UNKNOWN_AUTH": "resend"}
+
+
+def test_nothing_is_sent_once_more_unless_that_is_set_and_then_auth_mail_alone() -> None:
+    assert load(EmailSettings, GOOD | TWO).policy.resend == frozenset()
+    waits = {"MAILROOM_RESEND_AFTER_SECONDS": "90", "MAILROOM_RESEND_AFTER_URGENT_SECONDS": "30"}
+    policy = load(EmailSettings, GOOD | TWO | RESEND | waits).policy
+    assert policy.resend == {"auth"}
+    assert policy.resend_after == timedelta(seconds=90)
+    assert policy.resend_after_urgent == timedelta(seconds=30)
+
+
+def test_mail_cannot_be_sent_once_more_through_the_only_provider() -> None:
+    with pytest.raises(SettingsError, match="MAILROOM_UNKNOWN_AUTH is wrong: resend needs a second provider"):
+        load(EmailSettings, GOOD | RESEND)
+
+
+def test_mail_that_has_ended_as_unknown_is_not_sent_once_more() -> None:
+    early = {"MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES": "0.5"}
+    load(EmailSettings, GOOD | TWO | early)
+    with pytest.raises(SettingsError) as caught:
+        load(EmailSettings, GOOD | TWO | RESEND | early)
+    assert [told.partition(" ")[0] for told in caught.value.problems] == [
+        "MAILROOM_RESEND_AFTER_URGENT_SECONDS",
+        "MAILROOM_RESEND_AFTER_SECONDS",
+    ]
+
+
 @pytest.mark.parametrize("named", ["pigeons", "ses,ses", "ses,pigeons", ","])
 def test_providers_that_there_are_not_or_twice_are_refused(named: str) -> None:
     with pytest.raises(SettingsError, match="MAILROOM_PROVIDERS is wrong: one or more of ses, sendgrid, mailgun, smtp"):
