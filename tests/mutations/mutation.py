@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +11,7 @@ class Mutation:
     """One change of one place.
 
     Attributes:
-        name: invariant and letter, for instance `1a`.
+        name: invariant and letter, for instance `1a`; after `1z` comes `1za`.
         breaks: what the changed code does, in one sentence.
         file: path in the repository.
         old: text that stands exactly once in the file.
@@ -28,4 +29,4 @@ class Mutation:
     @property
     def invariant(self) -> int:
         """Which of the invariants of `docs/invariants.md` it breaks."""
-        return int(self.name[:-1])
+        return int(self.name.rstrip(ascii_lowercase))

@@ -425,6 +425,14 @@ SENDING: tuple[Mutation, ...] = (
         (_RESEND + "test_no_call_may_be_under_way",),
     ),
     Mutation(
+        "2za",
+        "what refuses the second attempt ends a mail that the first may have brought",
+        DECISIONS,
+        "    if unknown:\n        end = None",
+        "    if unknown and not attempt.resend:\n        end = None",
+        (_RESEND + "test_what_is_refused_for_good_leaves_it_unknown_and_no_more", _TWICE_MORE),
+    ),
+    Mutation(
         "7a",
         "suppressions are not looked at before an attempt is recorded",
         PLAN,
