@@ -430,7 +430,7 @@ SENDING: tuple[Mutation, ...] = (
         DECISIONS,
         "    if unknown:\n        end = None",
         "    if unknown and not attempt.resend:\n        end = None",
-        (_RESEND + "test_what_is_refused_for_good_leaves_it_unknown_and_no_more", _TWICE_MORE),
+        (_RESEND + "test_what_is_refused_for_good_leaves_it_unknown_and_no_more",),
     ),
     Mutation(
         "7a",

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from contracts.email.events import AttemptReason, EmailAttemptSettled, EmailFailed, EmailSendAttempted
 from services.email.domain.commands import (
@@ -38,6 +38,7 @@ from services.email.domain.message import (
     due_at,
     fold,
 )
+from services.email.domain.outcomes import Outcome
 from services.kit.errors import PermanentError
 from services.kit.event_store.port import Stream
 from tests.unit.email_service.mail import (
@@ -286,6 +287,26 @@ class SendingOnceMore(Sending):
     @rule(seconds=st.sampled_from([0.01, 2, 31, 190, 190, 190]))
     def time_passes(self, seconds: float) -> None:
         self.mail.wait(seconds=seconds)
+
+    @initialize(answer=st.sampled_from([SILENCE, SILENCE, SILENCE, THROTTLED]), taken=st.booleans(), data=st.data())
+    def it_begins_with_silence(self, answer: Outcome, taken: bool, data: st.DataObject) -> None:
+        self.a_wave_is_sent_and_answered(seconds=0, answer=answer, taken=taken, data=data)
+
+    @rule(
+        seconds=st.sampled_from([0, 31, 190]),
+        answer=st.sampled_from([YES, SILENCE, SILENCE, REFUSED, THROTTLED, SUSPENDED]),
+        taken=st.booleans(),
+        data=st.data(),
+    )
+    def a_wave_is_sent_and_answered(self, seconds: float, answer: Outcome, taken: bool, data: st.DataObject) -> None:
+        """What several rules above do, at once: without it few runs would come to a second attempt's answer."""
+        self.mail.wait(seconds=seconds)
+        before = len(self.calls)
+        self.a_holder_plans(confirmed=True, stale=False, data=data)
+        for call in list(self.calls.values())[before:]:
+            call.called, call.taken = True, answer is YES or (answer is SILENCE and taken)
+            call.refused = answer not in (YES, SILENCE)
+            self._append(heard(call.attempt_id, answer))
 
 
 TestSending = Sending.TestCase
