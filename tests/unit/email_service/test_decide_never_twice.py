@@ -146,6 +146,22 @@ class Sending(RuleBasedStateMachine):
         elif data.draw(st.booleans()):
             self._append(heard(call.attempt_id, SILENCE))
 
+    @rule(
+        seconds=st.sampled_from([0, 31, 190]),
+        answer=st.sampled_from([YES, SILENCE, SILENCE, REFUSED, THROTTLED, SUSPENDED]),
+        taken=st.booleans(),
+        data=st.data(),
+    )
+    def a_wave_is_sent_and_answered(self, seconds: float, answer: Outcome, taken: bool, data: st.DataObject) -> None:
+        """What several rules above do, at once: without it few runs would come to a second attempt's answer."""
+        self.mail.wait(seconds=seconds)
+        before = len(self.calls)
+        self.a_holder_plans(confirmed=True, stale=False, data=data)
+        for call in list(self.calls.values())[before:]:
+            call.called, call.taken = True, answer is YES or (answer is SILENCE and taken)
+            call.refused = answer not in (YES, SILENCE)
+            self._append(heard(call.attempt_id, answer))
+
     @precondition(lambda self: any(c.called for c in self.calls.values()))
     @rule(data=st.data())
     def an_answer_comes_late_or_again(self, data: st.DataObject) -> None:
@@ -291,22 +307,6 @@ class SendingOnceMore(Sending):
     @initialize(answer=st.sampled_from([SILENCE, SILENCE, SILENCE, THROTTLED]), taken=st.booleans(), data=st.data())
     def it_begins_with_silence(self, answer: Outcome, taken: bool, data: st.DataObject) -> None:
         self.a_wave_is_sent_and_answered(seconds=0, answer=answer, taken=taken, data=data)
-
-    @rule(
-        seconds=st.sampled_from([0, 31, 190]),
-        answer=st.sampled_from([YES, SILENCE, SILENCE, REFUSED, THROTTLED, SUSPENDED]),
-        taken=st.booleans(),
-        data=st.data(),
-    )
-    def a_wave_is_sent_and_answered(self, seconds: float, answer: Outcome, taken: bool, data: st.DataObject) -> None:
-        """What several rules above do, at once: without it few runs would come to a second attempt's answer."""
-        self.mail.wait(seconds=seconds)
-        before = len(self.calls)
-        self.a_holder_plans(confirmed=True, stale=False, data=data)
-        for call in list(self.calls.values())[before:]:
-            call.called, call.taken = True, answer is YES or (answer is SILENCE and taken)
-            call.refused = answer not in (YES, SILENCE)
-            self._append(heard(call.attempt_id, answer))
 
 
 TestSending = Sending.TestCase
