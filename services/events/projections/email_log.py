@@ -5,7 +5,7 @@ Everything shown is decided by which events are known and by their own times, ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -75,7 +75,13 @@ def fold(events: Iterable[KnownEvent], overflow: Overflow = NO_OVERFLOW) -> Body
         events: in any order; types that are not of mail are ignored.
         overflow: the engagement facts that lie outside the document.
     """
-    ordered = with_scans_marked(effective(events))
+    return document_of(with_scans_marked(effective(events)), overflow)
+
+
+def document_of(ordered: Sequence[KnownEvent], overflow: Overflow) -> Body | None:
+    """The document of the events that count, in their order; of every version of the fold. A change here changes the
+    documents of earlier versions too: whoever needs one gives those a copy.
+    """
     request = next((event for event in ordered if event.type == "email.requested"), None)
     if request is None:
         return None

@@ -75,12 +75,12 @@ class Projection:
 
 
 _EMAIL_LOG_V1 = Projection(
-    name=email_log_v1.NAME,
+    name=email_log.NAME,
     version=email_log_v1.VERSION,
-    topic=email_log_v1.TOPIC,
-    indexes=email_log_v1.INDEXES,
-    engagement=email_log_v1.ENGAGEMENT,
-    document=email_log_v1.Document,
+    topic=email_log.TOPIC,
+    indexes=email_log.INDEXES,
+    engagement=email_log.ENGAGEMENT,
+    document=email_log.Document,
     fold=email_log_v1.fold,
     bucket_of=statistics.bucket_of,
 )
