@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from datetime import date
@@ -13,6 +12,7 @@ from pydantic_settings import NoDecode
 
 from services.email.domain.warm_up import DEFAULT_DAILY, Ramp, sending_domain
 from services.kit.errors import SettingsError
+from services.kit.json_settings import json_object
 
 MEANING: Final = (
     "domains being warmed up, by the domain of the sender's address, as JSON: "
@@ -23,16 +23,9 @@ MEANING: Final = (
 
 def _ramps(value: Any) -> Any:
     """Raises ValueError with everything that is wrong."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise ValueError("not JSON") from None
-    if not isinstance(value, Mapping):
-        raise ValueError("must be an object: domain → its ramp")  # noqa: TRY004 - what pydantic expects
     ramps: dict[str, Ramp] = {}
     wrong: list[str] = []
-    for name, said in value.items():
+    for name, said in json_object(value, "domain → its ramp").items():
         try:
             domain, ramp = _domain(name), _ramp(said)
         except ValueError as error:

@@ -6,7 +6,6 @@ decide who may write to a topic; this decides what whoever writes there may clai
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
 
@@ -16,6 +15,7 @@ from pydantic_settings import NoDecode
 from contracts.topics import FILES_COMMANDS, LANES
 from services.kit.actors import Role, claimed_role
 from services.kit.errors import PermanentError
+from services.kit.json_settings import json_object
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 TOPICS: Final = (*(topic.name for topic in LANES.values()), FILES_COMMANDS.name)
@@ -29,13 +29,7 @@ MEANING: Final = (
 
 def _checked(value: Any) -> Any:
     """Raises ValueError with everything that is wrong."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise ValueError("not JSON") from None
-    if not isinstance(value, Mapping):
-        raise ValueError("must be an object: topic → list of roles")  # noqa: TRY004 - what pydantic expects
+    value = json_object(value, "topic → list of roles")
     wrong: list[str] = []
     for topic, roles in value.items():
         if topic not in TOPICS:
