@@ -258,7 +258,7 @@ def _refused(
     code = NOT_CALLED if isinstance(no, NotCalled) else no.code
     # Only an attempt that the delivery waits for may lead to another one; a proof of acceptance stands against any no.
     waits = isinstance(delivery, Open | OutcomeUnknown) and attempt.settled is None
-    unknown = any(each.unanswered for each in delivery.attempts if each.attempt_id != attempt.attempt_id)
+    unknown = _another_is_unanswered(delivery, attempt)
     end: FailureReason | None = None
     retry_at: datetime | None = None
     elsewhere = elsewhere and isinstance(no, Rejected)
@@ -266,7 +266,7 @@ def _refused(
         end = _end_after(state, delivery, refusal, now, policy)
         retry_at = None if end else now + (timedelta() if elsewhere else _pause(delivery, attempt, no, policy))
     if unknown:
-        end = None  # another attempt may have been taken: what this one says does not end it
+        end = None
     rejected = EmailSendRejected(
         attempt_id=attempt.attempt_id,
         recipient=delivery.recipient,
@@ -277,6 +277,11 @@ def _refused(
         retry_at=retry_at,
     )
     return (Draft(rejected),) if end is None else (Draft(rejected), _failed(delivery.recipient, end, code))
+
+
+def _another_is_unanswered(delivery: Delivery, attempt: Attempt) -> bool:
+    """Whether another attempt of it may have been taken: then what this one came to does not end the delivery."""
+    return any(each.unanswered for each in delivery.attempts if each.attempt_id != attempt.attempt_id)
 
 
 def _end_after(state: Message, delivery: Delivery, refusal: str, now: datetime, policy: Policy) -> FailureReason | None:
@@ -378,8 +383,8 @@ def _settle_by_operator(state: Message, command: SettleByOperator, now: datetime
     )
     if command.outcome == "accepted" or isinstance(delivery, Sent):
         return (settled,)
-    if any(each.unanswered for each in delivery.attempts if each.attempt_id != attempt.attempt_id):
-        return (settled,)  # another attempt may have been taken
+    if _another_is_unanswered(delivery, attempt):
+        return (settled,)
     if isinstance(delivery, Failed):
         # It had ended, and its content may be gone: what was not taken is not sent after all.
         return (settled, _failed(delivery.recipient, "expired"))

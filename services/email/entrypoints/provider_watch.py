@@ -43,7 +43,7 @@ class ProviderWatch:
         self._board, self._providers, self._clock, self._owner = board, providers, clock, owner
         self._metrics, self._progress = metrics, progress
         self._modes: dict[str, _Mode] = dict.fromkeys(providers.circuits, "closed")
-        self._probing_until: dict[str, float] = {}
+        self._probing_since: dict[str, float] = {}
         self._resting_until: dict[str, float] = {}
         for circuit in providers.circuits.values():
             circuit.shared = True
@@ -74,8 +74,7 @@ class ProviderWatch:
     async def _follow(self, name: str, circuit: Circuit, shut: Shut | None) -> None:
         now, mode = self._clock.monotonic(), self._modes[name]
         if mode == "probing" and circuit.trying_one:
-            waited = now - (self._probing_until[name] - PROBE_SECONDS)
-            if waited < (PROBE_SECONDS if circuit.is_tried else MAIL_SECONDS):
+            if now - self._probing_since[name] < (PROBE_SECONDS if circuit.is_tried else MAIL_SECONDS):
                 return  # its answer is waited for, or a mail to try it with
             circuit.shut(0.0, circuit.reason, now)
             mode = self._modes[name] = "shut"
@@ -97,7 +96,7 @@ class ProviderWatch:
             name, self._owner, PROBE_SECONDS
         ):
             circuit.probe()
-            self._modes[name], self._probing_until[name] = "probing", now + PROBE_SECONDS
+            self._modes[name], self._probing_since[name] = "probing", now
             log.info("a provider is tried again", provider=name, reason=shut.reason)
         else:
             circuit.shut(0.0, shut.reason, now)
