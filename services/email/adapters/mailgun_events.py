@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from services.email.adapters.http_outcomes import json_of
+from services.email.adapters.http_outcomes import bounded_wait, json_of
 from services.email.domain.notifications import Json
 from services.email.domain.outcomes import for_people
 from services.kit.errors import RefusedHere, Unavailable
@@ -22,8 +22,6 @@ PAGE = 300
 
 MOST_PAGES = 10
 """Of one recipient in the time asked about: more are left to webhooks."""
-
-_LONGEST_WAIT = 3600.0
 
 
 class MailgunEventLog:
@@ -77,6 +75,6 @@ class MailgunEventLog:
             )
         if answer.status_code != 200 or not isinstance(said, dict):
             wait = answer.headers.get("retry-after", "")
-            after = min(float(wait), _LONGEST_WAIT) if wait.isdecimal() else None
+            after = bounded_wait(float(wait)) if wait.isdecimal() else None
             raise Unavailable("Mailgun", f"it answered {answer.status_code} for its events", retry_after=after)
         return said

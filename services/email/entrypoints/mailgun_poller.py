@@ -33,7 +33,7 @@ EVERY_SECONDS: Final = 15.0
 LONGEST_PAUSE: Final = 1800.0
 """Seconds between two questions about one attempt: twice as long after each."""
 REFUSED_SECONDS: Final = 300.0
-"""Until Mailgun is asked again after it refused to be, or could not be."""
+"""Until Mailgun is asked again after it refused to be."""
 MOST_QUESTIONS: Final = 100
 """In one look, so that an outage's attempts do not use up what the account may ask."""
 CLOCKS_DIFFER: Final = timedelta(minutes=2)
@@ -71,18 +71,12 @@ class MailgunPoller:
             pause = self._every
             try:
                 await self.look()
-                self._progress.progressed()
-            except RefusedHere as error:
-                # Mail goes on without it, so it is told and the process stays ready.
+            except (RefusedHere, TransientError) as error:
                 log.warning("mailgun.notAsked", error=str(error))
                 self._metrics.inc(m.MAILGUN_QUESTIONS, outcome="failed")
-                self._progress.progressed()
-                pause = REFUSED_SECONDS
-            except TransientError as error:
-                log.warning("mailgun.notAsked", error=str(error))
-                self._metrics.inc(m.MAILGUN_QUESTIONS, outcome="failed")
-                self._progress.progressed()
-                pause = max(self._every, error.retry_after or EVERY_SECONDS)
+                after = REFUSED_SECONDS if isinstance(error, RefusedHere) else error.retry_after
+                pause = max(self._every, after or EVERY_SECONDS)
+            self._progress.progressed()  # also where it could not ask: mail goes on without it
             await first_of(self._clock, pause, stopping)
 
     async def look(self) -> int:
