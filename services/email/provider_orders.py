@@ -56,9 +56,19 @@ async def held_by_ramp(
     domain = sending_domain(from_)
     if domain not in ramps or category in NEVER_HELD:
         return None
-    day = (await counts.used([domain_key(domain)]))[domain_key(domain)]
-    limit = ramps[domain].limit_on(day.day)
-    return None if limit is None or day.used < limit else RampView(domain=domain, used=day.used, limit=limit)
+    found = await _ramps_today({domain: ramps[domain]}, counts)
+    return next((each for each in found if each.used >= each.limit), None)
+
+
+async def _ramps_today(ramps: Mapping[str, Ramp], counts: DailyCounts) -> list[RampView]:
+    """Of the ramps that allow a number today, in the order of domains. Raises TransientError."""
+    used = await counts.used([domain_key(domain) for domain in ramps]) if ramps else {}
+    days = {domain: used[domain_key(domain)] for domain in sorted(ramps)}
+    return [
+        RampView(domain=domain, used=day.used, limit=limit)
+        for domain, day in days.items()
+        if (limit := ramps[domain].limit_on(day.day)) is not None
+    ]
 
 
 class ProviderOrders:
@@ -103,13 +113,7 @@ class ProviderOrders:
 
     async def warming_up(self) -> list[RampView]:
         """Every domain whose ramp allows a number today. Raises TransientError."""
-        used = await self._counts.used([domain_key(domain) for domain in self._ramps]) if self._ramps else {}
-        days = {domain: used[domain_key(domain)] for domain in sorted(self._ramps)}
-        return [
-            RampView(domain=domain, used=day.used, limit=limit)
-            for domain, day in days.items()
-            if (limit := self._ramps[domain].limit_on(day.day)) is not None
-        ]
+        return await _ramps_today(self._ramps, self._counts)
 
     async def switch_off(self, provider: str, actor: str, why: str) -> None:
         """No mail goes there from now on. Raises PermanentError `unknownProvider`, TransientError."""
