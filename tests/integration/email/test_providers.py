@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -58,6 +59,17 @@ async def carriers(mail: Running, message_id: str) -> list[str]:
     return [each.get("provider", "ses") for each in await mail.accepted(message_id)]
 
 
+async def goes_through(mail: Running, provider: str, **fields: Any) -> None:
+    """Wait until such mail does."""
+
+    async def does() -> bool:
+        message_id = await mail.send("somebody@inbox.example", **fields)
+        await mail.ends(message_id, "Sent")
+        return await carriers(mail, message_id) == [provider]
+
+    await until(does)
+
+
 async def events(mail: Running, message_id: str) -> list[object]:
     return [each.data for each in (await mail.email.store.load(message_id)).events]
 
@@ -83,12 +95,7 @@ async def test_when_one_suspends_the_account_in_the_middle_all_mail_goes_on_thro
     await until(it_is_told)
     await mail.simulator.faults()
 
-    async def it_is_used_again() -> bool:
-        message_id = await mail.send("c@inbox.example")
-        await mail.ends(message_id, "Sent")
-        return await carriers(mail, message_id) == ["ses"]
-
-    await until(it_is_used_again)
+    await goes_through(mail, "ses")
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -97,13 +104,7 @@ async def test_without_an_answer_nobody_else_is_asked_and_the_providers_report_s
     answer = await mail.http.put("/api/providers/ses/off", headers=headers, json={"why": "a test"})
     assert answer.status_code == 200, answer.text
     try:
-
-        async def heard() -> bool:
-            message_id = await mail.send("d@inbox.example")
-            await mail.ends(message_id, "Sent")
-            return await carriers(mail, message_id) == ["mailgun"]
-
-        await until(heard)
+        await goes_through(mail, "mailgun")
         await mail.simulator.faults(Fault(kind="acceptThenDrop", operation="MailgunSend", count=1))
         message_id = await mail.send("e@inbox.example")
         await mail.ends(message_id, "Sent")
@@ -124,13 +125,7 @@ async def test_a_report_that_never_came_is_asked_for(mail: Running) -> None:
     answer = await mail.http.put("/api/providers/pins/system", headers=headers, json=pin)
     assert answer.status_code == 200, answer.text
     try:
-
-        async def heard() -> bool:
-            message_id = await mail.send("g@inbox.example", category="system")
-            await mail.ends(message_id, "Sent")
-            return await carriers(mail, message_id) == ["mailgun"]
-
-        await until(heard)
+        await goes_through(mail, "mailgun", category="system")
         await mail.simulator.faults(
             Fault(kind="acceptThenDrop", operation="MailgunSend", count=1),
             Fault(kind="silent", operation="MailgunSend"),
@@ -158,13 +153,7 @@ async def test_orders_are_refused_with_what_to_do_and_heard_once_given(mail: Run
     )
     assert pinned.json()["data"]["providers"][1]["pinned"] == ["system"]
     try:
-
-        async def heard() -> bool:
-            message_id = await mail.send("f@inbox.example", category="system")
-            await mail.ends(message_id, "Sent")
-            return await carriers(mail, message_id) == ["mailgun"]
-
-        await until(heard)
+        await goes_through(mail, "mailgun", category="system")
     finally:
         await mail.http.delete("/api/providers/pins/system", headers=headers)
 

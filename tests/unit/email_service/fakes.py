@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from contracts.base import EventData
 from contracts.email.commands import SendEmail
+from contracts.email.events import EmailSendAttempted
 from contracts.email.values import AttachmentInfo, Category, ContentRef
 from contracts.recipients.events import SuppressionReason
 from services.email.adapters.content import RETENTION
 from services.email.domain.capabilities import Capabilities
-from services.email.domain.commands import Request
+from services.email.domain.commands import Command, Request
 from services.email.domain.content import MessageContent, SealedBody
 from services.email.domain.files import KnownFile, Usable, evolve
 from services.email.domain.message import Policy
 from services.email.domain.outcomes import Accepted, Cost, Rejected, Unknown
+from services.email.domain.routing import Wishes
 from services.email.domain.warm_up import Ramp
 from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_content import ContentLoader, Unready
@@ -438,6 +441,17 @@ class Post:
             await self.rates.set_limit(provider.name, provider.rate)
         return message_ids
 
+    async def do(self, message_id: str, *commands: Command) -> None:
+        """Decide and append on a message as it stands."""
+        held = await self.streams.load(message_id)
+        (result,) = await self.streams.append([Step(held, self.streams.decide(held, *commands))])
+        assert isinstance(result, Held)
+
+    async def attempts(self, message_id: str) -> list[EmailSendAttempted]:
+        """Those of a message, the oldest first."""
+        events = (await self.streams.load(message_id)).stream.events
+        return [each.data for each in events if isinstance(each.data, EmailSendAttempted)]
+
     async def phases(self, message_ids: Iterable[str]) -> list[str]:
         """The phase of every delivery."""
         found = await self.streams.load_many(list(message_ids))
@@ -453,6 +467,28 @@ class Post:
 
     def _publish(self, streams: Iterable[Stream]) -> None:
         self.published |= {stream.stream_id: stream for stream in streams}
+
+
+@asynccontextmanager
+async def running(post: Post, wishes: Wishes | None = None, *, limits: Limits | None = None) -> AsyncIterator[Sender]:
+    """A sender of the post, while inside."""
+    sender = post.sender(limits=limits)
+    if wishes is not None:
+        sender.providers.wishes = wishes
+    await sender.start()
+    try:
+        yield sender
+    finally:
+        await sender.stop(5)
+
+
+async def are(post: Post, message_ids: Sequence[str], phase: str) -> None:
+    """Wait until all deliveries of these are in that phase."""
+
+    async def done() -> bool:
+        return set(await post.phases(message_ids)) == {phase}
+
+    await until(done)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:

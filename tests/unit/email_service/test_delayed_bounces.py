@@ -28,7 +28,6 @@ from services.email.domain.outcomes import Accepted, Rejected, Unknown
 from services.email.domain.unsubscribe import UnsubscribeTokens
 from services.email.entrypoints.translator import Translator
 from services.email.handlers import MailedUnsubscribes, StreamLookup
-from services.email.streams import Held, Step
 from services.kit.errors import PermanentError, TransientError
 from services.kit.event_store.port import Stream
 from services.kit.facts import TranslatorCounts
@@ -66,15 +65,10 @@ class World:
     ) -> str:
         """A mail, attempted now."""
         (message_id,) = await self.post.queue(to=[to])
-        await self.do(message_id, PlanAttempts([PlannedAttempt(to, attempt_id, provider, "cheapest")]))
+        await self.post.do(message_id, PlanAttempts([PlannedAttempt(to, attempt_id, provider, "cheapest")]))
         if outcome is not None:
-            await self.do(message_id, RecordOutcome(attempt_id, outcome))
+            await self.post.do(message_id, RecordOutcome(attempt_id, outcome))
         return message_id
-
-    async def do(self, message_id: str, *commands: Any) -> None:
-        held = await self.post.streams.load(message_id)
-        (result,) = await self.post.streams.append([Step(held, self.post.streams.decide(held, *commands))])
-        assert isinstance(result, Held)
 
     async def hear(self, **changes: Any) -> Outcome:
         """A delayed bounce of this moment."""
@@ -183,7 +177,7 @@ async def test_what_was_parked_is_taken_up_once_the_other_attempt_is_known_not_t
     value = json.dumps({**delayed_bounce(None), "timestamp": int(world.clock.now().timestamp())}).encode()
     detail(await world.hear_again(value))
     world.clock.move(60)
-    await world.do(lost, SettleByOperator("t0", "notAccepted", "looked it up", "admin:ops"))
+    await world.post.do(lost, SettleByOperator("t0", "notAccepted", "looked it up", "admin:ops"))
     assert await world.hear_again(value) == DONE
     assert [each[0] for each in world.about] == [meant]
     await world.attempted()
@@ -199,8 +193,8 @@ async def test_only_the_recipient_of_several_whose_address_it_is() -> None:
         PlannedAttempt(address, attempt_id, "sendgrid", "cheapest")
         for address, attempt_id in ((JANE, "t1"), ("john@example.com", "t2"))
     ]
-    await world.do(message_id, PlanAttempts(plans))
-    await world.do(message_id, RecordOutcome("t1", YES), RecordOutcome("t2", Accepted("call-2", 900, COST)))
+    await world.post.do(message_id, PlanAttempts(plans))
+    await world.post.do(message_id, RecordOutcome("t1", YES), RecordOutcome("t2", Accepted("call-2", 900, COST)))
     assert await world.hear(email="John@Example.com") == DONE
     assert world.about == [(message_id, "t2", "john@example.com", "John@Example.com")]
 
@@ -263,9 +257,9 @@ async def test_messages_are_found_by_the_key_of_their_recipient_and_no_address_i
     assert lookup == (value,)
     assert JANE.lower() not in value
     assert key not in value
-    await world.do(message_id, RecordOutcome("t1", SILENCE))
+    await world.post.do(message_id, RecordOutcome("t1", SILENCE))
     assert (await world.post.store.load(message_id)).index.lookup == (UNKNOWN_OUTCOME, value)
-    await world.do(message_id, RecordOutcome("t1", YES))
+    await world.post.do(message_id, RecordOutcome("t1", YES))
     assert (await world.post.store.load(message_id)).index.lookup == ("sendgrid:call-1", value)
 
 

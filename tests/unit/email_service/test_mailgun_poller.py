@@ -14,7 +14,6 @@ from contracts.topics import EMAIL_NOTIFICATIONS
 from services.email.adapters.mailgun_events import MOST_PAGES, MailgunEventLog
 from services.email.adapters.mailgun_notifications import MailgunNotifications
 from services.email.entrypoints.mailgun_poller import LONGEST_PAUSE, MOST_QUESTIONS, MailgunPoller
-from services.email.streams import Held, Step
 from services.kit import metrics as m
 from services.kit.errors import RefusedHere, Unavailable
 from services.kit.health import Progress
@@ -57,10 +56,7 @@ class Poll:
     async def unknown(self, attempt_id: str, provider: str = "mailgun") -> str:
         """A message whose attempt got no answer."""
         (message_id,) = await self.post.queue(1)
-        for command in (plan_for([(TO, attempt_id)], provider), heard(attempt_id, SILENCE)):
-            held = await self.post.streams.load(message_id)
-            (result,) = await self.post.streams.append([Step(held, self.post.streams.decide(held, command))])
-            assert isinstance(result, Held)
+        await self.post.do(message_id, plan_for([(TO, attempt_id)], provider), heard(attempt_id, SILENCE))
         return message_id
 
     def found(self) -> list[dict[str, Any]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,7 +12,6 @@ from services.email.domain.circuit import FIRST_PAUSE
 from services.email.domain.outcomes import Rejected
 from services.email.domain.routing import Wishes
 from services.email.domain.warm_up import Ramp, domain_key, provider_key
-from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_daily import LONGEST_HELD_SECONDS, daily_use
 from services.email.entrypoints.sender_work import Work
 from services.email.ports import OutgoingAttempt
@@ -22,23 +20,11 @@ from services.kit.daily import DailyLimit
 from services.kit.errors import Unavailable
 from services.kit.metrics import Metrics
 from services.kit.testing import FakeClock
-from tests.unit.email_service.fakes import Answer, FakeProvider, Post, until
+from tests.unit.email_service.fakes import Answer, FakeProvider, Post, are, running, until
 from tests.unit.email_service.mail import NOW, SILENCE
 
 NEW, OLD = "crm@new.example", "crm@old.example"
 UNREACHABLE = Rejected("connectionFailed", "refused", "unreachable")
-
-
-@asynccontextmanager
-async def running(post: Post, wishes: Wishes | None = None) -> AsyncIterator[Sender]:
-    sender = post.sender()
-    if wishes is not None:
-        sender.providers.wishes = wishes
-    await sender.start()
-    try:
-        yield sender
-    finally:
-        await sender.stop(5)
 
 
 def warming(daily: int, clock: FakeClock | None = None) -> Post:
@@ -46,13 +32,6 @@ def warming(daily: int, clock: FakeClock | None = None) -> Post:
     post = Post(clock=clock)
     post.ramps = {"new.example": Ramp(post.clock.now().date(), (daily,) * 10)}
     return post
-
-
-async def are(post: Post, message_ids: Sequence[str], phase: str) -> None:
-    async def done() -> bool:
-        return set(await post.phases(message_ids)) == {phase}
-
-    await until(done)
 
 
 async def sent(post: Post, message_ids: Sequence[str], count: int) -> None:

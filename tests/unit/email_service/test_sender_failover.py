@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
-from contracts.email.events import EmailSendAttempted, EmailSendRejected
+from contracts.email.events import EmailSendRejected
 from services.email.domain.capabilities import Capabilities
 from services.email.domain.circuit import FIRST_PAUSE
 from services.email.domain.outcomes import Rejected, Unknown
 from services.email.domain.routing import Wishes
-from services.email.entrypoints.sender import Sender
 from services.email.ports import OutgoingAttempt
-from tests.unit.email_service.fakes import Answer, FakeProvider, Post, until
+from tests.unit.email_service.fakes import Answer, FakeProvider, Post, are, running, until
 from tests.unit.email_service.mail import REFUSED, SUSPENDED, THROTTLED
 
 UNREACHABLE = Rejected("connectionFailed", "refused", "unreachable")
-
-
-@asynccontextmanager
-async def running(post: Post, wishes: Wishes | None = None) -> AsyncIterator[Sender]:
-    sender = post.sender()
-    if wishes is not None:
-        sender.providers.wishes = wishes
-    await sender.start()
-    try:
-        yield sender
-    finally:
-        await sender.stop(5)
 
 
 def two(first: Answer | None = None) -> Post:
@@ -43,18 +28,6 @@ def two(first: Answer | None = None) -> Post:
     post.provider = FakeProvider(answers)
     post.others = [FakeProvider(name="mailgun")]
     return post
-
-
-async def are(post: Post, message_ids: list[str], phase: str) -> None:
-    async def done() -> bool:
-        return set(await post.phases(message_ids)) == {phase}
-
-    await until(done)
-
-
-async def attempts(post: Post, message_id: str) -> list[EmailSendAttempted]:
-    events = (await post.streams.load(message_id)).stream.events
-    return [each.data for each in events if isinstance(each.data, EmailSendAttempted)]
 
 
 @pytest.mark.parametrize("refusal", [SUSPENDED, UNREACHABLE, THROTTLED], ids=["account", "unreachable", "throttle"])
@@ -70,7 +43,7 @@ async def test_after_a_definite_refusal_another_provider_takes_it_at_once(
     first = {attempt.mail.message_id: attempt for attempt in post.provider.calls}
     assert 1 <= len(first) <= 20
     for message_id in first:
-        tried = await attempts(post, message_id)
+        tried = await post.attempts(message_id)
         assert [(each.provider, each.reason) for each in tried] == [("ses", "pinned"), ("mailgun", "failover")]
         events = (await post.streams.load(message_id)).stream.events
         (rejected,) = [each.data for each in events if isinstance(each.data, EmailSendRejected)]
@@ -105,7 +78,7 @@ async def test_a_mail_that_the_primary_cannot_carry_goes_where_it_can() -> None:
     async with running(post):
         await are(post, [message_id], "Sent")
     assert post.provider.calls == []
-    (tried,) = await attempts(post, message_id)
+    (tried,) = await post.attempts(message_id)
     assert tried.considered is not None
     assert [each.why for each in tried.considered] == ["0 bytes, of -1, are too many", "chosen: the first in order"]
 
@@ -190,7 +163,7 @@ async def test_one_provider_alone_keeps_no_record_of_choices() -> None:
     (message_id,) = await post.queue(1)
     async with running(post):
         await are(post, [message_id], "Sent")
-    (tried,) = await attempts(post, message_id)
+    (tried,) = await post.attempts(message_id)
     assert (tried.reason, tried.considered) == ("cheapest", None)
 
 
@@ -205,4 +178,4 @@ async def test_between_providers_that_all_throttle_the_budget_still_ends_it() ->
     (message_id,) = await post.queue(1)
     async with running(post):
         await are(post, [message_id], "Failed")
-    assert len(await attempts(post, message_id)) == 4
+    assert len(await post.attempts(message_id)) == 4

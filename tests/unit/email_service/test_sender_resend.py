@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from contracts.email.events import EmailFailed, EmailSendAttempted
+from contracts.email.events import EmailFailed
 from services.email.domain.circuit import FIRST_PAUSE
 from services.email.domain.message import Policy
 from services.email.domain.outcomes import Unknown
@@ -17,7 +17,7 @@ from services.email.entrypoints import sender_plan
 from services.email.entrypoints.sender_work import Limits
 from services.email.ports import OutgoingAttempt
 from services.kit import metrics as m
-from tests.unit.email_service.fakes import Answer, CrashAt, FakeProvider, Post, until
+from tests.unit.email_service.fakes import Answer, CrashAt, FakeProvider, Post, are, running, until
 from tests.unit.email_service.mail import SUSPENDED
 from tests.unit.email_service.test_sender_crashes import POINTS, die
 
@@ -53,21 +53,9 @@ def silent_first(policy: Policy = RESENDING, *, taken: bool = False) -> Post:
 
 async def send(post: Post, count: int, phase: str, wishes: Wishes | None = None, category: str = "auth") -> list[str]:
     message_ids = await post.queue(count, category=category)
-    sender = post.sender(limits=LIMITS)
-    sender.providers.wishes = wishes or sender.providers.wishes
-    await sender.start()
-
-    async def ended() -> bool:
-        return set(await post.phases(message_ids)) == {phase}
-
-    await until(ended)
-    await sender.stop(5)
+    async with running(post, wishes, limits=LIMITS):
+        await are(post, message_ids, phase)
     return message_ids
-
-
-async def attempts(post: Post, message_id: str) -> list[EmailSendAttempted]:
-    events = (await post.streams.load(message_id)).stream.events
-    return [each.data for each in events if isinstance(each.data, EmailSendAttempted)]
 
 
 @pytest.mark.parametrize("taken", [False, True])
@@ -76,7 +64,7 @@ async def test_another_provider_gets_it_once_and_the_record_says_why(taken: bool
     post.streams._metrics = post.metrics
     message_ids = await send(post, 6, "Sent")
     assert sorted(message_id for message_id, _ in post.others[0].accepted) == sorted(message_ids)
-    tried = await attempts(post, message_ids[0])
+    tried = await post.attempts(message_ids[0])
     assert [(each.provider, each.reason) for each in tried] == [("ses", "pinned"), ("mailgun", "resend")]
     assert tried[1].considered is not None
     assert tried[1].considered[0].why == "the outcome of an attempt with it is unknown"
@@ -111,7 +99,7 @@ async def test_what_the_second_provider_refuses_the_third_may_have() -> None:
     post.others = [FakeProvider(refuses, name="mailgun"), FakeProvider(name="sendgrid")]
     message_ids = await send(post, 4, "Sent")
     assert Counter(message_id for message_id, _ in post.others[1].accepted) == Counter(message_ids)
-    assert {each.reason for name in message_ids for each in (await attempts(post, name))[1:]} == {"resend"}
+    assert {each.reason for name in message_ids for each in (await post.attempts(name))[1:]} == {"resend"}
 
 
 async def test_where_no_other_provider_may_have_it_it_ends_as_unknown() -> None:
@@ -138,14 +126,8 @@ async def test_where_no_other_provider_may_have_it_it_ends_as_unknown() -> None:
 async def _over_two_lives(post: Post, wishes: Wishes | None) -> list[str]:
     """Sent by one process, and left to another one, which has to read the content anew."""
     message_ids = await send(post, 2, "OutcomeUnknown", wishes)
-    sender = post.sender(limits=LIMITS)
-    await sender.start()
-
-    async def ended() -> bool:
-        return set(await post.phases(message_ids)) == {"Failed"}
-
-    await until(ended)
-    await sender.stop(5)
+    async with running(post, limits=LIMITS):
+        await are(post, message_ids, "Failed")
     return message_ids
 
 
@@ -178,7 +160,7 @@ async def test_a_crash_makes_no_third_mail(point: str, nth: int) -> None:
     for provider in (post.provider, post.others[0]):
         assert max(Counter(provider.accepted).values(), default=0) <= 1
     for message_id in message_ids:
-        reasons = [each.reason for each in await attempts(post, message_id)]
+        reasons = [each.reason for each in await post.attempts(message_id)]
         assert post.others[0].accepted.count((message_id, "a@example.com")) <= reasons.count("resend")
 
 
@@ -198,12 +180,6 @@ async def _failed_as_unknown(post: Post, message_ids: list[str]) -> None:
 async def test_stopping_between_the_two_leaves_the_second_to_the_next_process() -> None:
     post = silent_first()
     message_ids = await send(post, 3, "OutcomeUnknown")
-    sender = post.sender(limits=LIMITS)
-    await sender.start()
-
-    async def ended() -> bool:
-        return set(await post.phases(message_ids)) == {"Sent"}
-
-    await until(ended)
-    await sender.stop(5)
+    async with running(post, limits=LIMITS):
+        await are(post, message_ids, "Sent")
     assert len(post.others[0].accepted) == 3

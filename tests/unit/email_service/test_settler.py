@@ -39,7 +39,6 @@ from services.email.handlers import (
     unsuppress,
 )
 from services.email.ports import Checkpoints, NoCheckpoints
-from services.email.streams import Held, Step
 from services.kit.addresses import RecipientKeys
 from services.kit.errors import PermanentError, TransientError
 from services.kit.event_store.memory import MemoryEventStore
@@ -79,16 +78,11 @@ class World:
     async def attempted(self, attempt_id: str = "t1", outcome: Any = None) -> str:
         (message_id,) = await self.post.queue()
         self.clock.move(1)
-        await self.do(message_id, PlanAttempts([PlannedAttempt(A, attempt_id, "ses", "cheapest")]))
+        await self.post.do(message_id, PlanAttempts([PlannedAttempt(A, attempt_id, "ses", "cheapest")]))
         if outcome is not None:
             self.clock.move(1)
-            await self.do(message_id, RecordOutcome(attempt_id, outcome))
+            await self.post.do(message_id, RecordOutcome(attempt_id, outcome))
         return message_id
-
-    async def do(self, message_id: str, *commands: Any) -> None:
-        held = await self.post.streams.load(message_id)
-        (result,) = await self.post.streams.append([Step(held, self.post.streams.decide(held, *commands))])
-        assert isinstance(result, Held)
 
     def fact(self, data: EventData, message_id: str, fact_id: str = "f1") -> Record:
         name = NAMES[type(data)]
