@@ -118,21 +118,22 @@ class SettingAside:
 
     async def _any_ahead(self, firsts: Mapping[int, int]) -> bool:
         """Whether anything was set aside from these offsets on. Who reads the end of the log asks once a second, and
-        not with each of many small batches. What another process has set aside within that second lies there because
-        it is bad, and is found to be so here as well.
+        not with each of many small batches, whichever partitions these are of. What another process has set aside
+        within that second lies there because it is bad, and is found to be so here as well.
         """
         self._read |= firsts
+        over = self._clock.monotonic() >= self._looked_until
         looked = self._looked_from
-        if self._clock.monotonic() >= self._looked_until or any(
-            first < looked.get(partition, first + 1) for partition, first in firsts.items()
-        ):
+        if over or any(first < looked.get(partition, first + 1) for partition, first in firsts.items()):
+            asked = self._read if over else looked | self._read
             parked, discarded = await gather(
-                self._lot.any_from(self._consumer, self._topic, self._read),
-                self._releases.any_from(self._consumer, self._topic, self._read),
+                self._lot.any_from(self._consumer, self._topic, asked),
+                self._releases.any_from(self._consumer, self._topic, asked),
             )
             self._ahead = parked or discarded
-            self._looked_from, self._read = self._read, {}
-            self._looked_until = self._clock.monotonic() + LOOK_SECONDS
+            self._looked_from, self._looked_until = asked, self._clock.monotonic() + LOOK_SECONDS
+            if over:
+                self._read = {}  # what is read no more is asked about no more
         return self._ahead
 
     async def park(self, refused: Sequence[Refused]) -> None:
