@@ -22,7 +22,7 @@ from tests.chaos.providers import TROUBLES, Trouble, Weather, report_to
 from tests.e2e.evidence import Observer
 from tests.e2e.judge import Decisions, Evidence, assert_fair, unknowns
 from tests.e2e.live import live
-from tests.e2e.traffic import traffic
+from tests.e2e.traffic import CATEGORIES, traffic
 
 SEED = os.environ.get("MAILROOM_CHAOS_SEED")
 
@@ -37,6 +37,16 @@ SETTLING = 180.0
 
 LOOKS = 10
 """At a trouble that has not struck often enough: then the next one comes all the same."""
+
+SILENT = [each for each in TROUBLES if each.swallows]
+
+RESEND = {
+    "MAILROOM_UNKNOWN_AUTH": "resend",
+    "MAILROOM_RESEND_AFTER_URGENT_SECONDS": "30",
+    "MAILROOM_RESEND_AFTER_SECONDS": "30",
+    "MAILROOM_UNKNOWN_AFTER_AUTH_MINUTES": "1.5",
+}
+"""Mail of category `auth` goes out once more as early as it may, and has ended a minute later."""
 
 QUICK = ("suspends the account", "accepts and drops the connection", "throttles")
 
@@ -57,9 +67,10 @@ async def mail_survives(
     between: float,
     kills: int,
     per_second: float,
+    resends: bool = False,
 ) -> Evidence:
     """Each trouble of the provider, until it has struck so often or for a while, with so many kills of senders beside
-    them; then judged.
+    them; then judged. `resends`: all mail is of category `auth`, which goes out once more after silence.
     """
     began = time.monotonic()
     since = await observer.now()
@@ -85,7 +96,8 @@ async def mail_survives(
             await chance.choice(killers).kill(1)
 
     await report_to(stack, observer.simulator)
-    async with traffic(stack, seed, behaviours=BEHAVIOURS) as load:
+    categories = ("auth",) if resends else CATEGORIES
+    async with traffic(stack, seed, behaviours=BEHAVIOURS, categories=categories) as load:
         async with asyncio.TaskGroup() as group:
             group.create_task(load.flow(per_second, enough, backlog=BACKLOG))
             group.create_task(load.watched_by(observer.simulator, enough))
@@ -93,6 +105,8 @@ async def mail_survives(
                 together.create_task(bad_weather())
                 together.create_task(killed())
             enough.set()
+        if resends:
+            await observer.none_unknown(load.ids, SETTLING)
         evidence = await observer.settled(since, load.ids, SETTLING)
     decisions = Decisions(evidence.log)
     carried = Counter(each.get("provider", "ses") for each in evidence.acceptances)
@@ -106,6 +120,7 @@ async def mail_survives(
         may_be_unknown=weather.swallowed,
         several=True,
         unreported=True,
+        resends=resends,
     )
     assert_fair(evidence, expected)
     idle = [name for name, times in struck.items() if not times]
@@ -132,3 +147,21 @@ async def test_each_provider_fails_in_every_way_and_mail_goes_on(stack: Stack, p
     extra = providers.service_environment(stack.site) | {"MAILROOM_PROVIDERS": ",".join(first(provider))}
     async with live(stack, extra=extra) as observer:
         await mail_survives(stack, observer, provider, seed, TROUBLES, strikes=20, between=2.0, kills=6, per_second=20)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [int(SEED)] if SEED else [311])
+async def test_mail_that_may_arrive_twice_goes_out_once_more_after_silence(stack: Stack, seed: int) -> None:
+    """And never a third time; the provider that may have it gets it no second time."""
+    async with live(stack, extra=providers.service_environment(stack.site) | RESEND) as observer:
+        evidence = await mail_survives(
+            stack, observer, "ses", seed, SILENT, strikes=8, between=2.0, kills=3, per_second=12, resends=True
+        )
+    decisions = Decisions(evidence.log)
+    resent = [each for each in decisions.attempts.values() if each.resend]
+    assert resent, "nothing was sent once more"
+    ends = decisions.ends()
+    brought = sum(ends[each.message_id, each.recipient] == "accepted" for each in resent)
+    print(f"{len(resent)} sent once more, {brought} of them taken")
+    assert brought > len(resent) / 2

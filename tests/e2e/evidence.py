@@ -127,6 +127,13 @@ class Observer:
             assert asyncio.get_running_loop().time() < deadline, f"deliveries have not ended within {seconds:.0f} s"
             await asyncio.sleep(0.5)
 
+    async def none_unknown(self, message_ids: Collection[str], seconds: float) -> None:
+        """Wait until no delivery has an unknown outcome. AssertionError after `seconds`."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while unknown := [name for name, ends in (await self._ends_of(message_ids)).items() if "unknown" in ends]:
+            assert asyncio.get_running_loop().time() < deadline, f"unknown after {seconds:.0f} s: {unknown}"
+            await asyncio.sleep(1)
+
     async def unfinished(self, message_ids: Collection[str], *, ignore_commands: bool = False) -> str:
         """The first stage with something left, "" if there is none."""
         lanes = tuple(topic.name for topic in LANES.values())
@@ -145,12 +152,18 @@ class Observer:
     async def _going_on(self, message_ids: Collection[str]) -> bool:
         """Whether a message has no stream yet, or a delivery no end. What has ended stays so and is not read again."""
         waiting = set(message_ids) - self._ended
-        for message_id, stream in (await self.streams(waiting)).items():
-            decisions = [Entry(0, 0, None, text.encode()) for text in stream["events"]]
-            ends = Decisions(decisions).ends().values()
-            if ends and not any(end in ("open", "queued") for end in ends):
+        for message_id, ends in (await self._ends_of(waiting)).items():
+            if ends and not ends & {"open", "queued"}:
                 self._ended.add(message_id)
         return not waiting <= self._ended
+
+    async def _ends_of(self, message_ids: Collection[str]) -> dict[str, set[str]]:
+        """How the deliveries of each message end that has a stream."""
+        found: dict[str, set[str]] = {}
+        for message_id, stream in (await self.streams(message_ids)).items():
+            decisions = [Entry(0, 0, None, text.encode()) for text in stream["events"]]
+            found[message_id] = set(Decisions(decisions).ends().values())
+        return found
 
     async def _unpublished(self) -> bool:
         pending = {"pendingSince": {"$exists": True}}

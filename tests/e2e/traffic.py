@@ -45,6 +45,8 @@ USUAL = ("success",) * 12 + (
 )
 """Behaviours of the simulator as often as a mix of mail has them, more or less."""
 
+CATEGORIES = ("notification", "system", "client-portal")
+
 PATIENCE = 0.5
 LONGEST_PATIENCE = 4.0
 """Seconds before what was not acknowledged is repeated: more each time, up to the longest."""
@@ -65,6 +67,7 @@ class Traffic:
     producer: AIOKafkaProducer
     http: httpx.AsyncClient
     behaviours: Sequence[str] = USUAL
+    categories: Sequence[str] = CATEGORIES
     http_share: float = 0.2
     requested: dict[str, frozenset[str]] = field(default_factory=dict)
     published_at: dict[str, float] = field(default_factory=dict)
@@ -93,7 +96,7 @@ class Traffic:
             "subject": f"Traffic {self.run} number {self._count}",
             "text": f"This is mail {self._count} of run {self.run}.",
             "html": f'<p>This is mail {self._count}. <a href="https://crm.example/">Open it</a></p>',
-            "category": chance.choice(("notification", "system", "client-portal")),
+            "category": chance.choice(self.categories),
             "priority": priority or chance.choice(tuple(LANES)),
             "tags": {"n": f"{self.run}-{self._count}"},
         }
