@@ -125,8 +125,23 @@ def _locked(path: Path) -> Iterator[None]:
 def _run(command: Sequence[str], purpose: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        said = done.stdout + done.stderr
         raise StackError(
-            f"Could not {purpose} (exit status {done.returncode}). Check the network and the package registry "
-            f"settings, then run the command again.\n{tail}"
+            f"Could not {purpose} (exit status {done.returncode}). {_advice(said)}, then run the command again.\n"
+            + _told(said)
         )
+
+
+def _advice(said: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return (
+            "Something between here and the package registry signs with a certificate that is not known here, as the "
+            "proxies of companies do: name a file with its authority in PIP_CERT and REQUESTS_CA_BUNDLE"
+        )
+    return "Check the network and the package registry settings"
+
+
+def _told(said: str) -> str:
+    """The end of what a program said, without the frames of its tracebacks."""
+    lines = [line for line in said.strip().splitlines() if not line.startswith(("Traceback (", "  "))]
+    return "\n".join(lines[-15:])
