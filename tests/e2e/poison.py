@@ -11,8 +11,9 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from contracts.ids import uuid7
-from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, LANES, RECIPIENTS_EVENTS
+from contracts.topics import EMAIL_EVENTS, EMAIL_NOTIFICATIONS, FILES_EVENTS, LANES, RECIPIENTS_EVENTS
 from services.kit.parking import ParkedRecord
+from tests.e2e.evidence import Observer
 from tests.e2e.traffic import Traffic, command
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -202,3 +203,16 @@ def not_as_they_came(published: Mapping[Place, Poison], lots: Mapping[str, Seque
             if found is None or (found.raw, found.key, found.reason) != (poison.value, poison.key, reason):
                 wrong.append(f"{service} {poison.topic} {poison.kind}: {found and found.reason}")
     return wrong
+
+
+def kept(records: list[Poison]) -> list[str]:
+    """Subjects of the log's records that are strange and not bad."""
+    logs = (EMAIL_EVENTS.name, FILES_EVENTS.name)
+    return [(each.key or b"").decode() for each in records if each.topic in logs and not each.parked]
+
+
+async def has_kept(observer: Observer, subjects: list[str], projection: str) -> None:
+    """An event that is strange, and not bad, is in the read model's documents."""
+    name = await observer.read_model(projection)
+    found = [each["_id"] async for each in observer.events[name].find({"_id": {"$in": subjects}})]
+    assert sorted(found) == sorted(subjects), "an event of a type that nobody knows yet must be kept"

@@ -42,6 +42,9 @@ MAIL = ("tests/e2e", "tests/chaos", *(f"--ignore={each}" for each in FILES))
 ALONE = "tests/alone"
 """Tests that stop what a stack stands on. They follow those with files, whose stack nobody shares."""
 
+YIELDING = 5
+"""Niceness of the tests of parts: the whole stacks' take longer, so what they need they get first."""
+
 PARTS = ("--numprocesses=2", "--dist=loadfile", "tests/ports", "tests/integration")
 
 
@@ -83,7 +86,7 @@ def _side_by_side(run: shared.Run) -> set[int]:
     try:
         run.stack().start(BACKING)  # not by two processes at once
         with _beside(run, *MAIL) as mail, _beside(of_files, *FILES, ALONE) as files:
-            ended = {_run(*PARTS), mail.wait(), files.wait()}
+            ended = {_run(*PARTS, nice=YIELDING), mail.wait(), files.wait()}
         for each in (run, of_files):
             print(_output(each).read_text(errors="replace"), flush=True)
         add(run.folder, read(of_files.folder))
@@ -136,8 +139,12 @@ def _tell(step: str) -> None:
     print(f"\n-- {step}", flush=True)
 
 
-def _run(*arguments: str) -> int:
-    return subprocess.run(_command(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+def _run(*arguments: str, nice: int = 0) -> int:
+    """How pytest ended; `nice`: how much it yields to others."""
+    process = subprocess.Popen(_command(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL)
+    if nice:
+        os.setpriority(os.PRIO_PROCESS, process.pid, nice)  # before it has children, which inherit it
+    return process.wait()
 
 
 def _command(*arguments: str) -> list[str]:
