@@ -155,6 +155,14 @@ TEMPLATES_VOLUME = {
     "bind": {"create_host_path": False},
 }
 
+PRICES = "/srv/prices.json"
+"""Where an operator's file of prices lies in the containers."""
+
+PRICES_VOLUME = TEMPLATES_VOLUME | {
+    "source": "${MAILROOM_PRICES_FILE:-./services/kit/prices.json}",
+    "target": PRICES,
+}
+
 
 def optional_environment(process: Process) -> dict[str, str]:
     """What .env may hold for a process beside what every stack has; an empty value counts as none."""
@@ -164,6 +172,7 @@ def optional_environment(process: Process) -> dict[str, str]:
         "MAILROOM_OLD_ENCRYPTION_KEYS": "${MAILROOM_OLD_ENCRYPTION_KEYS:-}",
         "MAILROOM_UNSUBSCRIBE_MAILTO": "${MAILROOM_UNSUBSCRIBE_MAILTO:-}",
         "MAILROOM_TEMPLATES_DIR": f"${{MAILROOM_TEMPLATES_DIR:+{TEMPLATES}}}",
+        "MAILROOM_PRICES_FILE": f"${{MAILROOM_PRICES_FILE:+{PRICES}}}",
         **{name: f"${{{name}:-}}" for name in sorted(process.optional)},
     }
 
@@ -177,7 +186,7 @@ def _process(process: Process) -> dict[str, Any]:
         "depends_on": _after(process.needs),
         "healthcheck": _our_health(int(environment[process.port_setting]), process.live_path),
         "stop_grace_period": f"{process.stop_seconds}s",
-        **({"volumes": [TEMPLATES_VOLUME]} if process.module[0] == "services.email" else {}),
+        **({"volumes": [TEMPLATES_VOLUME, PRICES_VOLUME]} if process.module[0] == "services.email" else {}),
         "tmpfs": ["/tmp"],  # noqa: S108 - in its own container
         "cpu_shares": process.cpu_shares,
         **_hardened(process.memory, process.cpus),

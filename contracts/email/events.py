@@ -95,6 +95,8 @@ class EmailSent(EventData):
     size: int
     cost: Money
     price_version: str
+    attachment_bytes: int | None = None
+    """Of its attachments as they were given, which some providers charge for; absent where it has none."""
 
 
 class EmailSendRejected(EventData):
@@ -133,6 +135,7 @@ class EmailAttemptSettled(EventData):
     size: int | None = None
     cost: Money | None = None
     price_version: str | None = None
+    attachment_bytes: int | None = None
 
 
 class EmailCancelled(EventData):

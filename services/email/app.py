@@ -259,7 +259,7 @@ class Email:
         self.metrics.set(m.TEMPLATES_BROKEN, len(self.templates.broken))
         tokens = self.ring.derive_all("unsubscribe")
         self.tokens = UnsubscribeTokens(tokens[0], tokens[1:])
-        self.prices = DatedPrices.load()
+        self.prices = DatedPrices(settings.prices)
         self.provider_orders = self._provider_orders(self.database)
 
     async def _build_sending(self, stack: AsyncExitStack) -> None:

@@ -86,6 +86,11 @@ class OutgoingMail:
     files: tuple[tuple[str, str, bytes], ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def attachment_bytes(self) -> int:
+        """Of all attachments, before they are encoded: what providers charge for."""
+        return sum(len(data) for _, _, data in self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class OutgoingAttempt:
@@ -135,8 +140,8 @@ class MailProvider(Protocol):
         """The account's limits now. Raises TransientError, and RefusedHere for a suspended account."""
         ...
 
-    def estimate_cost(self, size: int, at: datetime) -> Cost:
-        """What one recipient of a mail of `size` bytes costs at `at`. No I/O."""
+    def estimate_cost(self, attachment_bytes: int, at: datetime) -> Cost:
+        """What one recipient of a mail with attachments of so many bytes costs at `at`. No I/O."""
         ...
 
 
@@ -216,8 +221,10 @@ class ProviderBoard(Protocol):
 class PriceTable(Protocol):
     """Dated prices, kept as data."""
 
-    def cost(self, provider: str, size: int, at: datetime) -> Cost:
-        """What one recipient of `size` bytes costs by the prices in force at `at`. PermanentError `priceMissing`."""
+    def cost(self, provider: str, attachment_bytes: int, at: datetime) -> Cost:
+        """What one recipient of a mail with attachments of so many bytes costs by the prices in force at `at`.
+        PermanentError `priceMissing`.
+        """
         ...
 
 

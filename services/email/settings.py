@@ -21,6 +21,7 @@ from services.kit.aws import AwsAccount
 from services.kit.aws_settings import AwsSettings
 from services.kit.bodies import largest_body
 from services.kit.command_roles import MEANING, CommandRoles
+from services.kit.price_settings import PriceSettings
 from services.kit.request_limits import Limit
 from services.kit.settings import RequestLimit, StrongSecret, Words
 
@@ -33,7 +34,7 @@ def largest_request(max_attachment_bytes: int) -> int:
     return max_attachment_bytes * 4 // 3 + 12_000_000
 
 
-class EmailSettings(AwsSettings, ProviderSettings, WebhookSettings):
+class EmailSettings(AwsSettings, ProviderSettings, WebhookSettings, PriceSettings):
     """Everything the email service reads from its environment."""
 
     http_port: int = Field(8080, alias="MAILROOM_EMAIL_PORT", ge=0, le=65535, description="the port to listen on")

@@ -25,6 +25,7 @@ from services.email.domain.unsubscribe import UnsubscribeTokens
 from services.email.ports import MailProvider, OutgoingAttempt
 from services.kit.addresses import RecipientKeys
 from services.kit.aws import AwsAccount, ses_client
+from services.kit.prices import load as load_prices
 from tests.unit.email_service.fakes import Answer, FakeProvider
 
 HANG = 180.0
@@ -52,7 +53,7 @@ class Making:
             public_url="https://mail.example.org",
             unsubscribe_mailto="leave@mailroom.example",
         )
-        return {"prices": DatedPrices.load(), "writer": writer, "now": lambda: datetime.now(UTC), **limit}
+        return {"prices": DatedPrices(load_prices()), "writer": writer, "now": lambda: datetime.now(UTC), **limit}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from deploy.local.simulator.faults import Fault, Faults
 from deploy.local.simulator.journal import Journal
 from deploy.local.simulator.mailbox import Mailbox
 from deploy.local.simulator.smtp import SmtpServer
-from services.email.adapters.prices import DatedPrices, Price
+from services.email.adapters.prices import DatedPrices
 from services.email.adapters.smtp import Limits, SmtpProvider
 from services.email.adapters.writing import MailWriter
 from services.email.domain.content import MessageContent
@@ -44,13 +44,17 @@ from services.email.domain.correlation import (
 from services.email.domain.unsubscribe import UnsubscribeTokens
 from services.email.ports import Accepted, MailProvider, OutgoingAttempt, OutgoingMail, Rejected, Unknown
 from services.kit.addresses import RecipientKeys
+from services.kit.prices import Price, Prices, Tier
 
 HANG = 180.0
 """Seconds that only something that hangs takes."""
 
 FOREVER_MS = 1000 * HANG
 PATIENT = Limits(before_dot=HANG, answer=HANG)
-PRICES = DatedPrices([Price("smtp", "smtp-test", date(2020, 1, 1), "USD", 7, 0)])
+PRICE = Price(
+    provider="smtp", plan="own", version="smtp-test", since=date(2020, 1, 1), tiers=(Tier(each=7),), source="a test"
+)
+PRICES = DatedPrices(Prices([PRICE], {"smtp": "own"}))
 WRITER = MailWriter(
     keys=RecipientKeys(b"r" * 32), tokens=UnsubscribeTokens(b"k" * 32), public_url="https://mail.example.org"
 )
@@ -325,7 +329,7 @@ async def test_a_mail_that_cannot_be_written_is_a_refusal_without_a_call(place: 
 
 
 async def test_without_a_price_nothing_is_sent(place: Place) -> None:
-    outcome = await place.provider(prices=DatedPrices([])).send(attempt())
+    outcome = await place.provider(prices=DatedPrices(Prices([], {}))).send(attempt())
     assert isinstance(outcome, Rejected)
     assert (outcome.kind, outcome.code) == ("account", "priceMissing")
     assert place.server.connections == 0

@@ -92,7 +92,9 @@ class MailgunProvider:
         mail = attempt.mail
         try:
             raw = self._writer.mime(attempt)
-            cost = self.estimate_cost(len(raw), self._now())  # before the call: a mail that is taken is never unknown
+            cost = self.estimate_cost(
+                attempt.mail.attachment_bytes, self._now()
+            )  # before the call: a mail that is taken is never unknown
         except PermanentError as error:
             return Rejected(error.reason, str(error), "mail" if error.reason == "invalid" else "account")
         if len(raw) > self.capabilities.most_bytes:
@@ -128,9 +130,9 @@ class MailgunProvider:
         """The rate that was given."""
         return Quota(self._rate, -1.0, 0.0)
 
-    def estimate_cost(self, size: int, at: datetime) -> Cost:
+    def estimate_cost(self, attachment_bytes: int, at: datetime) -> Cost:
         """By the price table in force at `at`."""
-        return self._prices.cost(NAME, size, at)
+        return self._prices.cost(NAME, attachment_bytes, at)
 
 
 def accepted_as(answer: httpx.Response) -> str | None:

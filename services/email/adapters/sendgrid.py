@@ -85,7 +85,9 @@ class SendGridProvider:
             return Rejected("invalid", why_not, "mail")
         try:
             body = self._writer.request(attempt)
-            cost = self.estimate_cost(len(body), self._now())  # before the call: a mail that is taken is never unknown
+            cost = self.estimate_cost(
+                attempt.mail.attachment_bytes, self._now()
+            )  # before the call: a mail that is taken is never unknown
         except PermanentError as error:
             return Rejected(error.reason, str(error), "mail" if error.reason == "invalid" else "account")
         if len(body) > self.capabilities.most_bytes:
@@ -112,9 +114,9 @@ class SendGridProvider:
         """The rate that was given; SendGrid bills what goes beyond a plan instead of refusing it."""
         return Quota(self._rate, -1.0, 0.0)
 
-    def estimate_cost(self, size: int, at: datetime) -> Cost:
+    def estimate_cost(self, attachment_bytes: int, at: datetime) -> Cost:
         """By the price table in force at `at`."""
-        return self._prices.cost(NAME, size, at)
+        return self._prices.cost(NAME, attachment_bytes, at)
 
 
 def refusal_of(answer: httpx.Response, now: datetime) -> Rejected | Unknown:

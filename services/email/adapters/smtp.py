@@ -112,7 +112,7 @@ class SmtpProvider:
         try:
             raw = self._writer.mime(attempt)
             envelope = self._envelope(attempt)
-            cost = self.estimate_cost(len(raw), self._now())
+            cost = self.estimate_cost(attempt.mail.attachment_bytes, self._now())
         except PermanentError as error:
             return Rejected(error.reason, str(error), "mail" if error.reason == "invalid" else "account")
         deadline = asyncio.get_running_loop().time() + self._limits.before_dot
@@ -137,9 +137,9 @@ class SmtpProvider:
         """The rate that was set, and no limit a day: SMTP knows no question for it."""
         return Quota(self._rate, -1, 0)
 
-    def estimate_cost(self, size: int, at: datetime) -> Cost:
+    def estimate_cost(self, attachment_bytes: int, at: datetime) -> Cost:
         """By the price table in force at `at`."""
-        return self._prices.cost(NAME, size, at)
+        return self._prices.cost(NAME, attachment_bytes, at)
 
     async def aclose(self) -> None:
         """Close the idle connections, politely where the server answers at once; those in use end with their calls."""

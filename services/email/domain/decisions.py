@@ -236,6 +236,7 @@ def _record(state: Message, command: RecordOutcome, now: datetime, policy: Polic
                 size=yes.size,
                 cost=yes.cost.money,
                 price_version=yes.cost.price_version,
+                attachment_bytes=yes.cost.attachment_bytes or None,
             )
             return (Draft(sent),)
         case Unknown() as silence:
@@ -344,6 +345,7 @@ def _settle_by_fact(state: Message, command: SettleByFact) -> Drafts:
         size=command.size if command.cost else None,
         cost=command.cost.money if command.cost else None,
         price_version=command.cost.price_version if command.cost else None,
+        attachment_bytes=(command.cost.attachment_bytes or None) if command.cost else None,
     )
     return (Draft(settled, causation=command.fact_id),)
 

@@ -16,10 +16,11 @@ RefusalKind = Literal["mail", "account", "throttle", "unreachable"]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one recipient costs, and which version of the price table says so."""
+    """What one recipient's mail costs with attachments of so many bytes, and which entry of the prices says so."""
 
     money: Money
     price_version: str
+    attachment_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,6 @@ from services.email.ports import MailProvider, OutgoingMail
 
 __all__ = ["Providers"]
 
-TYPICAL_BYTES = 10_000
-"""Of a mail, for comparing prices."""
-
 SWITCHED_OFF_SECONDS = 30.0
 """Until another look at mail that waits for a provider which an operator has switched off."""
 
@@ -51,7 +48,7 @@ class Providers:
                 0 if name in self.switched_off else self.circuits[name].allowance(monotonic),
                 self.switched_off.get(name) or self._closed_to(name),
                 paced.get(name, ""),
-                provider.estimate_cost(TYPICAL_BYTES, at).money.amount if self.several else 0,
+                provider.estimate_cost(0, at).money.amount if self.several else 0,
             )
             for name, provider in self._providers.items()
         ]

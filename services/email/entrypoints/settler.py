@@ -136,14 +136,15 @@ class Settler:
             if not isinstance(state, Message):
                 return ()  # not a message of ours, or not requested: there is no attempt to settle
             size = state.request.content.size if state.request.content else 0
-            drafts = self._streams.decide(held, *(self._command(fact, size) for fact in facts))
+            attachments = sum(each.size or 0 for each in state.request.attachments or ())
+            drafts = self._streams.decide(held, *(self._command(fact, size, attachments) for fact in facts))
             if drafts:
                 self._metrics.inc(m.ATTEMPTS_SETTLED, len(drafts), by="notification", outcome="accepted")
             return drafts
 
         return decide
 
-    def _command(self, fact: Envelope, size: int) -> SettleByFact:
+    def _command(self, fact: Envelope, size: int, attachments: int) -> SettleByFact:
         data = fact.data
         assert isinstance(data, DeliveryFact | EmailUnsubscribed)  # noqa: S101 - filtered before
         provider = data.provider or ""
@@ -154,13 +155,13 @@ class Settler:
             attempt_id=data.attempt_id,
             provider_message_id=data.provider_message_id,
             size=size,
-            cost=self._cost(provider, size),
+            cost=self._cost(provider, attachments),
         )
 
-    def _cost(self, provider: str, size: int) -> Cost | None:
-        """An estimate: nobody has told us the size that was handed over. None for a provider without prices."""
+    def _cost(self, provider: str, attachments: int) -> Cost | None:
+        """An estimate: nobody has told us what was handed over. None for a provider without prices."""
         try:
-            return self._prices.cost(provider, size, self._clock.now())
+            return self._prices.cost(provider, attachments, self._clock.now())
         except PermanentError:
             return None
 

@@ -280,7 +280,7 @@ class FakeProvider:
     async def quota(self) -> Quota:
         return Quota(self.rate, 1_000_000, 0)
 
-    def estimate_cost(self, size: int, at: datetime) -> Cost:
+    def estimate_cost(self, attachment_bytes: int, at: datetime) -> Cost:
         return COST
 
 

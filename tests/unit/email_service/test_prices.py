@@ -16,23 +16,25 @@ from services.email.adapters.writing import MailWriter
 from services.email.domain.unsubscribe import UnsubscribeTokens
 from services.email.ports import MailProvider, OutgoingAttempt, Rejected
 from services.kit.addresses import RecipientKeys
+from services.kit.prices import Prices
+from services.kit.prices import load as load_prices
 from tests.unit.email_service.test_sender_large import Taking, mail
 
-
-def test_prices_are_dated_and_round_up() -> None:
-    prices = DatedPrices.load()
-    at = datetime(2026, 11, 24, tzinfo=UTC)
-    assert prices.cost("ses", 0, at).money.amount == 100
-    assert prices.cost("ses", 1_000_000_000, at).money.amount == 120_100
-    assert prices.cost("ses", 1, at).money.amount == 101
+AT = datetime(2026, 12, 1, tzinfo=UTC)
 
 
-def test_every_provider_has_a_price_and_only_ses_counts_bytes() -> None:
-    prices = DatedPrices.load()
-    at = datetime(2026, 12, 1, tzinfo=UTC)
+def test_a_mail_costs_what_is_said_beyond_the_plan_and_ses_counts_attachments() -> None:
+    prices = DatedPrices(load_prices())
+    assert [prices.cost("ses", size, AT).money.amount for size in (0, 1, 1_000_000_000)] == [100, 101, 120_100]
     for size in (0, 10_000_000):
-        amounts = [prices.cost(name, size, at).money.amount for name in ("sendgrid", "mailgun", "smtp")]
+        amounts = [prices.cost(name, size, AT).money.amount for name in ("sendgrid", "mailgun", "smtp")]
         assert amounts == [1330, 2000, 0]
+
+
+def test_what_the_ledger_says_can_be_made_anew_from_what_it_says() -> None:
+    cost = DatedPrices(load_prices()).cost("ses", 5_000_000, AT)
+    price = next(each for each in [load_prices().in_force("ses", AT.date())] if each)
+    assert (cost.price_version, price.mail(cost.attachment_bytes)) == (price.version, cost.money)
 
 
 def _asked(request: httpx.Request) -> httpx.Response:
@@ -44,7 +46,10 @@ async def test_without_a_price_nothing_is_called_and_the_account_is_refused_not_
     writer = MailWriter(
         keys=RecipientKeys(b"r" * 32), tokens=UnsubscribeTokens(b"k" * 32), public_url="https://mail.example.org"
     )
-    client, common = Taking(), {"prices": DatedPrices([]), "writer": writer, "now": lambda: datetime.now(UTC)}
+    client, common = (
+        Taking(),
+        {"prices": DatedPrices(Prices([], {})), "writer": writer, "now": lambda: datetime.now(UTC)},
+    )
     async with httpx.AsyncClient(transport=httpx.MockTransport(_asked)) as http:
         made: dict[str, Any] = {
             "ses": lambda: SesProvider(client, configuration_set="c", **common),  # type: ignore[arg-type]

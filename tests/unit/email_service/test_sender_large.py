@@ -23,6 +23,7 @@ from services.email.entrypoints.sender import Sender
 from services.email.entrypoints.sender_work import Limits
 from services.email.ports import OutgoingAttempt, OutgoingMail
 from services.kit.addresses import RecipientKeys
+from services.kit.prices import load as load_prices
 from tests.unit.email_service.fakes import Answer, Post, until
 from tests.unit.email_service.files import BUCKET, key_of, upload, uploaded
 
@@ -255,7 +256,7 @@ def ses(client: Taking, *, unsubscribe_mailto: str | None = None, **more: Any) -
     return SesProvider(
         client,
         configuration_set="c",
-        prices=DatedPrices.load(),
+        prices=DatedPrices(load_prices()),
         writer=MailWriter(
             keys=RecipientKeys(b"r" * 32),
             tokens=UnsubscribeTokens(b"k" * 32),

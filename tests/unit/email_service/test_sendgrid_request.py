@@ -18,6 +18,7 @@ from services.email.domain.outcomes import Accepted, Rejected
 from services.email.domain.unsubscribe import UnsubscribeTokens
 from services.email.ports import OutgoingAttempt, OutgoingMail
 from services.kit.addresses import RecipientKeys
+from services.kit.prices import load as load_prices
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 MESSAGE_ID = "01a20d85-b732-7000-badd-209e88b85860"
@@ -60,7 +61,13 @@ async def sent(*attempts: OutgoingAttempt, **settings: Any) -> tuple[list[httpx.
 
 
 def _provider(client: httpx.AsyncClient, **settings: Any) -> SendGridProvider:
-    given = {"api_key": "SG.key", "rate": 10.0, "prices": DatedPrices.load(), "writer": WRITER, "now": lambda: NOW}
+    given = {
+        "api_key": "SG.key",
+        "rate": 10.0,
+        "prices": DatedPrices(load_prices()),
+        "writer": WRITER,
+        "now": lambda: NOW,
+    }
     return SendGridProvider(client, **{**given, **settings})
 
 
@@ -94,7 +101,7 @@ async def test_a_request_has_one_recipient_its_ids_and_every_part() -> None:
             "ganalytics": {"enable": False},
         },
     }
-    assert outcome == Accepted("id-1", len(request.content), DatedPrices.load().cost("sendgrid", 0, NOW))
+    assert outcome == Accepted("id-1", len(request.content), DatedPrices(load_prices()).cost("sendgrid", 2, NOW))
     assert outcome.cost.money.amount == 1330
 
 
