@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from services.cli import (
     breaker,
     contracts,
+    cost,
     explain,
     files,
     lag,
@@ -102,6 +103,7 @@ app.add_typer(sends.app, name="sends")
 app.add_typer(parked.app, name="parked")
 app.add_typer(providers.app, name="providers")
 app.add_typer(breaker.app, name="breaker")
+app.add_typer(cost.app, name="cost")
 app.add_typer(why.app, name="why")
 app.add_typer(files.app, name="files")
 app.add_typer(rebuild.app, name="rebuild")

@@ -73,6 +73,11 @@ class Price(_Data):
             raise ValueError("upTo must grow from tier to tier, and the last tier has none")
         return self
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it says what something costs: of a server of one's own it does not."""
+        return bool(self.monthly_fee or self.tiers[-1].each or self.attachments_per_gigabyte)
+
     def next_mail(self, used: int) -> int:
         """What one more mail adds to a month that has `used` mails: its marginal cost. Fees are paid anyway."""
         if used < self.included:
@@ -107,6 +112,32 @@ class Price(_Data):
         )
 
 
+class StoragePrice(_Data):
+    """What a class of storage costs in a region from a day on, until its next entry.
+
+    Attributes:
+        gigabyte_month: of what lies there.
+        writes, reads: a thousand requests each. `retrieval`: a gigabyte that is read.
+        least_days: what goes sooner is charged for these.
+    """
+
+    storage_class: Text
+    version: Text
+    region: Text
+    since: Annotated[date, Field(strict=False)]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    gigabyte_month: Amount
+    writes: Amount
+    reads: Amount
+    retrieval: Amount = 0
+    least_days: Annotated[int, Field(ge=0)] = 0
+    source: Text
+
+    def lying(self, size: int) -> int:
+        """What `size` bytes cost in a month, rounded up."""
+        return -(-size * self.gigabyte_month // GIGABYTE)
+
+
 @dataclass(frozen=True, slots=True)
 class Bill:
     """A month at one provider, in micro-units of `currency`. `mails`: those beyond what the fee pays for."""
@@ -127,10 +158,11 @@ class _File(_Data):
     comment: str = ""
     plans: dict[str, str]
     prices: Annotated[tuple[Price, ...], Field(strict=False)]
+    storage: Annotated[tuple[StoragePrice, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        versions = [price.version for price in self.prices]
+        versions = [*(price.version for price in self.prices), *(price.version for price in self.storage)]
         twice = sorted({each for each in versions if versions.count(each) > 1})
         if twice:
             raise ValueError(f"versions that are used twice: {', '.join(twice)}")
@@ -144,7 +176,11 @@ class Prices:
     """The prices of each provider's plan that is in use."""
 
     def __init__(
-        self, prices: Sequence[Price], plans: Mapping[str, str], regions: Mapping[str, str] | None = None
+        self,
+        prices: Sequence[Price],
+        plans: Mapping[str, str],
+        regions: Mapping[str, str] | None = None,
+        storage: Sequence[StoragePrice] = (),
     ) -> None:
         """`plans`: by provider, which plan its account has; `regions`: by provider, in which region it is.
 
@@ -152,7 +188,7 @@ class Prices:
             ValueError: a plan has no prices.
         """
         self.plans = dict(plans)
-        self._all = list(prices)
+        self._all, self._storage = list(prices), sorted(storage, key=lambda price: price.since, reverse=True)
         missing = [
             f"{provider} {plan} (there {'are' if len(known) > 1 else 'is'} {', '.join(known) or 'none'})"
             for provider, plan in plans.items()
@@ -180,6 +216,18 @@ class Prices:
         """What its plan is to cost later, the next first."""
         return [price for price in reversed(self._dated.get(provider, ())) if price.since > day]
 
+    def cheapest_plan(self, provider: str, day: date, mails: int) -> Price | None:
+        """Of the plans whose prices are known on a day, the one that is cheapest for so many mails a month."""
+        known = [price for plan in self.plans_of(provider) if (price := self.of_plan(provider, plan, day)) is not None]
+        return min(known, key=lambda price: price.bill(mails).total, default=None)
+
+    def storage(self, storage_class: str, day: date, region: str) -> StoragePrice | None:
+        """What a class of storage costs on a day (UTC); None where that is not known."""
+        wanted = (storage_class, region)
+        return next(
+            (each for each in self._storage if (each.storage_class, each.region) == wanted and each.since <= day), None
+        )
+
     def _of(self, provider: str, plan: str, region: str | None) -> list[Price]:
         """The latest first; on one day that of the region before that of everywhere."""
         found = [
@@ -205,4 +253,4 @@ def load(
     except ValidationError as error:
         places = (f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
         raise ValueError(f"{path.name} is no list of prices: {'; '.join(places)}") from None
-    return Prices(found.prices, found.plans | dict(plans or {}), regions)
+    return Prices(found.prices, found.plans | dict(plans or {}), regions, found.storage)
