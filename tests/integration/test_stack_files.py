@@ -104,7 +104,7 @@ def test_every_variable_has_a_reader_and_no_other_process_gets_it(tmp_path: Path
 
 
 def test_compose_passes_on_what_an_operator_may_add() -> None:
-    """What .env holds, else nothing; the templates' directory is another one inside the containers."""
+    """What .env holds, else nothing; the templates and the prices lie elsewhere inside the containers."""
     services = yaml.safe_load(compose.FILE.read_text())["services"]
     for name in ("email", "email-urgent", "files", "events"):
         given = services[name]["environment"]
@@ -112,14 +112,15 @@ def test_compose_passes_on_what_an_operator_may_add() -> None:
         if not name.startswith("email"):
             continue
         assert given["MAILROOM_UNSUBSCRIBE_MAILTO"] == "${MAILROOM_UNSUBSCRIBE_MAILTO:-}"
-        (volume,) = services[name]["volumes"]
-        assert given["MAILROOM_TEMPLATES_DIR"] == f"${{MAILROOM_TEMPLATES_DIR:+{volume['target']}}}"
-        assert volume["read_only"]
-        stands_in = volume["source"].removeprefix("${MAILROOM_TEMPLATES_DIR:-").removesuffix("}")
-        assert (ROOT / stands_in).is_dir()
-    names = ("MAILROOM_OLD_ENCRYPTION_KEYS", "MAILROOM_UNSUBSCRIBE_MAILTO", "MAILROOM_TEMPLATES_DIR")
+        places = ("MAILROOM_TEMPLATES_DIR", "MAILROOM_PRICES_FILE")
+        for place, volume in zip(places, services[name]["volumes"], strict=True):
+            assert given[place] == f"${{{place}:+{volume['target']}}}"
+            assert volume["read_only"]
+            stands_in = volume["source"].removeprefix(f"${{{place}:-").removesuffix("}")
+            assert (ROOT / stands_in).exists()
+    names = ("MAILROOM_OLD_ENCRYPTION_KEYS", "MAILROOM_UNSUBSCRIBE_MAILTO", *places)
     found = load(EmailSettings, GOOD | dict.fromkeys(names, ""))
-    assert (found.unsubscribe_mailto, found.templates_directory) == (None, None)
+    assert (found.unsubscribe_mailto, found.templates_directory, found.prices_file) == (None, None, None)
 
 
 def test_compose_holds_no_secret() -> None:
