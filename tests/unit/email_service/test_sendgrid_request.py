@@ -106,7 +106,7 @@ async def test_a_request_has_one_recipient_its_ids_and_every_part() -> None:
 
 
 async def test_no_tag_of_a_caller_becomes_a_field_of_sendgrids_reports() -> None:
-    """Custom arguments come back beside SendGrid's own fields: one named `email` or `event` would stand in their way."""
+    """They come back beside SendGrid's own fields: one named `email` or `event` would stand in their way."""
     asked, _ = await sent(OutgoingAttempt("a-1", "ann@inbox.example", mail(tags={"email": "x", "event": "y"})))
     (said,) = orjson.loads(asked[0].content)["personalizations"]
     assert said["custom_args"].keys() == {"mailroom_message_id", "mailroom_attempt_id"}
