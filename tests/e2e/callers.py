@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 
 from deploy.local.stack import Stack
 from services.email.domain.correlation import MESSAGE_TAG
@@ -21,6 +22,10 @@ from tests.e2e.evidence import Observer, Since, observing
 from tests.e2e.judge import Json
 
 PATIENCE = 180.0
+
+SHARED = pytest.mark.asyncio(loop_scope="module")
+"""For a module whose tests share connections, see `conftest.py`."""
+
 SENDER = ("email:create", "email:read")
 UPLOADER = ("files:create", "files:read", "files:delete")
 OPERATOR = (*SENDER, *UPLOADER, "email:operate", "projections:operate")
@@ -33,6 +38,10 @@ class Callers:
         self.stack, self.http, self.observer, self.since = stack, http, observer, since
         self.run = uuid.uuid4().hex[:8]
         self._secret = stack.env()["MAILROOM_JWT_SECRET"]
+
+    def anew(self) -> Callers:
+        """The same connections under new names, for the next test."""
+        return Callers(self.stack, self.http, self.observer, self.since)
 
     # --- who ---
 

@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from functools import partial
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -147,14 +147,16 @@ def test_what_a_consumer_parked_is_shown_retried_and_given_up(
     written = subprocess.run([sys.executable, "-c", program, bootstrap], capture_output=True, text=True, check=True)
     parked_id = f"{consumer}|{written.stdout.strip()}"
     of = ("--service", service)
-    until(partial(_is_parked, mailroom, parked_id, of))
+    client: MongoClient[dict[str, Any]] = MongoClient(stack.site.addresses().mongo_url)
+    parked = client[f"mailroom_{service}"]["parked"]
+    until(lambda: parked.find_one({"_id": parked_id}))
+    assert _is_parked(mailroom, parked_id, of)
     assert told(mailroom("parked", "show", parked_id, *of, "--json"))["value"] == {"text": "{no json"}
     retried = told(mailroom("parked", "retry", parked_id, *of, "--json"), status=1)
     assert (retried["status"], retried["tries"]) == ("parked", 1)
     lost = KeyRing.from_secret("a secret that everybody has lost").seal(b"{no json", b"")
-    client: MongoClient[dict[str, Any]] = MongoClient(stack.site.addresses().mongo_url)
     with client:
-        client[f"mailroom_{service}"]["parked"].update_one({"_id": parked_id}, {"$set": {"raw": lost}})
+        parked.update_one({"_id": parked_id}, {"$set": {"raw": lost}})
     assert "MAILROOM_OLD_ENCRYPTION_KEYS" in mailroom("parked", "show", parked_id, *of).stderr
     gone = told(mailroom("parked", "discard", parked_id, *of, "--reason", "a test's", "--yes", "--json"))
     assert gone["status"] == "discarded"
@@ -290,7 +292,9 @@ def test_an_unknown_outcome_is_listed_and_settled_by_an_operator(
         ]
     )
     words = ("sends", "unknown", "resolve", unanswered, listed[0]["attemptId"], "accepted", "--evidence", "seen there")
-    until(lambda: mailroom(*words).returncode == 0)  # not before the call's time limit is over
+    from_then_on = datetime.fromisoformat(listed[0]["canBeSettledFrom"])
+    until(lambda: datetime.now(UTC) > from_then_on)  # the call's time limit is over
+    assert mailroom(*words).returncode == 0
     until(lambda: status(caller, unanswered) == "sent")
     timeline = told(mailroom("why", "email_log", unanswered, "--json"))["timeline"]
     assert [step["event"]["data"]["by"] for step in timeline if step["type"] == "email.attemptSettled"] == ["operator"]

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
-import pytest
 
 from deploy.local.demo.files import PDF, PNG, SCOPES, FileCase, FilesDoor, cases
-from deploy.local.stack import Stack
-from tests.e2e.callers import Callers, calling, data, until
+from tests.e2e.callers import SHARED, Callers, data, until
 from tests.unit.files_service.samples import DOCX, PDF_BODY, encrypted_office, iso_media
 
 PATIENCE = 180.0
 
 
-@pytest.fixture
-async def callers(stack: Stack) -> AsyncIterator[Callers]:
-    async with calling(stack) as callers:
-        yield callers
+pytestmark = SHARED
 
 
 def door(callers: Callers, who: str = "ann") -> FilesDoor:

@@ -7,15 +7,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from deploy.local.demo.files import MIB, PDF, SCOPES, FilesDoor
-from deploy.local.stack import Stack
-from tests.e2e.callers import Callers, calling, data, refused, until
+from tests.e2e.callers import SHARED, Callers, data, refused, until
 from tests.e2e.files_evidence import FilesObserver
 
 ASKED: dict[str, Any] = {"fileName": "a.pdf", "contentType": "application/pdf", "category": "document"}
@@ -82,10 +80,12 @@ class Ann:
         await asyncio.to_thread(do, Bucket=self.files.bucket, Key=self._key[file_id], **options)
 
 
+pytestmark = SHARED
+
+
 @pytest.fixture
-async def ann(stack: Stack) -> AsyncIterator[Ann]:
-    async with calling(stack) as callers:
-        yield Ann(callers)
+def ann(callers: Callers) -> Ann:
+    return Ann(callers)
 
 
 async def test_what_comes_after_a_deletion_is_foreign_and_goes(ann: Ann) -> None:

@@ -8,22 +8,20 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from deploy.local.demo.files import PDF, FilesDoor
 from deploy.local.stack import Stack
 from services.kit.aws import AwsAccount, s3_client
-from tests.e2e.callers import UPLOADER, Callers, calling, data, refused
+from tests.e2e.callers import SHARED, UPLOADER, Callers, data, refused
 
 AT_ONCE, KEYS = 4, 4
 
 
-@pytest.fixture
-async def callers(stack: Stack) -> AsyncIterator[Callers]:
-    async with calling(stack) as callers:
-        yield callers
+pytestmark = SHARED
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def s3(stack: Stack) -> AsyncIterator[Any]:
     env = stack.env()
     account = AwsAccount(

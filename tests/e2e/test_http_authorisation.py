@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -21,9 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from contracts.ids import uuid7
 from deploy.local.demo.files import PDF, PNG, FileCase, FilesDoor
-from deploy.local.stack import Stack
 from services.kit.auth import Role
-from tests.e2e.callers import OPERATOR, PATIENCE, UPLOADER, Callers, calling, data, refused
+from tests.e2e.callers import OPERATOR, PATIENCE, SHARED, UPLOADER, Callers, data, refused
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -106,10 +105,7 @@ OPEN_TO_ALL = ("/healthz", "/readyz", "/metrics", "/docs", "/docs/start.js", "/d
 """What machines and operators ask without a token; the gateway lets none of it through (`test_stack_gateway`)."""
 
 
-@pytest.fixture
-async def callers(stack: Stack) -> AsyncIterator[Callers]:
-    async with calling(stack) as callers:
-        yield callers
+pytestmark = SHARED
 
 
 async def call(callers: Callers, row: Row, headers: Mapping[str, str], subject: str, **more: Any) -> httpx.Response:

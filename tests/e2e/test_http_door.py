@@ -12,23 +12,18 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from aiokafka import AIOKafkaProducer
 
 from contracts.ids import uuid7
 from contracts.registry import EVENTS
 from deploy.local.simulator.faults import Fault
-from deploy.local.stack import Stack
-from tests.e2e.callers import Callers, calling, data, fields, refused, until
+from tests.e2e.callers import SHARED, Callers, data, fields, refused, until
 from tests.e2e.traffic import command
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@pytest.fixture
-async def callers(stack: Stack) -> AsyncIterator[Callers]:
-    async with calling(stack) as callers:
-        yield callers
+pytestmark = SHARED
 
 
 # --- the pages of the CRM ------------------------------------------------------------------------------------------

@@ -5,26 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-import pytest
 
 from deploy.local.endpoints import aws_endpoints
-from deploy.local.stack import Stack
-from tests.e2e.callers import Callers, calling, data, fields, refused, until
+from tests.e2e.callers import SHARED, Callers, data, fields, refused, until
 from tests.e2e.judge import Json
 
 NEWS: dict[str, Any] = {"category": "marketing", "listId": "spring-news"}
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 
 
-@pytest.fixture
-async def callers(stack: Stack) -> AsyncIterator[Callers]:
-    async with calling(stack) as callers:
-        yield callers
+pytestmark = SHARED
 
 
 async def way_out(callers: Callers, to: str) -> str:

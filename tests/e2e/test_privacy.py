@@ -27,7 +27,7 @@ from deploy.local.endpoints import aws_endpoints
 from deploy.local.parts import PARTS
 from deploy.local.simulator.faults import Fault
 from deploy.local.stack import Stack
-from tests.e2e.callers import OPERATOR, Callers, calling, until
+from tests.e2e.callers import OPERATOR, SHARED, Callers, until
 from tests.e2e.test_http_suppressions import ONE_CLICK, way_out
 from tests.e2e.traffic import command
 
@@ -45,10 +45,7 @@ would have to read them.
 """
 
 
-@pytest.fixture
-async def callers(stack: Stack) -> AsyncIterator[Callers]:
-    async with calling(stack) as callers:
-        yield callers
+pytestmark = SHARED
 
 
 class Marks:
@@ -105,7 +102,7 @@ def leaks(stack: Stack, marks: set[str]) -> list[str]:
     return found
 
 
-def test_the_search_finds_what_it_is_for(stack: Stack) -> None:
+async def test_the_search_finds_what_it_is_for(stack: Stack) -> None:
     for line in ("to ann@inbox.example", "to=ann%40inbox.example", r'{"to": "ann\u0040inbox.example"}'):
         assert ADDRESS.search(line)
     assert not ADDRESS.search("to a…@inbox.example#1a2b")
@@ -211,7 +208,7 @@ async def test_a_provider_that_quotes_the_address(callers: Callers, code: str) -
 
 
 async def test_records_that_cannot_be_handled(callers: Callers) -> None:
-    marks = Marks(callers.run)
+    began, marks = datetime.now(UTC), Marks(callers.run)
     kafka = callers.stack.env()["MAILROOM_KAFKA_BOOTSTRAP"]
     async with AIOKafkaProducer(bootstrap_servers=kafka, acks="all") as producer:
         for topic in POISONED:
@@ -224,7 +221,7 @@ async def test_records_that_cannot_be_handled(callers: Callers) -> None:
         found = [
             each
             for service in (callers.observer.email, callers.observer.events)
-            async for each in service["parked"].find({"at": {"$gte": callers.since.at}})
+            async for each in service["parked"].find({"at": {"$gte": began}})
         ]
         return found if len(found) >= wanted else None
 
