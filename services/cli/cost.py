@@ -59,9 +59,9 @@ def project(mails: Mails = None, gigabytes: Gigabytes = 10.0, json: Json = False
         print_json([_projected(scale, found, storage) for scale, found in zip(scales, plans, strict=True)])
         return
     names = [name for name in prices.plans if any(name in found for found in plans)]
-    told = () if mails else ("the guide said",)
-    columns = ("mails a month", "GB of files", *names, "files in S3", "ses and files", *told)
-    rows = table(*columns, right=columns)
+    told = () if mails else ("guide",)
+    numbers = ("mails", "GB", "S3", "ses+S3", *told)
+    rows = table(*numbers[:2], *names, *numbers[2:], right=numbers)
     for scale, found in zip(scales, plans, strict=True):
         files = storage.lying(int(scale.gigabytes * 10**9))
         both = f"{money(found['ses'].bill(scale.mails).total + files)}" if "ses" in found else ""
@@ -77,12 +77,11 @@ def project(mails: Mails = None, gigabytes: Gigabytes = 10.0, json: Json = False
             *(() if scale.guide is None else (money(scale.guide),)),
         )
     console().print(rows)
-    say("USD a month, without attachments, dedicated IPs, requests and downloads.")
+    say("A month in USD, by the plan that is cheapest for so many mails, with so many gigabytes of files in S3;")
+    say("without attachments, dedicated IPs, requests and downloads.")
     if not mails:
-        say(
-            "The guide's sums are not those of its own parts (0.10 per 1,000 mails, 0.023 per GB of files), and the "
-            "6,000 free mails a month that it counts on are no longer given to new accounts."
-        )
+        say("guide: what it says of SES and S3. That is not the sum of its own parts (0.10 per 1,000 mails, 0.023")
+        say("per GB), and the 6,000 free mails a month that it counts on are no longer given to new accounts.")
 
 
 @app.command("compare")
