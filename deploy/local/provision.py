@@ -6,6 +6,7 @@ end: a second look costs nothing, two stacks never fetch the same twice, and a c
 
 import fcntl
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -141,7 +142,9 @@ def _advice(said: str) -> str:
     return "Check the network and the package registry settings"
 
 
+_FRAMES = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*", re.MULTILINE)
+
+
 def _told(said: str) -> str:
     """The end of what a program said, without the frames of its tracebacks."""
-    lines = [line for line in said.strip().splitlines() if not line.startswith(("Traceback (", "  "))]
-    return "\n".join(lines[-15:])
+    return "\n".join(_FRAMES.sub("", said).strip().splitlines()[-15:])

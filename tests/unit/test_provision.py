@@ -27,5 +27,13 @@ def test_the_cause_is_told_without_the_frames_of_its_traceback() -> None:
     ]
 
 
+def test_what_is_indented_and_no_frame_is_told() -> None:
+    """As pip and Maven explain themselves."""
+    assert _message("raise SystemExit('ERROR: no such version\\n  there are 1.0 and 1.1')").splitlines()[1:] == [
+        "ERROR: no such version",
+        "  there are 1.0 and 1.1",
+    ]
+
+
 def test_behind_a_proxy_that_signs_by_itself_it_says_what_to_set() -> None:
     assert "name a file with its authority in PIP_CERT and REQUESTS_CA_BUNDLE" in _message(PROXY)
