@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -43,6 +44,11 @@ class Scale:
     gigabytes: float
     guide: int | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the files."""
+        return int(self.gigabytes * 10**9)
+
 
 @app.command("project")
 def project(mails: Mails = None, gigabytes: Gigabytes = 10.0, json: Json = False) -> None:
@@ -63,8 +69,8 @@ def project(mails: Mails = None, gigabytes: Gigabytes = 10.0, json: Json = False
     numbers = ("mails", "GB", "S3", "ses+S3", *told)
     rows = table(*numbers[:2], *names, *numbers[2:], right=numbers)
     for scale, found in zip(scales, plans, strict=True):
-        files = storage.lying(int(scale.gigabytes * 10**9))
-        both = f"{money(found['ses'].bill(scale.mails).total + files)}" if "ses" in found else ""
+        files = storage.lying(scale.size)
+        both = money(found["ses"].bill(scale.mails).total + files) if "ses" in found else ""
         rows.add_row(
             f"{scale.mails:,}",
             f"{scale.gigabytes:,g}",
@@ -124,7 +130,7 @@ def _projected(scale: Scale, plans: Mapping[str, Price], storage: StoragePrice) 
         "mails": scale.mails,
         "gigabytes": scale.gigabytes,
         "providers": {name: {"plan": price.plan, **_bill(price.bill(scale.mails))} for name, price in plans.items()},
-        "files": {"storageClass": storage.storage_class, "amount": storage.lying(int(scale.gigabytes * 10**9))},
+        "files": {"storageClass": storage.storage_class, "amount": storage.lying(scale.size)},
         **({} if scale.guide is None else {"guide": {"amount": scale.guide}}),
     }
 
@@ -154,8 +160,6 @@ def _bill(bill: Bill) -> dict[str, object]:
 
 
 def _prices() -> Prices:
-    import os
-
     from services.kit.price_settings import PriceSettings
     from services.kit.settings import load
 

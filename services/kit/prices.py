@@ -7,11 +7,11 @@ and "a recipient" count the same, and everything of a month counts by UTC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -138,6 +138,9 @@ class StoragePrice(_Data):
         return -(-size * self.gigabyte_month // GIGABYTE)
 
 
+Dated = TypeVar("Dated", Price, StoragePrice)
+
+
 @dataclass(frozen=True, slots=True)
 class Bill:
     """A month at one provider, in micro-units of `currency`. `mails`: those beyond what the fee pays for."""
@@ -206,11 +209,11 @@ class Prices:
 
     def in_force(self, provider: str, day: date) -> Price | None:
         """The price of its plan on a day (UTC); None where none is known."""
-        return next((price for price in self._dated.get(provider, ()) if price.since <= day), None)
+        return _in_force(self._dated.get(provider, ()), day)
 
     def of_plan(self, provider: str, plan: str, day: date, region: str | None = None) -> Price | None:
         """Likewise, of another plan."""
-        return next((price for price in self._of(provider, plan, region) if price.since <= day), None)
+        return _in_force(self._of(provider, plan, region), day)
 
     def upcoming(self, provider: str, day: date) -> list[Price]:
         """What its plan is to cost later, the next first."""
@@ -224,9 +227,7 @@ class Prices:
     def storage(self, storage_class: str, day: date, region: str) -> StoragePrice | None:
         """What a class of storage costs on a day (UTC); None where that is not known."""
         wanted = (storage_class, region)
-        return next(
-            (each for each in self._storage if (each.storage_class, each.region) == wanted and each.since <= day), None
-        )
+        return _in_force((each for each in self._storage if (each.storage_class, each.region) == wanted), day)
 
     def _of(self, provider: str, plan: str, region: str | None) -> list[Price]:
         """The latest first; on one day that of the region before that of everywhere."""
@@ -236,6 +237,10 @@ class Prices:
             if (price.provider, price.plan) == (provider, plan) and price.region in (None, region)
         ]
         return sorted(found, key=lambda price: (price.since, price.region is not None), reverse=True)
+
+
+def _in_force(latest_first: Iterable[Dated], day: date) -> Dated | None:
+    return next((each for each in latest_first if each.since <= day), None)
 
 
 def load(

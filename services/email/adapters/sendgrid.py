@@ -85,9 +85,8 @@ class SendGridProvider:
             return Rejected("invalid", why_not, "mail")
         try:
             body = self._writer.request(attempt)
-            cost = self.estimate_cost(
-                attempt.mail.attachment_bytes, self._now()
-            )  # before the call: a mail that is taken is never unknown
+            # Before the call: a mail that is taken is never unknown.
+            cost = self.estimate_cost(attempt.mail.attachment_bytes, self._now())
         except PermanentError as error:
             return Rejected(error.reason, str(error), "mail" if error.reason == "invalid" else "account")
         if len(body) > self.capabilities.most_bytes:

@@ -112,9 +112,8 @@ class SesProvider:
         mail = attempt.mail
         try:
             raw = self._writer.mime(attempt)
-            cost = self.estimate_cost(
-                attempt.mail.attachment_bytes, self._now()
-            )  # before the call: a mail that is taken is never unknown
+            # Before the call: a mail that is taken is never unknown.
+            cost = self.estimate_cost(attempt.mail.attachment_bytes, self._now())
         except PermanentError as error:
             return Rejected(error.reason, str(error), "mail" if error.reason == "invalid" else "account")
         if len(raw) > self.capabilities.most_bytes:

@@ -32,8 +32,9 @@ def test_a_mail_costs_what_is_said_beyond_the_plan_and_ses_counts_attachments() 
 
 
 def test_what_the_ledger_says_can_be_made_anew_from_what_it_says() -> None:
-    cost = DatedPrices(load_prices()).cost("ses", 5_000_000, AT)
-    price = next(each for each in [load_prices().in_force("ses", AT.date())] if each)
+    prices = load_prices()
+    cost, price = DatedPrices(prices).cost("ses", 5_000_000, AT), prices.in_force("ses", AT.date())
+    assert price is not None
     assert (cost.price_version, price.mail(cost.attachment_bytes)) == (price.version, cost.money)
 
 
@@ -46,10 +47,8 @@ async def test_without_a_price_nothing_is_called_and_the_account_is_refused_not_
     writer = MailWriter(
         keys=RecipientKeys(b"r" * 32), tokens=UnsubscribeTokens(b"k" * 32), public_url="https://mail.example.org"
     )
-    client, common = (
-        Taking(),
-        {"prices": DatedPrices(Prices([], {})), "writer": writer, "now": lambda: datetime.now(UTC)},
-    )
+    client = Taking()
+    common = {"prices": DatedPrices(Prices([], {})), "writer": writer, "now": lambda: datetime.now(UTC)}
     async with httpx.AsyncClient(transport=httpx.MockTransport(_asked)) as http:
         made: dict[str, Any] = {
             "ses": lambda: SesProvider(client, configuration_set="c", **common),  # type: ignore[arg-type]
